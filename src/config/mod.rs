@@ -1,0 +1,496 @@
+//! The configuration: `hikyaku.toml`.
+//!
+//! [`parse`] is pure (text to [`Config`]); [`load`] reads the file. Every key has a default, so
+//! that an empty file is a working host. The keys that exist are those of `Config::default()`:
+//! the check for unknown keys, the sample file and the man page are all held against it.
+
+mod error;
+mod value;
+
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use error::Error;
+pub use value::{Interval, LockKind, LogTarget, Network, Source, Wakeup};
+
+/// The directory of the configuration files (`make all` stamps it in).
+pub const SYSCONFDIR: &str = match option_env!("HIKYAKU_SYSCONFDIR") {
+    Some(directory) => directory,
+    None => "/usr/local/etc",
+};
+
+/// The prefix under which the programs stand (`make all` stamps it in).
+pub const PREFIX: &str = match option_env!("HIKYAKU_PREFIX") {
+    Some(directory) => directory,
+    None => "/usr/local",
+};
+
+/// All of `hikyaku.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The name this host gives itself in SMTP, Received fields and message ids.
+    pub hostname: String,
+    /// Domains whose mail is delivered here; empty means `[hostname]`.
+    pub local_domains: Vec<String>,
+    /// Where log lines go.
+    pub log: LogTarget,
+    /// Files and directories.
+    pub paths: Paths,
+    /// Who has a mailbox.
+    pub users: Users,
+    /// The SMTP server.
+    pub smtp: Smtp,
+    /// The POP3 server.
+    pub pop3: Connections,
+    /// The IMAP server.
+    pub imap: Connections,
+    /// The queue.
+    pub queue: Queue,
+    /// Delivery to other hosts.
+    pub delivery: Delivery,
+    /// Name service.
+    pub dns: Dns,
+    /// How mailboxes are shared with other programs.
+    pub mailbox: Mailbox,
+    /// Passwords.
+    pub auth: Auth,
+}
+
+/// `[paths]`. `%u`, `%d` and `%h` stand for user, domain and home directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Paths {
+    /// The queue's directory; its owner is the account that the queue runs as.
+    pub queue: PathBuf,
+    /// A user's inbox.
+    pub inbox: String,
+    /// A user's folders.
+    pub folders: String,
+    /// A user's mailbox indexes and journals.
+    pub index: String,
+    /// The alias file.
+    pub aliases: PathBuf,
+    /// Where local-deliver and dotlock are run from.
+    pub libexec: PathBuf,
+}
+
+/// `[users]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Users {
+    /// The host's accounts, or a file of virtual ones.
+    pub source: Source,
+    /// That file: Dovecot passwd-file lines.
+    pub file: PathBuf,
+    /// With root, accounts below this uid are never served.
+    pub min_uid: u32,
+    /// The account, without rights anywhere, under which popd and imapd speak to a client that has
+    /// not logged in.
+    pub login: String,
+}
+
+/// `[smtp]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Smtp {
+    /// The largest message, in bytes with CRLF line ends.
+    pub max_message_size: u64,
+    /// The most recipients of one message.
+    pub max_recipients: usize,
+    /// The most sessions at once.
+    pub max_connections: usize,
+    /// The most sessions at once from one address.
+    pub max_connections_per_ip: usize,
+    /// Clients that may send to other hosts through us.
+    pub relay_networks: Vec<Network>,
+    /// Certificate and key.
+    pub tls: Tls,
+}
+
+/// `[smtp.tls]`; empty paths mean no TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Tls {
+    /// PEM file of the certificate chain.
+    pub certificate: PathBuf,
+    /// PEM file of the private key.
+    pub key: PathBuf,
+}
+
+/// `[pop3]` and `[imap]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Connections {
+    /// The most sessions at once.
+    pub max_connections: usize,
+    /// The most sessions at once from one address.
+    pub max_connections_per_ip: usize,
+}
+
+/// `[queue]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Queue {
+    /// The waits between attempts; the last one repeats.
+    pub retry: Vec<Interval>,
+    /// After this time the sender is told that the message still waits.
+    pub warn_after: Interval,
+    /// After this time the message is returned.
+    pub expire_after: Interval,
+    /// How a new message starts its delivery.
+    pub wakeup: Wakeup,
+}
+
+/// `[delivery]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Delivery {
+    /// The host that takes all mail for elsewhere; empty: by MX.
+    pub smarthost: String,
+    /// The port that MX hosts are called on.
+    pub port: u16,
+    /// The most deliveries at once.
+    pub concurrency: usize,
+    /// The most deliveries at once to one domain.
+    pub concurrency_per_domain: usize,
+}
+
+/// `[dns]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Dns {
+    /// Name servers; empty: those of resolv.conf.
+    pub servers: Vec<std::net::SocketAddr>,
+}
+
+/// `[mailbox]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mailbox {
+    /// The locks that are taken, all of them, around each change.
+    pub locks: Vec<LockKind>,
+}
+
+/// `[auth]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Auth {
+    /// Passwords are taken from other hosts without TLS.
+    pub plaintext_without_tls: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            hostname: own_hostname(),
+            local_domains: Vec::new(),
+            log: LogTarget::Syslog,
+            paths: Paths::default(),
+            users: Users::default(),
+            smtp: Smtp::default(),
+            pop3: Connections::default(),
+            imap: Connections::default(),
+            queue: Queue::default(),
+            delivery: Delivery::default(),
+            dns: Dns::default(),
+            mailbox: Mailbox::default(),
+            auth: Auth::default(),
+        }
+    }
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self {
+            queue: "/var/spool/hikyaku".into(),
+            inbox: "/var/mail/%u".into(),
+            folders: "%h/mail".into(),
+            index: "%h/mail/.index".into(),
+            aliases: Path::new(SYSCONFDIR).join("hikyaku/aliases"),
+            libexec: Path::new(PREFIX).join("libexec/hikyaku"),
+        }
+    }
+}
+
+impl Default for Users {
+    fn default() -> Self {
+        Self {
+            source: Source::System,
+            file: Path::new(SYSCONFDIR).join("hikyaku/users"),
+            min_uid: 1000,
+            login: "hikyaku-login".into(),
+        }
+    }
+}
+
+impl Default for Smtp {
+    fn default() -> Self {
+        Self {
+            max_message_size: 52_428_800,
+            max_recipients: 1000,
+            max_connections: 200,
+            max_connections_per_ip: 50,
+            relay_networks: Network::loopback(),
+            tls: Tls::default(),
+        }
+    }
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            max_connections: 200,
+            max_connections_per_ip: 50,
+        }
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        const MINUTE: u64 = 60;
+        const HOUR: u64 = 60 * MINUTE;
+        Self {
+            retry: [
+                5 * MINUTE,
+                15 * MINUTE,
+                30 * MINUTE,
+                HOUR,
+                2 * HOUR,
+                4 * HOUR,
+            ]
+            .map(Interval::from_seconds)
+            .to_vec(),
+            warn_after: Interval::from_seconds(4 * HOUR),
+            expire_after: Interval::from_seconds(5 * 24 * HOUR),
+            wakeup: Wakeup::Nudge,
+        }
+    }
+}
+
+impl Default for Delivery {
+    fn default() -> Self {
+        Self {
+            smarthost: String::new(),
+            port: 25,
+            concurrency: 100,
+            concurrency_per_domain: 20,
+        }
+    }
+}
+
+impl Default for Mailbox {
+    fn default() -> Self {
+        Self {
+            locks: vec![LockKind::Fcntl, LockKind::Flock, LockKind::Dotlock],
+        }
+    }
+}
+
+impl Config {
+    /// Whether mail for `domain` is delivered on this host.
+    pub fn is_local_domain(&self, domain: &str) -> bool {
+        if self.local_domains.is_empty() {
+            return domain.eq_ignore_ascii_case(&self.hostname);
+        }
+        self.local_domains
+            .iter()
+            .any(|local| domain.eq_ignore_ascii_case(local))
+    }
+
+    /// Whether a client at this address may send to other hosts through us.
+    pub fn may_relay(&self, client: IpAddr) -> bool {
+        self.smtp
+            .relay_networks
+            .iter()
+            .any(|network| network.contains(client))
+    }
+}
+
+/// A path of `[paths]` with `%u` (user), `%d` (domain), `%h` (home) and `%%` put in.
+///
+/// `None` where a value would lead elsewhere than the pattern says: a name that is empty, `.` or
+/// `..`, or has a slash or a NUL.
+pub fn expand(pattern: &str, user: &str, domain: &str, home: &Path) -> Option<PathBuf> {
+    fn plain(name: &str) -> bool {
+        !matches!(name, "" | "." | "..") && !name.contains(['/', '\0'])
+    }
+    let mut path = std::ffi::OsString::new();
+    let mut characters = pattern.chars();
+    while let Some(c) = characters.next() {
+        if c != '%' {
+            path.push(c.encode_utf8(&mut [0; 4]));
+            continue;
+        }
+        match characters.next() {
+            Some('u') if plain(user) => path.push(user),
+            Some('d') if plain(domain) => path.push(domain),
+            Some('h') => path.push(home),
+            Some('%') => path.push("%"),
+            _ => return None,
+        }
+    }
+    Some(path.into())
+}
+
+/// Parses the text of the file `name`.
+pub fn parse(name: &Path, text: &str) -> Result<Config, Error> {
+    let document = toml::de::DeTable::parse(text)
+        .map_err(|error| Error::at(name, text, error.span(), error.message().to_owned()))?;
+    error::check_keys(name, text, document.get_ref())?;
+    let config: Config = toml::from_str(text)
+        .map_err(|error| Error::at(name, text, error.span(), error.message().to_owned()))?;
+    let span = |path: &[&str]| error::span_of(document.get_ref(), path);
+    config.impossible().map_or(Ok(()), |(path, what)| {
+        Err(Error::at(name, text, span(path), what))
+    })?;
+    Ok(config)
+}
+
+/// Reads the configuration: `explicit` (from `-C`), or the default file, which may be missing.
+pub fn load(explicit: Option<&Path>) -> Result<Config, Error> {
+    let default = Path::new(SYSCONFDIR).join("hikyaku/hikyaku.toml");
+    let path = explicit.unwrap_or(&default);
+    match fs::read(path) {
+        Ok(bytes) => match String::from_utf8(bytes) {
+            Ok(text) => parse(path, &text),
+            Err(error) => {
+                let valid = error.utf8_error().valid_up_to();
+                let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+                Err(Error::at(
+                    path,
+                    &text,
+                    Some(valid..valid),
+                    "not UTF-8 text".into(),
+                ))
+            }
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound && explicit.is_none() => {
+            Ok(Config::default())
+        }
+        Err(error) => Err(Error::unreadable(path, &error)),
+    }
+}
+
+impl Config {
+    /// The first value that can't be meant, as its key and what is wrong with it.
+    fn impossible(&self) -> Option<(&'static [&'static str], String)> {
+        let domain = |name: &str| {
+            !name.is_empty()
+                && name.len() <= 255
+                && name.split('.').all(|label| {
+                    (1..=63).contains(&label.len())
+                        && label
+                            .bytes()
+                            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+                })
+        };
+        if !domain(&self.hostname) {
+            return Some((
+                &["hostname"],
+                "a host name like \"mx.example.org\" is wanted".into(),
+            ));
+        }
+        if let Some(name) = self.local_domains.iter().find(|name| !domain(name)) {
+            return Some((&["local_domains"], format!("{name:?} is no domain name")));
+        }
+        for (key, pattern) in [
+            (&["paths", "inbox"] as &[_], &self.paths.inbox),
+            (&["paths", "folders"], &self.paths.folders),
+            (&["paths", "index"], &self.paths.index),
+        ] {
+            match expand(pattern, "u", "d", Path::new("/h")) {
+                Some(path) if path.is_absolute() => {}
+                Some(_) => return Some((key, "an absolute path, or one in %h, is wanted".into())),
+                None => return Some((key, "after % comes u, d, h or %".into())),
+            }
+        }
+        for (key, path) in [
+            (&["paths", "queue"] as &[_], &self.paths.queue),
+            (&["paths", "aliases"], &self.paths.aliases),
+            (&["paths", "libexec"], &self.paths.libexec),
+            (&["users", "file"], &self.users.file),
+        ] {
+            if !path.is_absolute() {
+                return Some((key, "an absolute path is wanted".into()));
+            }
+        }
+        for (key, number) in [
+            (
+                &["smtp", "max_recipients"] as &[_],
+                self.smtp.max_recipients,
+            ),
+            (&["smtp", "max_connections"], self.smtp.max_connections),
+            (
+                &["smtp", "max_connections_per_ip"],
+                self.smtp.max_connections_per_ip,
+            ),
+            (&["pop3", "max_connections"], self.pop3.max_connections),
+            (
+                &["pop3", "max_connections_per_ip"],
+                self.pop3.max_connections_per_ip,
+            ),
+            (&["imap", "max_connections"], self.imap.max_connections),
+            (
+                &["imap", "max_connections_per_ip"],
+                self.imap.max_connections_per_ip,
+            ),
+            (&["delivery", "concurrency"], self.delivery.concurrency),
+            (
+                &["delivery", "concurrency_per_domain"],
+                self.delivery.concurrency_per_domain,
+            ),
+            (&["delivery", "port"], self.delivery.port.into()),
+        ] {
+            if number == 0 {
+                return Some((key, "must be 1 or more".into()));
+            }
+        }
+        if self.smtp.max_recipients < 100 {
+            return Some((
+                &["smtp", "max_recipients"],
+                "must be 100 or more (RFC 5321 section 4.5.3.1.8)".into(),
+            ));
+        }
+        if self.smtp.max_message_size < 65_536 {
+            return Some((
+                &["smtp", "max_message_size"],
+                "must be 65536 or more (RFC 5321 section 4.5.3.1.7)".into(),
+            ));
+        }
+        if self.queue.retry.is_empty() || self.queue.retry.iter().any(|wait| wait.seconds() == 0) {
+            return Some((
+                &["queue", "retry"],
+                "one wait at least, none of them 0, is wanted".into(),
+            ));
+        }
+        if self.mailbox.locks.is_empty() {
+            return Some((&["mailbox", "locks"], "at least one lock is wanted".into()));
+        }
+        if self.smtp.tls.certificate.as_os_str().is_empty()
+            != self.smtp.tls.key.as_os_str().is_empty()
+        {
+            return Some((
+                &["smtp", "tls"],
+                "certificate and key are given together".into(),
+            ));
+        }
+        None
+    }
+}
+
+/// gethostname(2), or `localhost` where it can't be a host name.
+fn own_hostname() -> String {
+    nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "localhost".into())
+}
+
+#[cfg(test)]
+mod tests;

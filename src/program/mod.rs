@@ -1,0 +1,126 @@
+//! The programs: one file each, with its arguments, its configuration, its wiring and its exit
+//! status. No protocol words here.
+
+mod dotlock;
+mod local_deliver;
+mod mailctl;
+mod mta_queue;
+mod popd;
+mod sendmail;
+mod smtpd;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::config::{self, Config};
+use crate::sys::{Exit, privilege};
+
+pub use dotlock::main as dotlock_main;
+pub use local_deliver::main as local_deliver_main;
+pub use mailctl::main as mailctl_main;
+pub use mta_queue::main as mta_queue_main;
+pub use popd::main as popd_main;
+pub use sendmail::main as sendmail_main;
+pub use smtpd::main as smtpd_main;
+
+/// Every program's command line, for the tests that hold the man pages against it.
+pub fn commands() -> Vec<clap::Command> {
+    vec![
+        dotlock::Args::command(),
+        local_deliver::Args::command(),
+        mailctl::Args::command(),
+        mta_queue::Args::command(),
+        popd::Args::command(),
+        sendmail::Args::command(),
+        smtpd::Args::command(),
+    ]
+}
+
+/// The flag that all programs share.
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// Read FILE instead of the installed hikyaku.toml
+    #[arg(short = 'C', long = "config", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Why a program ends early: what to say on stderr, and the exit status.
+struct Failure {
+    exit: Exit,
+    what: String,
+}
+
+impl Failure {
+    fn new(exit: Exit, what: impl std::fmt::Display) -> Self {
+        Self {
+            exit,
+            what: what.to_string(),
+        }
+    }
+}
+
+/// Runs a program's body: arguments in, exit status out, one line on stderr where it failed.
+fn run<A: Parser>(
+    arguments: impl IntoIterator<Item = OsString>,
+    body: impl FnOnce(A) -> Result<Exit, Failure>,
+) -> ExitCode {
+    let command = A::command();
+    let name = command.get_name().to_owned();
+    let arguments = match A::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&name, &error),
+    };
+    match body(arguments) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            complain(&name, &failure.what);
+            failure.exit.into()
+        }
+    }
+}
+
+/// Help and version go to stdout; a usage error is one line and exit status 64.
+fn usage(name: &str, error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        return match write!(std::io::stdout(), "{}", error.render()) {
+            Ok(()) => Exit::Ok.into(),
+            Err(_) => Exit::IoErr.into(),
+        };
+    }
+    let text = error.render().to_string();
+    let first = text.lines().next().unwrap_or_default();
+    let first = first.strip_prefix("error: ").unwrap_or(first);
+    let missing: Vec<&str> = text
+        .lines()
+        .skip(1)
+        .take_while(|line| line.starts_with("  <"))
+        .collect();
+    let line = format!("{first}{}; try {name} --help", missing.concat());
+    complain(name, &line);
+    Exit::Usage.into()
+}
+
+/// One diagnostic line on stderr.
+fn complain(name: &str, what: &str) {
+    let _ = writeln!(
+        std::io::stderr(),
+        "{name}: {}",
+        crate::sys::log::escape(what)
+    );
+}
+
+/// Loads the configuration. A program that somebody runs with rights that are not theirs takes no
+/// file from its caller.
+fn load(common: &Common) -> Result<Config, Failure> {
+    if common.config.is_some() && privilege::is_elevated() {
+        return Err(Failure::new(
+            Exit::NoPerm,
+            "-C is not for a setuid or setgid program",
+        ));
+    }
+    config::load(common.config.as_deref()).map_err(|error| Failure::new(Exit::Config, error))
+}

@@ -1,0 +1,118 @@
+//! Records between the processes of one program.
+//!
+//! A socket pair that keeps record boundaries: what one side sends as one record arrives as one
+//! record, with at most one descriptor beside it. A reader that gives a fixed-size buffer never
+//! parses more than it asked for; a longer record is an error, not a rest to be read later.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    sendmsg, socketpair,
+};
+
+/// One end of a channel.
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+impl AsFd for Channel {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Channel {
+    /// A new channel's two ends, close-on-exec.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+        Ok((Self(a), Self(b)))
+    }
+
+    /// Sends one record. A reader that has gone is `EPIPE`, never a signal.
+    pub fn send(&self, record: &[u8]) -> io::Result<()> {
+        self.send_with(record, None)
+    }
+
+    /// Sends one record and a copy of a descriptor.
+    pub fn send_with(&self, record: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
+        let numbers: Option<[RawFd; 1]> = fd.map(|fd| [fd.as_raw_fd()]);
+        let control = numbers
+            .as_ref()
+            .map(|numbers| [ControlMessage::ScmRights(numbers)]);
+        loop {
+            match sendmsg::<()>(
+                self.0.as_raw_fd(),
+                &[IoSlice::new(record)],
+                control.as_ref().map_or(&[], |control| control.as_slice()),
+                MsgFlags::MSG_NOSIGNAL,
+                None,
+            ) {
+                Ok(_) => return Ok(()),
+                Err(nix::Error::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Receives one record into `buffer`; 0 when the other side has gone.
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(self.receive_with(buffer)?.0)
+    }
+
+    /// Receives one record and the descriptor beside it, if there is one.
+    #[allow(
+        unsafe_code,
+        reason = "a received descriptor has no other way into an OwnedFd"
+    )]
+    pub fn receive_with(&self, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+        let mut space = nix::cmsg_space!([RawFd; 1]);
+        let mut parts = [IoSliceMut::new(buffer)];
+        let message = loop {
+            match recvmsg::<()>(
+                self.0.as_raw_fd(),
+                &mut parts,
+                Some(&mut space),
+                MsgFlags::MSG_CMSG_CLOEXEC,
+            ) {
+                Ok(message) => break message,
+                Err(nix::Error::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let mut received = None;
+        for control in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(numbers) = control {
+                for number in numbers {
+                    // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
+                    received = Some(unsafe { OwnedFd::from_raw_fd(number) });
+                }
+            }
+        }
+        if message.flags.contains(MsgFlags::MSG_TRUNC) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "record is too long",
+            ));
+        }
+        Ok((message.bytes, received))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Channel;
+
+    #[test]
+    fn a_record_arrives_whole_and_a_longer_one_than_asked_for_is_an_error() {
+        let (a, b) = Channel::pair().unwrap();
+        a.send(b"one").unwrap();
+        a.send(b"four").unwrap();
+        let mut buffer = [0; 3];
+        assert_eq!(b.receive(&mut buffer).unwrap(), 3);
+        assert!(b.receive(&mut buffer).is_err());
+        drop(a);
+        assert_eq!(b.receive(&mut buffer).unwrap(), 0);
+    }
+}

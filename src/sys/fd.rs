@@ -1,0 +1,142 @@
+//! Descriptors that a process is handed, and the few calls on descriptors that std lacks.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+use nix::fcntl::{AtFlags, FcntlArg, FdFlag, OFlag, fcntl, open, openat};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::Mode;
+use nix::unistd::linkat;
+
+/// Takes ownership of a descriptor that the process was started with (systemd's `LISTEN_FDS`,
+/// inetd's 0), close-on-exec from now on. `None` where it is not open.
+///
+/// To be called once for each number, at the start of the program.
+#[allow(
+    unsafe_code,
+    reason = "a descriptor inherited by number has no other way into an OwnedFd"
+)]
+pub fn inherited(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: fcntl on any number is harmless; it tells whether the descriptor is open.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    fcntl(borrowed, FcntlArg::F_GETFD).ok()?;
+    // SAFETY: the descriptor is open, and by the contract above nobody else owns it.
+    let owned = unsafe { OwnedFd::from_raw_fd(number) };
+    if number > 2 {
+        set_close_on_exec(&owned, true).ok()?;
+    }
+    Some(owned)
+}
+
+/// Sets or clears close-on-exec.
+pub fn set_close_on_exec(fd: impl AsFd, on: bool) -> io::Result<()> {
+    let flag = if on {
+        FdFlag::FD_CLOEXEC
+    } else {
+        FdFlag::empty()
+    };
+    fcntl(fd, FcntlArg::F_SETFD(flag))?;
+    Ok(())
+}
+
+/// Sets or clears `O_NONBLOCK` on the open file description.
+pub fn set_nonblocking(fd: impl AsFd, on: bool) -> io::Result<()> {
+    let flags = OFlag::from_bits_truncate(fcntl(&fd, FcntlArg::F_GETFL)?);
+    let wanted = if on {
+        flags | OFlag::O_NONBLOCK
+    } else {
+        flags - OFlag::O_NONBLOCK
+    };
+    fcntl(&fd, FcntlArg::F_SETFL(wanted))?;
+    Ok(())
+}
+
+/// Makes sure that 0, 1 and 2 are open, so that no later file takes their place.
+pub fn ensure_standard() -> io::Result<()> {
+    loop {
+        let null = open("/dev/null", OFlag::O_RDWR, Mode::empty())?;
+        if null.as_raw_fd() > 2 {
+            return Ok(());
+        }
+        // Stays open for good: it is one of the three now.
+        std::mem::forget(null);
+    }
+}
+
+/// Waits until `fd` can be read (or has ended), at most `milliseconds`; false when time ran out.
+pub fn wait_readable(fd: impl AsFd, milliseconds: u32) -> io::Result<bool> {
+    wait(fd, PollFlags::POLLIN, milliseconds)
+}
+
+/// Waits until `fd` can be written, at most `milliseconds`; false when time ran out.
+pub fn wait_writable(fd: impl AsFd, milliseconds: u32) -> io::Result<bool> {
+    wait(fd, PollFlags::POLLOUT, milliseconds)
+}
+
+fn wait(fd: impl AsFd, what: PollFlags, milliseconds: u32) -> io::Result<bool> {
+    let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
+    loop {
+        match poll(&mut [PollFd::new(fd.as_fd(), what)], timeout) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// A new file without a name in `directory` (`O_TMPFILE`), to be named by [`link`] once it is
+/// whole. Fails with `EOPNOTSUPP` where the file system has no such files.
+pub fn unnamed_file(directory: impl AsFd, mode: u32) -> io::Result<File> {
+    let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    Ok(File::from(openat(
+        directory,
+        ".",
+        flags,
+        Mode::from_bits_truncate(mode),
+    )?))
+}
+
+/// The directory of this process's descriptors, for [`link`]. To be opened by the process that
+/// will link, before it loses sight of /proc.
+pub fn own_descriptors() -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Ok(open("/proc/self/fd", flags, Mode::empty())?)
+}
+
+/// Names an unnamed file `name` in `directory`; `EEXIST` where the name is taken.
+///
+/// Kernels since 6.10 let its opener link a descriptor directly; older ones ask for the way
+/// through /proc, for which `descriptors` is [`own_descriptors`].
+pub fn link(
+    file: &File,
+    directory: impl AsFd,
+    name: &str,
+    descriptors: Option<&OwnedFd>,
+) -> io::Result<()> {
+    match linkat(file, "", &directory, name, AtFlags::AT_EMPTY_PATH) {
+        Err(nix::Error::ENOENT) => {}
+        done => return Ok(done?),
+    }
+    let descriptors = descriptors.ok_or(nix::Error::ENOENT)?;
+    let number = file.as_raw_fd().to_string();
+    linkat(
+        descriptors,
+        number.as_str(),
+        &directory,
+        name,
+        AtFlags::AT_SYMLINK_FOLLOW,
+    )?;
+    Ok(())
+}
+
+/// Opens a directory for the calls that end in `at`, and for fsync where it may be read.
+pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    match open(path, flags | OFlag::O_RDONLY, Mode::empty()) {
+        // A directory that may be written but not read, such as the queue's drop/.
+        Err(nix::Error::EACCES) => Ok(open(path, flags | OFlag::O_PATH, Mode::empty())?),
+        opened => Ok(opened?),
+    }
+}

@@ -1,0 +1,195 @@
+//! Processes: fork, exec, wait.
+
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal};
+use nix::sys::wait::{WaitPidFlag, WaitStatus};
+use nix::unistd::{ForkResult, Pid};
+
+use super::Exit;
+
+/// Forks; the child runs `body` and exits with what it returns, without the parent's destructors.
+///
+/// Refuses when the process has more than one thread: a lock that another thread holds would stay
+/// locked in the child for ever.
+#[allow(unsafe_code, reason = "fork has no safe form")]
+pub fn fork(body: impl FnOnce() -> Exit) -> io::Result<Pid> {
+    if threads()? > 1 {
+        return Err(io::Error::other("fork in a process with threads"));
+    }
+    // SAFETY: the process has one thread, so the child may use anything that the parent could.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            let exit = body();
+            // SAFETY: _exit takes any status; it only skips the parent's exit handlers.
+            unsafe { nix::libc::_exit(i32::from(exit as u8)) }
+        }
+    }
+}
+
+/// Threads of this process: entries of /proc/self/task, counted by its links. Where there is no
+/// /proc (an empty root directory), 1: such a process was forked by one that could look.
+fn threads() -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    match std::fs::metadata("/proc/self/task") {
+        Ok(task) => Ok(task.nlink().saturating_sub(2)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(1),
+        Err(error) => Err(error),
+    }
+}
+
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It exited with this status.
+    Exited(i32),
+    /// A signal killed it.
+    Killed(i32),
+}
+
+/// Takes one ended child, without waiting.
+pub fn reap() -> Option<(Pid, Ended)> {
+    loop {
+        match nix::sys::wait::waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(status) => match ended(status) {
+                Some(ended) => return Some(ended),
+                None if status == WaitStatus::StillAlive => return None,
+                None => {}
+            },
+            Err(nix::Error::EINTR) => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Waits for one child.
+pub fn wait(child: Pid) -> io::Result<Ended> {
+    loop {
+        match nix::sys::wait::waitpid(child, None) {
+            Ok(status) => {
+                if let Some((_, how)) = ended(status) {
+                    return Ok(how);
+                }
+            }
+            Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn ended(status: WaitStatus) -> Option<(Pid, Ended)> {
+    match status {
+        WaitStatus::Exited(pid, code) => Some((pid, Ended::Exited(code))),
+        WaitStatus::Signaled(pid, signal, _) => Some((pid, Ended::Killed(signal as i32))),
+        _ => None,
+    }
+}
+
+/// Replaces this process by `program`, with `input` and `output` as its 0 and 1, the given
+/// environment and no other, default SIGPIPE and an empty signal mask. Returns only on failure.
+pub fn exec(
+    program: &Path,
+    arguments: &[&OsStr],
+    environment: &[(&str, &OsStr)],
+    input: impl AsFd,
+    output: impl AsFd,
+) -> io::Error {
+    let run = || -> io::Result<()> {
+        // Both are moved out of the way first: either may stand on the other's number.
+        let input = nix::fcntl::fcntl(&input, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3))?;
+        let output = nix::fcntl::fcntl(&output, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3))?;
+        duplicate(input, 0)?;
+        duplicate(output, 1)?;
+        reset_signals()?;
+        let path = CString::new(program.as_os_str().as_bytes())?;
+        let mut argv = vec![path.clone()];
+        for argument in arguments {
+            argv.push(CString::new(argument.as_bytes())?);
+        }
+        let mut envp = Vec::new();
+        for (name, value) in environment {
+            envp.push(CString::new(
+                [name.as_bytes(), b"=", value.as_bytes()].concat(),
+            )?);
+        }
+        nix::unistd::execve(&path, &argv, &envp)?;
+        Ok(())
+    };
+    run()
+        .err()
+        .unwrap_or_else(|| io::Error::other("execve returned"))
+}
+
+#[allow(
+    unsafe_code,
+    reason = "dup2 onto a standard descriptor has no safe form"
+)]
+fn duplicate(from: i32, to: i32) -> io::Result<()> {
+    // SAFETY: dup2 takes any two numbers; 0 and 1 are meant to be replaced here.
+    if unsafe { nix::libc::dup2(from, to) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+#[allow(unsafe_code, reason = "signal() has no safe form")]
+fn reset_signals() -> io::Result<()> {
+    for signal in [
+        Signal::SIGPIPE,
+        Signal::SIGTERM,
+        Signal::SIGCHLD,
+        Signal::SIGXFSZ,
+    ] {
+        // SAFETY: the default action is no handler of ours.
+        unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }?;
+    }
+    nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    Ok(())
+}
+
+/// Closes every descriptor above 2 but those given: what a forked child does not need.
+pub fn close_others(keep: &[&dyn AsFdNumber]) -> io::Result<()> {
+    let mut kept: Vec<u32> = keep
+        .iter()
+        .filter_map(|fd| u32::try_from(fd.number()).ok())
+        .filter(|n| *n > 2)
+        .collect();
+    kept.sort_unstable();
+    let mut first = 3;
+    for number in kept {
+        close_range(first, number.saturating_sub(1))?;
+        first = number.saturating_add(1);
+    }
+    close_range(first, u32::MAX)
+}
+
+/// A descriptor's number, for lists of descriptors of different types.
+pub trait AsFdNumber {
+    /// The number.
+    fn number(&self) -> i32;
+}
+
+impl<T: AsFd> AsFdNumber for T {
+    fn number(&self) -> i32 {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+#[allow(unsafe_code, reason = "nix has no close_range")]
+fn close_range(first: u32, last: u32) -> io::Result<()> {
+    if first > last {
+        return Ok(());
+    }
+    // SAFETY: the caller is a freshly forked child that names every descriptor it goes on using.
+    let code = unsafe { nix::libc::syscall(nix::libc::SYS_close_range, first, last, 0) };
+    if code < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
