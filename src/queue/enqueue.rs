@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -52,9 +52,22 @@ impl Inlet {
         })
     }
 
-    /// Takes another look at /proc, in a process that was forked since and is about to lose it.
-    pub fn forked(&mut self) {
-        self.descriptors = fd::own_descriptors().ok();
+    /// The same inlet for a process that was forked since it was opened and is about to lose sight
+    /// of /proc, where each process has a directory of its own.
+    pub fn for_this_process(&self) -> io::Result<Self> {
+        Ok(Self {
+            directory: self.directory.try_clone()?,
+            descriptors: fd::own_descriptors().ok(),
+            ..*self
+        })
+    }
+
+    /// The descriptors it needs.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [Some(&self.directory), self.descriptors.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(AsFd::as_fd)
     }
 
     /// The directory, and what a jailed process needs to do in it.
@@ -72,7 +85,7 @@ impl Inlet {
         let file = if self.unnamed {
             fd::unnamed_file(&self.directory, self.mode)?
         } else {
-            let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+            let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
             let name = draft_name(&id);
             let mode = Mode::from_bits_truncate(self.mode);
             let file = File::from(openat(&self.directory, name.as_str(), flags, mode)?);

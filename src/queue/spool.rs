@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{RenameFlags, renameat2};
 use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid};
 
 use super::entry::{self, Envelope, Event, HEAD, Head, MAX_ENVELOPE, MAX_HISTORY, Outcome};
 use super::{Id, Inlet};
-use crate::sys::lock;
+use crate::sys::{Account, lock, privilege};
 
 /// Where an entry stands.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,6 +102,32 @@ impl Spool {
     /// The directory itself.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The account that the queue runs as: its directory's owner. With root, root itself is refused;
+    /// without, it must be us.
+    pub fn owner(&self) -> io::Result<Account> {
+        let metadata = fs::symlink_metadata(&self.root)?;
+        let (uid, gid) = (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));
+        let complain = |what: &str| Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+        if !metadata.is_dir() {
+            return complain("is no directory");
+        }
+        match (privilege::is_root(), uid) {
+            (true, uid) if uid.is_root() => {
+                complain("must be owned by the account that the queue runs as, not by root")
+            }
+            (false, uid) if uid != nix::unistd::geteuid() => {
+                complain("belongs to another user: run this as root, or as its owner")
+            }
+            _ => Ok(Account {
+                name: "queue".into(),
+                uid,
+                gid,
+                home: self.root.clone(),
+                shell: PathBuf::from("/bin/false"),
+            }),
+        }
     }
 
     /// Makes what is missing of the directories, as the queue's owner.
