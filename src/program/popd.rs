@@ -4,15 +4,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use super::{Common, Failure, handed, load, run, services};
-use crate::config::Config;
+use super::{Common, Failure, handed, load, login_account, run, services};
 use crate::net::activation::Handed;
 use crate::net::limits::Connections;
 use crate::server::Connection;
 use crate::server::listener::Listener;
-use crate::server::pop3::{Server, TIMEOUT, busy};
+use crate::server::pop3::Server;
 use crate::sys::jail::Jail;
-use crate::sys::{Account, Exit, Log, privilege};
+use crate::sys::{Exit, Log};
 
 /// POP3 server: gives users their mail.
 ///
@@ -32,26 +31,21 @@ pub(super) struct Args {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    run(std::env::args_os(), |arguments: Args| popd(&arguments))
+    run(std::env::args_os(), popd)
 }
 
-fn popd(arguments: &Args) -> Result<Exit, Failure> {
-    // First of all: no file that is opened later may take the number of one that was handed over.
+fn popd(arguments: Args) -> Result<Exit, Failure> {
     let handed = handed(&arguments.listen)?;
     let config = load(&arguments.common)?;
     let log = Log::open("popd", config.log.into());
-    let os = |error| Failure::new(Exit::OsErr, error);
     let server = Server {
         config: &config,
         log: &log,
-        jail: Jail::prepare().map_err(os)?,
-        login: login(&config)?,
+        jail: Jail::prepare().map_err(|error| Failure::new(Exit::OsErr, error))?,
+        login: login_account(&config)?,
     };
     match handed {
-        Handed::Session { input, output } => {
-            let connection = Connection::handed(input, output, TIMEOUT).map_err(os)?;
-            Ok(server.session(connection))
-        }
+        Handed::Session { input, output } => Ok(server.session(Connection::new(input, output))),
         Handed::Listeners(sockets) => {
             let limits = &config.pop3;
             Listener {
@@ -60,29 +54,12 @@ fn popd(arguments: &Args) -> Result<Exit, Failure> {
                     limits.max_connections,
                     limits.max_connections_per_ip,
                 ),
-                busy: busy(),
-                timeout: TIMEOUT,
+                busy: b"-ERR [SYS/TEMP] too many connections\r\n",
                 spawner: None,
                 log: &log,
             }
             .serve(|connection, _service| server.session(connection))
-            .map_err(os)
+            .map_err(|error| Failure::new(Exit::OsErr, error))
         }
     }
-}
-
-/// The account of those who have not logged in; without root there is only our own.
-fn login(config: &Config) -> Result<Option<Account>, Failure> {
-    if !privilege::is_root() {
-        return Ok(None);
-    }
-    let name = &config.users.login;
-    let refused = |what: &str| Failure::new(Exit::Config, format!("[users] login: {name} {what}"));
-    let account = Account::by_name(name)
-        .map_err(|error| Failure::new(Exit::OsErr, error))?
-        .ok_or_else(|| refused("is no account of this host; make it, or name another"))?;
-    if account.uid.is_root() {
-        return Err(refused("is root, which is what it must not be"));
-    }
-    Ok(Some(account))
 }

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::Pid;
 
-use super::Connection;
 use super::record::{Answer, Credentials, HandOver};
+use super::{Connection, Peer};
 use crate::auth::{self, Verdict};
 use crate::config::Config;
 use crate::pop3::login::{self, Facts};
@@ -23,8 +23,11 @@ use crate::sys::channel::Channel;
 use crate::sys::jail::Jail;
 use crate::sys::{Account, Exit, Log, privilege, process};
 
-/// So long may a client say nothing (the least that RFC 1939 section 3 allows), and take nothing.
-pub const TIMEOUT: Duration = Duration::from_mins(10);
+/// So long may a client say nothing: the least that RFC 1939 section 3 allows.
+const IDLE: Duration = Duration::from_mins(10);
+
+/// So long, in milliseconds, may a client take nothing of what it asked for.
+const STUCK: u32 = 300_000;
 
 /// So much is collected before it is sent.
 const CHUNK: usize = 64 * 1024;
@@ -40,7 +43,7 @@ pub struct Server<'a> {
     pub log: &'a Log,
     /// The cell of the login children.
     pub jail: Jail,
-    /// Whom login children become; `None` without root.
+    /// Whom login children become, with root.
     pub login: Option<Account>,
 }
 
@@ -89,11 +92,6 @@ impl Server<'_> {
     }
 }
 
-/// What a client is told that is one too many.
-pub fn busy() -> &'static [u8] {
-    b"-ERR [SYS/TEMP] too many connections, try again later\r\n"
-}
-
 /// What the client hears, collected so that many short replies are one packet.
 struct Wire<'a> {
     client: &'a mut Connection,
@@ -111,12 +109,12 @@ impl<'a> Wire<'a> {
             client,
             out: Vec::new(),
             sent: 0,
-            deadline: Instant::now() + TIMEOUT,
+            deadline: Instant::now() + IDLE,
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.client.write_all(&self.out)?;
+        self.client.send(&self.out, STUCK)?;
         self.sent += u64::try_from(self.out.len()).unwrap_or_default();
         self.out.clear();
         Ok(())
@@ -124,16 +122,15 @@ impl<'a> Wire<'a> {
 
     /// Something was done for the client: its time begins anew.
     fn active(&mut self) {
-        self.deadline = Instant::now() + TIMEOUT;
+        self.deadline = Instant::now() + IDLE;
     }
 
     /// Input; empty when the client has ended.
     fn receive<'b>(&mut self, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
         self.flush()?;
-        let length = self.client.read(buffer)?;
-        if Instant::now() > self.deadline {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let milliseconds = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
+        let length = self.client.receive(buffer, milliseconds)?;
         Ok(buffer.get(..length).unwrap_or_default())
     }
 }
@@ -203,8 +200,8 @@ fn monitor(
     child: Option<Pid>,
     log: &Log,
 ) -> Exit {
-    let address = client.peer.address_or_local();
-    let judged = judge(config, &channel, log, &address.to_string());
+    let peer = client.peer;
+    let judged = judge(config, &channel, log, &peer);
     // Its end of the channel closes when the child has ended; from then on the client is ours.
     let silent = !matches!(judged, Ok(Some(_))) || matches!(channel.receive(&mut [0; 1]), Ok(0));
     drop(channel);
@@ -213,11 +210,11 @@ fn monitor(
         (Ok(Some(accepted)), true, Ok(process::Ended::Exited(0))) => accepted,
         (Ok(None), ..) => return Exit::Ok,
         (Err(error), ..) => {
-            log.warning(&format!("login child: {error}, rip={address}"));
+            log.warning(&format!("login child: {error}, rip={peer}"));
             return Exit::Protocol;
         }
         (_, _, ended) => {
-            log.warning(&format!("login child: ended by {ended:?}, rip={address}"));
+            log.warning(&format!("login child: ended by {ended:?}, rip={peer}"));
             return Exit::Protocol;
         }
     };
@@ -226,7 +223,7 @@ fn monitor(
             "user=<{}>: {error}",
             shown(account.name.as_bytes())
         ));
-        let _ = client.write_all(&Session::refusal());
+        let _ = client.send(&Session::refusal(), STUCK);
         return Exit::OsErr;
     }
     umask(Mode::from_bits_truncate(0o077));
@@ -239,7 +236,7 @@ fn judge(
     config: &Config,
     child: &Channel,
     log: &Log,
-    address: &str,
+    peer: &Peer,
 ) -> io::Result<Option<(Account, Vec<u8>)>> {
     let mut failures = 0;
     // The session asks less often; this is for a child that is no longer ours.
@@ -256,7 +253,7 @@ fn judge(
         // No account has a name that is not UTF-8, nor an empty one.
         let name = std::str::from_utf8(&asked.user).unwrap_or_default();
         let verdict = auth::authenticate(config, name, &asked.password);
-        let who = format!("user=<{}>, method=PLAIN, rip={address}", shown(&asked.user));
+        let who = format!("user=<{}>, method=PLAIN, rip={peer}", shown(&asked.user));
         match verdict {
             Verdict::Accepted(account) => {
                 log.info(&format!("Login: {who}, status=accepted"));

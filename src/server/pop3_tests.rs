@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::maildrop::session;
-use super::{Connection, TIMEOUT, login_child, monitor, shown};
+use super::{Connection, login_child, monitor, shown};
 use crate::auth::Identity;
 use crate::config::{Config, Source};
 use crate::pop3::login::Facts;
@@ -104,7 +104,7 @@ impl Host {
 fn connection(stream: UnixStream) -> Connection {
     let input = OwnedFd::from(stream);
     let output = input.try_clone().unwrap();
-    Connection::handed(input, output, TIMEOUT).unwrap()
+    Connection::new(input, output)
 }
 
 struct Client {

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::{CHUNK, READ, Wire, shown};
+use super::{CHUNK, READ, STUCK, Wire, shown};
 use crate::config::Config;
 use crate::delivery::local;
 use crate::mailbox::mbox::{Mbox, Snapshot};
@@ -28,13 +28,13 @@ pub fn session(
     leftover: &[u8],
     log: &Log,
 ) -> Exit {
-    let address = client.peer.address_or_local();
-    let who = format!("user=<{}>, rip={address}", shown(account.name.as_bytes()));
+    let peer = client.peer;
+    let who = format!("user=<{}>, rip={peer}", shown(account.name.as_bytes()));
     let (mut mailbox, snapshot) = match open(config, account) {
         Ok(opened) => opened,
         Err(what) => {
             log.error(&format!("Mailbox: {who}, status=unavailable: {what}"));
-            let _ = client.write_all(&Session::refusal());
+            let _ = client.send(&Session::refusal(), STUCK);
             return Exit::TempFail;
         }
     };
