@@ -433,7 +433,7 @@ impl Site {
 
     /// Sends a message by SMTP to a server of ours; the queue id.
     #[track_caller]
-    pub fn send(&self, address: SocketAddr, from: &str, to: &[&str], message: &str) -> String {
+    pub fn send(address: SocketAddr, from: &str, to: &[&str], message: &str) -> String {
         let mut peer = Peer::connect(address);
         peer.greet();
         let reply = peer.mail(from, to, message.as_bytes());

@@ -310,17 +310,14 @@ fn expect(peer: &mut Peer, pattern: &str, kept: &mut String) -> Result<(), Strin
         };
     }
     let mut line = hear_line(peer, pattern)?;
-    let (start, member) = match pattern.split_once('*') {
-        Some((start, member)) => (start, member.trim()),
-        None => {
-            if let Some(wanted) = pattern.strip_suffix("<keep>") {
-                *kept = line.rsplit(' ').next().unwrap_or_default().to_owned();
-                return check(wanted.trim_end(), &line);
-            }
-            let pattern = pattern.replace("<kept>", kept);
-            return check(&pattern, &line);
+    let Some((start, member)) = pattern.split_once('*') else {
+        if let Some(wanted) = pattern.strip_suffix("<keep>") {
+            line.rsplit(' ').next().unwrap_or_default().clone_into(kept);
+            return check(wanted.trim_end(), &line);
         }
+        return check(&pattern.replace("<kept>", kept), &line);
     };
+    let member = member.trim();
     // A reply of many lines.
     let mut seen = member.is_empty();
     if start.starts_with('+') {
