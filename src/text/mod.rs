@@ -1,1 +1,5 @@
-//! text.
+//! Text on the wire: lines, CRLF and dot transparency.
+
+pub mod data;
+pub mod dot;
+pub mod line;
