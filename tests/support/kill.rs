@@ -8,12 +8,12 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tempfile::TempPath;
+use tempfile::TempDir;
 
 use super::site::behind;
 use super::trace::{self, Event};
@@ -64,21 +64,26 @@ const PLACES: usize = 40;
 
 /// One run under strace, with or without a kill.
 pub struct Attempt {
-    output: TempPath,
+    _directory: TempDir,
+    output: PathBuf,
     /// The kind of call and its number; `None` in the first run, which only looks.
     place: Option<(String, usize)>,
 }
 
 impl Attempt {
     fn new(place: Option<(String, usize)>) -> Self {
-        let output = tempfile::NamedTempFile::new().unwrap().into_temp_path();
-        Self { output, place }
+        let (directory, output) = trace::output();
+        Self {
+            _directory: directory,
+            output,
+            place,
+        }
     }
 
     /// The command with strace in front of it.
     pub fn wrap(&self, command: &Command) -> Command {
         let mut prefix: Vec<OsString> = ["strace", "-f", "-o"].map(OsString::from).to_vec();
-        prefix.push(self.output.as_os_str().to_owned());
+        prefix.push(self.output.clone().into());
         match &self.place {
             Some((call, number)) => {
                 for option in [

@@ -7,6 +7,7 @@
 
 #![allow(dead_code, reason = "each suite uses its part of what is shared")]
 
+pub mod entry;
 pub mod kill;
 pub mod mbox;
 pub mod peer;

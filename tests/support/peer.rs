@@ -75,6 +75,8 @@ pub struct Peer {
     stream: Stream,
     buffer: Vec<u8>,
     closed: bool,
+    /// What strace calls the end that the server has, where that is known.
+    pub other_end: String,
     /// Everything said and heard, for the message of a test that fails.
     dialogue: String,
 }
@@ -85,6 +87,7 @@ impl Peer {
             stream: stream.into(),
             buffer: Vec::new(),
             closed: false,
+            other_end: String::new(),
             dialogue: String::new(),
         }
     }

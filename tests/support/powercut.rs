@@ -24,7 +24,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Component, Path, PathBuf};
 use std::process::Command;
 
-use tempfile::TempPath;
+use tempfile::TempDir;
 
 use super::site::behind;
 use super::trace::{self, Call, Descriptor, Event};
@@ -98,7 +98,8 @@ type Inode = usize;
 pub struct Recorder {
     root: PathBuf,
     model: Model,
-    output: TempPath,
+    _directory: TempDir,
+    output: PathBuf,
 }
 
 impl Recorder {
@@ -106,10 +107,11 @@ impl Recorder {
         let root = root.canonicalize().unwrap();
         let mut model = Model::default();
         model.scan(&root);
-        let output = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        let (directory, output) = trace::output();
         Self {
             root,
             model,
+            _directory: directory,
             output,
         }
     }

@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::fmt::Write;
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -325,25 +325,33 @@ impl Site {
         command
     }
 
-    /// The same, run as a user of the site; with root also in the queue's group, as an installed,
-    /// setgid `sendmail` is.
+    /// The same, run as a user of the site.
     pub fn command_as(&self, name: &str, user: &str) -> Command {
         let mut command = self.command(name);
+        self.become_user(&mut command, user);
+        command
+    }
+
+    /// Lets a command run as a user; with root also in the queue's group, as an installed, setgid
+    /// `sendmail` is.
+    ///
+    /// What stands in front of a command (strace, a shell) must be given the user after that: a
+    /// `Command` does not tell what it will run as.
+    pub fn become_user(&self, command: &mut Command, user: &str) {
         let account = Self::account(user);
         if is_root() {
-            let gid = if name == "sendmail" {
-                QUEUE_UID
-            } else {
-                account.gid
-            };
-            command.uid(account.uid).gid(gid);
+            let sends = command.get_program() == program("sendmail")
+                || command
+                    .get_args()
+                    .any(|argument| argument == program("sendmail"));
+            command.uid(account.uid);
+            command.gid(if sends { QUEUE_UID } else { account.gid });
         }
         command
             .env("USER", user)
             .env("LOGNAME", user)
             .env("HOME", self.home(user))
             .current_dir(&self.path);
-        command
     }
 
     /// Runs `mta-queue` once.
@@ -413,11 +421,13 @@ impl Site {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (accepted, _) = listener.accept().unwrap();
+        let mut peer = Peer::new(client);
+        peer.other_end = label(&accepted);
         let output = accepted.try_clone().unwrap();
         command
             .stdin(OwnedFd::from(accepted))
             .stdout(OwnedFd::from(output));
-        (Server::start(&mut command), Peer::new(client))
+        (Server::start(&mut command), peer)
     }
 
     /// One session over what is no network: a local socket, as a program that calls `sendmail -bs`
@@ -441,6 +451,12 @@ impl Site {
         peer.command("QUIT");
         queue_id(&reply)
     }
+}
+
+/// What strace calls a socket.
+fn label(socket: &impl AsFd) -> String {
+    let status = nix::sys::stat::fstat(socket).unwrap();
+    format!("socket:[{}]", status.st_ino)
 }
 
 /// The id in `250 2.0.0 Ok: queued as ID`.
@@ -471,7 +487,7 @@ pub fn activated(command: &Command) -> Command {
     shell
         .arg("-c")
         .arg(
-            "exec 3<&0 0</dev/null; export LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=connection; \
+            "exec 3<&0 0</dev/null; export LISTEN_PID=$$ LISTEN_FDS=1; \
              exec \"$@\"",
         )
         .arg("sh")

@@ -5,7 +5,11 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::path::Path;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
 
 /// What strace saw, in the order of completion.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,6 +157,15 @@ fn descriptor(text: &str) -> Descriptor {
         },
         file: String::from_utf8_lossy(&unhex(file)).into_owned(),
     }
+}
+
+/// A file for strace to write, in a directory in which a user of a site may make it: strace runs
+/// as the user whose program it watches.
+pub fn output() -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    fs::set_permissions(&directory, fs::Permissions::from_mode(0o777)).unwrap();
+    let file = directory.path().join("trace");
+    (directory, file)
 }
 
 /// The arguments for strace that write down these calls of a command and its children.

@@ -6,7 +6,7 @@
 //! # mailbox: 3             POP3: so many messages are in the mailbox (default 2)
 //! # postfix: why           in the head: this server is not asked, and why
 //! C: EHLO client.example   sent with CRLF; lines that follow each other go out in one write
-//! C!: a\0\x80\r{300*b}\n   sent as it is, after \r \n \t \0 \\ \xNN and {COUNT*TEXT}
+//! C!: a\0\x80\r{300*b}\n   sent as it is, after \r \n \t \0 \\ \xNN and {COUNT*TEXT}, where \# is the number
 //! S: 250-mx...             one line: `...` stands for anything, `[- ]` for one of the two, and
 //!                          ` | ` divides patterns of which one must match
 //! S: 250*                  a whole reply of many lines (POP3: `+OK*` up to the lone dot)
@@ -207,7 +207,9 @@ pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
             }
             '{' => match repeated(rest) {
                 Some((count, piece, after)) => {
-                    bytes.extend(unescape(piece)?.repeat(count));
+                    for number in 1..=count {
+                        bytes.extend(unescape(&piece.replace("\\#", &number.to_string()))?);
+                    }
                     rest = after;
                 }
                 None => bytes.push(b'{'),
