@@ -70,8 +70,11 @@ fn flags_of(line: &str) -> Vec<String> {
             // A delimiter inside the macro's arguments.
         } else if is_flag && word.starts_with(|c: char| c.is_ascii_uppercase()) && word.len() == 2 {
             is_flag = false;
-        } else if is_flag {
+        } else if is_flag && word.starts_with('-') {
             found.push(word.to_owned());
+        } else if is_flag {
+            // One letter, or several that stand together.
+            found.extend(word.chars().map(String::from));
         }
     }
     found
