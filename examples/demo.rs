@@ -221,7 +221,7 @@ impl Site {
                 )));
             }
         }
-        self.programs = built.to_owned();
+        built.clone_into(&mut self.programs);
         self.give(self.directory.path())?;
         if self.account.is_some() {
             self.programs = self.path("programs");
