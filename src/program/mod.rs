@@ -11,13 +11,16 @@ mod smtpd;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
 use crate::config::{self, Config};
-use crate::sys::{Exit, privilege};
+use crate::net::activation::{self, Handed};
+use crate::queue::Spool;
+use crate::sys::{Account, Exit, privilege, process};
 
 pub use dotlock::main as dotlock_main;
 pub use local_deliver::main as local_deliver_main;
@@ -123,4 +126,65 @@ fn load(common: &Common) -> Result<Config, Failure> {
         ));
     }
     config::load(common.config.as_deref()).map_err(|error| Failure::new(Exit::Config, error))
+}
+
+/// What a server was handed; to be called before any file is opened.
+fn handed(listen: &[SocketAddr]) -> Result<Handed, Failure> {
+    let failed = |error| Failure::new(Exit::OsErr, error);
+    crate::sys::fd::ensure_standard().map_err(failed)?;
+    activation::handed(listen).map_err(failed)
+}
+
+/// The service that is spoken on each socket: the name that systemd gave it, where it is one of
+/// `known`, else the word of `--service`.
+fn services(
+    sockets: Vec<(TcpListener, Option<String>)>,
+    word: &str,
+    known: &[&str],
+) -> Result<Vec<(TcpListener, String)>, Failure> {
+    let named = sockets.into_iter().map(|(socket, name)| match name {
+        Some(name) if known.contains(&name.as_str()) => Ok((socket, name)),
+        // systemd's names for sockets that were given none.
+        Some(name) if name != "unknown" && !name.ends_with(".socket") => Err(Failure::new(
+            Exit::Config,
+            format!(
+                "FileDescriptorName={name}: known services are {}",
+                known.join(", ")
+            ),
+        )),
+        _ => Ok((socket, word.to_owned())),
+    });
+    named.collect()
+}
+
+/// Makes the queue's directories where they are missing, as their owner, and says who that is.
+fn prepare_queue(spool: &Spool) -> Result<Account, Failure> {
+    let broken = |error: std::io::Error| {
+        Failure::new(Exit::OsFile, format!("{}: {error}", spool.root().display()))
+    };
+    let owner = spool.owner().map_err(broken)?;
+    if !privilege::is_root() {
+        spool.prepare().map_err(broken)?;
+        return Ok(owner);
+    }
+    // Root makes no file in a directory of somebody else's.
+    let child = process::fork(|| {
+        let done = privilege::become_account(&owner).and_then(|()| spool.prepare());
+        if done.is_ok() {
+            Exit::Ok
+        } else {
+            Exit::CantCreat
+        }
+    });
+    match child.and_then(process::wait) {
+        Ok(process::Ended::Exited(0)) => Ok(owner),
+        Ok(_) => Err(Failure::new(
+            Exit::CantCreat,
+            format!(
+                "{}: its owner can't make the queue's directories",
+                spool.root().display()
+            ),
+        )),
+        Err(error) => Err(broken(error)),
+    }
 }

@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset,
@@ -50,6 +50,11 @@ impl Jail {
         Ok(Self {
             empty: Some(directory),
         })
+    }
+
+    /// The descriptor that [`Jail::enter`] needs.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.empty.as_ref().map(AsFd::as_fd)
     }
 
     /// Locks the calling process up for good: it becomes `account` (as root) and keeps its open

@@ -1,0 +1,26 @@
+//! Dates as mail writes them.
+
+use jiff::ZonedDateTime;
+
+/// RFC 5322 section 3.3: `Mon, 21 Jun 2004 03:15:20 +0900 (JST)`.
+pub fn rfc5322(time: &ZonedDateTime) -> String {
+    time.strftime("%a, %-d %b %Y %H:%M:%S %z (%Z)").to_string()
+}
+
+/// asctime(3), as the From_ line of an mbox has it: `Mon Jun 21 03:15:20 2004`.
+pub fn asctime(time: &ZonedDateTime) -> String {
+    time.strftime("%a %b %e %H:%M:%S %Y").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn dates_are_written_as_the_neighbours_do() {
+        let time: jiff::ZonedDateTime = "2004-06-21T03:15:20+09:00[Asia/Tokyo]".parse().unwrap();
+        assert_eq!(
+            super::rfc5322(&time),
+            "Mon, 21 Jun 2004 03:15:20 +0900 (JST)"
+        );
+        assert_eq!(super::asctime(&time), "Mon Jun 21 03:15:20 2004");
+    }
+}
