@@ -1,1 +1,3 @@
 //! delivery.
+
+pub mod local;

@@ -1,1 +1,3 @@
-//! mailbox.
+//! Stand-in until the mbox store is merged.
+
+pub mod mbox;

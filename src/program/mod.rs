@@ -157,6 +157,32 @@ fn services(
     named.collect()
 }
 
+/// Whom a login child becomes, with root.
+fn login_account(config: &Config) -> Result<Option<Account>, Failure> {
+    if !privilege::is_root() {
+        return Ok(None);
+    }
+    let name = &config.users.login;
+    match Account::by_name(name) {
+        Ok(Some(account)) if !account.uid.is_root() => Ok(Some(account)),
+        Ok(Some(_)) => Err(Failure::new(
+            Exit::Config,
+            format!("[users] login: {name} is root; an account without rights is wanted"),
+        )),
+        Ok(None) => Err(Failure::new(
+            Exit::Config,
+            format!(
+                "[users] login: there is no account {name}; make it (useradd --system \
+                 --no-create-home --shell /usr/sbin/nologin {name}) or name another one"
+            ),
+        )),
+        Err(error) => Err(Failure::new(
+            Exit::OsErr,
+            format!("account {name}: {error}"),
+        )),
+    }
+}
+
 /// Makes the queue's directories where they are missing, as their owner, and says who that is.
 fn prepare_queue(spool: &Spool) -> Result<Account, Failure> {
     let broken = |error: std::io::Error| {

@@ -10,7 +10,7 @@ use crate::net::activation::Handed;
 use crate::net::limits::Connections;
 use crate::queue::Spool;
 use crate::server::Connection;
-use crate::server::listener::{Listener, SMTP_TIMEOUT};
+use crate::server::listener::Listener;
 use crate::server::smtp::{Server, busy};
 use crate::server::spawner::{Spawner, Waker};
 use crate::sys::jail::Jail;
@@ -59,11 +59,7 @@ fn smtpd(arguments: Args) -> Result<Exit, Failure> {
         owner,
     };
     match handed {
-        Handed::Session { input, output } => {
-            let connection = Connection::handed(input, output, SMTP_TIMEOUT)
-                .map_err(|error| Failure::new(Exit::OsErr, error))?;
-            Ok(server.session(connection))
-        }
+        Handed::Session { input, output } => Ok(server.session(Connection::new(input, output))),
         Handed::Listeners(sockets) => {
             let spawner = (config.queue.wakeup == Wakeup::Spawn)
                 .then(|| Spawner::open(&config.paths.queue, arguments.common.config.as_deref()))
@@ -76,7 +72,6 @@ fn smtpd(arguments: Args) -> Result<Exit, Failure> {
                     limits.max_connections_per_ip,
                 ),
                 busy: busy(&config.hostname).as_bytes(),
-                timeout: SMTP_TIMEOUT,
                 spawner,
                 log: &log,
             }

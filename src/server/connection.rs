@@ -1,12 +1,13 @@
 //! One client: a socket, or a pipe or terminal.
 
+use std::fmt;
 use std::io;
 use std::net::{IpAddr, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use nix::sys::socket::{SockaddrStorage, getpeername, setsockopt, sockopt};
-use nix::sys::time::{TimeVal, TimeValLike};
+use nix::sys::socket::{
+    MsgFlags, SockaddrStorage, getpeername, getsockopt, send, setsockopt, sockopt,
+};
 
 use crate::sys::fd;
 
@@ -25,49 +26,52 @@ impl Peer {
 
     /// Its name without asking DNS: only this host's own is known.
     pub fn name(&self) -> Option<&'static str> {
-        self.address_or_local()
-            .to_canonical()
-            .is_loopback()
-            .then_some("localhost")
+        self.is_loopback().then_some("localhost")
     }
 
     /// Whether it is this host.
     pub fn is_loopback(&self) -> bool {
-        self.address_or_local().to_canonical().is_loopback()
+        self.address_or_local().is_loopback()
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            Some(address) => address.fmt(f),
+            None => f.write_str("local"),
+        }
     }
 }
 
 /// An open session's two directions.
+#[derive(Debug)]
 pub struct Connection {
     input: OwnedFd,
     output: OwnedFd,
+    is_socket: bool,
     /// Who is there.
     pub peer: Peer,
-    timeout: Duration,
-    is_socket: bool,
 }
 
 impl Connection {
     /// A client that the listener has accepted.
-    pub fn accepted(stream: TcpStream, address: IpAddr, timeout: Duration) -> io::Result<Self> {
+    pub fn accepted(stream: TcpStream, address: IpAddr) -> io::Result<Self> {
         stream.set_nonblocking(false)?;
         let output = OwnedFd::from(stream.try_clone()?);
-        let peer = Peer {
-            address: Some(address.to_canonical()),
-        };
-        Self {
-            input: stream.into(),
-            output,
-            peer,
-            timeout,
-            is_socket: true,
-        }
-        .prepared()
+        let mut connection = Self::new(stream.into(), output);
+        connection.peer.address = Some(address.to_canonical());
+        Ok(connection)
     }
 
-    /// A session that this process was started with.
-    pub fn handed(input: OwnedFd, output: OwnedFd, timeout: Duration) -> io::Result<Self> {
-        use std::os::fd::AsRawFd;
+    /// A client that speaks by `input` and listens to `output`: the session that this process was
+    /// started with.
+    pub fn new(input: OwnedFd, output: OwnedFd) -> Self {
+        let is_socket = getsockopt(&input, sockopt::SockType).is_ok();
+        if is_socket {
+            // Replies are written whole; waiting for more would only delay them.
+            let _ = setsockopt(&input, sockopt::TcpNoDelay, &true);
+        }
         let name = getpeername::<SockaddrStorage>(input.as_raw_fd()).ok();
         let address = name.as_ref().and_then(|name| {
             let v4 = name.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
@@ -79,29 +83,14 @@ impl Connection {
         Self {
             input,
             output,
+            is_socket,
             peer,
-            timeout,
-            is_socket: name.is_some(),
         }
-        .prepared()
-    }
-
-    /// Timeouts in the kernel, where there is a socket to have them: one system call a read.
-    fn prepared(self) -> io::Result<Self> {
-        if self.is_socket {
-            let seconds = i64::try_from(self.timeout.as_secs()).unwrap_or(i64::MAX);
-            let limit = TimeVal::seconds(seconds);
-            setsockopt(&self.input, sockopt::ReceiveTimeout, &limit)?;
-            setsockopt(&self.input, sockopt::SendTimeout, &limit)?;
-            // Replies are written whole; waiting for more would only delay them.
-            let _ = setsockopt(&self.input, sockopt::TcpNoDelay, &true);
-        }
-        Ok(self)
     }
 
     /// Whether the client is on the network.
-    pub fn is_socket(&self) -> bool {
-        self.is_socket
+    pub fn is_remote(&self) -> bool {
+        self.peer.address.is_some()
     }
 
     /// Whether the client has sent something that was not read yet.
@@ -109,31 +98,38 @@ impl Connection {
         fd::wait_readable(&self.input, 0).unwrap_or(false)
     }
 
-    /// Reads what there is; 0 when the client has closed, `TimedOut` when it said nothing for long.
-    pub fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if !self.is_socket {
-            let limit = u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX);
-            if !fd::wait_readable(&self.input, limit)? {
+    /// Receives what there is; 0 when the client has ended. `TimedOut` when it says nothing for so
+    /// long.
+    pub fn receive(&mut self, buffer: &mut [u8], milliseconds: u32) -> io::Result<usize> {
+        loop {
+            if !fd::wait_readable(&self.input, milliseconds)? {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-        }
-        loop {
             match nix::unistd::read(&self.input, buffer) {
-                Ok(count) => return Ok(count),
-                Err(nix::Error::EINTR) => {}
-                Err(nix::Error::EAGAIN) => return Err(io::ErrorKind::TimedOut.into()),
-                Err(error) => return Err(error.into()),
+                Err(nix::Error::EINTR | nix::Error::EAGAIN) => {}
+                read => return Ok(read?),
             }
         }
     }
 
-    /// Writes all of it; `TimedOut` when the client takes nothing for long.
-    pub fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    /// Sends all of it. `TimedOut` when the client takes nothing for so long.
+    pub fn send(&mut self, mut bytes: &[u8], milliseconds: u32) -> io::Result<()> {
+        // A socket is tried first: it nearly always has room. A pipe would block.
+        let mut wait = !self.is_socket;
         while !bytes.is_empty() {
-            match nix::unistd::write(&self.output, bytes) {
-                Ok(count) => bytes = bytes.get(count..).unwrap_or_default(),
+            if wait && !fd::wait_writable(&self.output, milliseconds)? {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let sent = if self.is_socket {
+                let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+                send(self.output.as_raw_fd(), bytes, flags)
+            } else {
+                nix::unistd::write(&self.output, bytes)
+            };
+            match sent {
+                Ok(sent) => bytes = bytes.get(sent..).unwrap_or_default(),
                 Err(nix::Error::EINTR) => {}
-                Err(nix::Error::EAGAIN) => return Err(io::ErrorKind::TimedOut.into()),
+                Err(nix::Error::EAGAIN) => wait = true,
                 Err(error) => return Err(error.into()),
             }
         }

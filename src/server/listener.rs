@@ -15,9 +15,6 @@ use crate::net::limits::Connections;
 use crate::sys::signal::Signals;
 use crate::sys::{Exit, Log, process};
 
-/// How long a client may say nothing (RFC 5321 section 4.5.3.2.7), and take nothing.
-pub const SMTP_TIMEOUT: Duration = Duration::from_secs(300);
-
 /// A listening parent.
 pub struct Listener<'a> {
     /// The sockets, each with the service word that is spoken there.
@@ -26,8 +23,6 @@ pub struct Listener<'a> {
     pub connections: Connections,
     /// What a client is told that is one too many.
     pub busy: &'a [u8],
-    /// How long a client may be silent.
-    pub timeout: Duration,
     /// Starts runners, where that is this process's work.
     pub spawner: Option<Spawner>,
     /// The log.
@@ -143,7 +138,6 @@ impl Listener<'_> {
             let _ = stream.write_all(self.busy);
             return None;
         }
-        let timeout = self.timeout;
         let forked = process::fork(|| {
             let (_, service) = self.sockets.swap_remove(index);
             // The port is the parent's: a session that outlives it must not hold it.
@@ -152,7 +146,7 @@ impl Listener<'_> {
             if crate::sys::signal::unblock_all().is_err() {
                 return Exit::OsErr;
             }
-            match Connection::accepted(stream, address, timeout) {
+            match Connection::accepted(stream, address) {
                 Ok(connection) => session(connection, &service),
                 Err(_) => Exit::OsErr,
             }

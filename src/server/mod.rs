@@ -3,6 +3,8 @@
 
 pub mod connection;
 pub mod listener;
+pub mod pop3;
+pub mod record;
 pub mod smtp;
 pub mod spawner;
 

@@ -25,6 +25,9 @@ use crate::sys::jail::Jail;
 use crate::sys::log::Level;
 use crate::sys::{Account, Exit, Log, process};
 
+/// How long a client may say nothing (RFC 5321 section 4.5.3.2.7), and take nothing; milliseconds.
+const TIMEOUT: u32 = 300_000;
+
 /// Refused commands that end a session.
 const MAX_ERRORS: usize = 20;
 
@@ -201,7 +204,7 @@ impl<'a> Talk<'a> {
             recipients: config.smtp.max_recipients,
             errors: MAX_ERRORS,
         };
-        let strict = self.connection.is_socket();
+        let strict = self.connection.is_remote();
         let mut session = Session::new(Dialect::Smtp, &config.hostname, limits, strict);
         if strict && self.connection.has_input() {
             session.output().clear();
@@ -228,7 +231,7 @@ impl<'a> Talk<'a> {
                 Action::Read => {
                     self.flush(session)?;
                     taken = 0;
-                    length = match self.connection.read(&mut buffer) {
+                    length = match self.connection.receive(&mut buffer, TIMEOUT) {
                         Ok(0) => return Err(Stop::Client),
                         Ok(length) => length,
                         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
@@ -289,7 +292,9 @@ impl<'a> Talk<'a> {
 
     fn flush(&mut self, session: &mut Session) -> Result<(), Stop> {
         let output = std::mem::take(session.output());
-        self.connection.write_all(&output).map_err(|_| Stop::Client)
+        self.connection
+            .send(&output, TIMEOUT)
+            .map_err(|_| Stop::Client)
     }
 
     fn say(&self, kind: Ask, text: &str) -> Result<(), Stop> {

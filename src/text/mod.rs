@@ -1,4 +1,5 @@
 //! Text on the wire: lines, CRLF and dot transparency.
 
 pub mod data;
+pub mod dot;
 pub mod line;
