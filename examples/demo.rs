@@ -106,7 +106,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(what) => {
-            if !interrupted {
+            if !interrupted && !log.is_empty() {
                 complain(&format!("the programs' log:\n{log}"));
             }
             failed(&what)
