@@ -1,30 +1,32 @@
-//! The POP3 server: who obeys the sessions of [`crate::pop3`], in three roles.
+//! The POP3 server's two processes of a session, which become one.
 //!
-//! [`login_child`] speaks to a stranger, from its cell. [`monitor`] is root: it checks passwords and
-//! reads nothing but the records of [`super::record`]; after the right password it becomes the user
-//! for good and runs [`session`].
+//! The login child speaks to a stranger, from its cell. The monitor is root: it checks passwords and
+//! reads nothing but the records of [`super::record`]. After the right password the child hands its
+//! input over and ends; the monitor becomes the user for good and runs the session ([`maildrop`]).
+
+pub mod maildrop;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::Pid;
+
 use super::record::{Answer, Credentials, HandOver};
 use super::{Connection, Peer};
 use crate::auth::{self, Verdict};
 use crate::config::Config;
-use crate::delivery::local;
-use crate::mailbox::mbox::{Mbox, Snapshot};
 use crate::pop3::login::{self, Facts};
-use crate::pop3::session::{self, Message, Session};
+use crate::pop3::session::Session;
 use crate::sys::channel::Channel;
 use crate::sys::jail::Jail;
 use crate::sys::{Account, Exit, Log, privilege, process};
-use crate::text::dot::Stuffer;
 
 /// So long may a client say nothing: the least that RFC 1939 section 3 allows.
 const IDLE: Duration = Duration::from_mins(10);
 
-/// So long may a client take nothing of what it asked for.
+/// So long, in milliseconds, may a client take nothing of what it asked for.
 const STUCK: u32 = 300_000;
 
 /// So much is collected before it is sent.
@@ -32,6 +34,63 @@ const CHUNK: usize = 64 * 1024;
 
 /// So much is read at once.
 const READ: usize = 4 * 1024;
+
+/// What every session of a server shares.
+pub struct Server<'a> {
+    /// The configuration.
+    pub config: &'a Config,
+    /// The log.
+    pub log: &'a Log,
+    /// The cell of the login children.
+    pub jail: Jail,
+    /// Whom login children become, with root.
+    pub login: Option<Account>,
+}
+
+impl Server<'_> {
+    /// One session: forks the login child, is its monitor, and then its user.
+    pub fn session(&self, mut connection: Connection) -> Exit {
+        let (monitor_end, child_end) = match Channel::pair() {
+            Ok(pair) => pair,
+            Err(error) => return self.fail(&format!("can't make a channel: {error}")),
+        };
+        let facts = Facts {
+            hostname: self.config.hostname.clone(),
+            plaintext_allowed: self.config.auth.plaintext_without_tls
+                || connection.peer.is_loopback(),
+        };
+        let forked = process::fork(|| match self.lock_up(&connection, &child_end) {
+            Ok(()) => login_child(&mut connection, &child_end, &facts),
+            Err(error) => self.fail(&format!("can't lock a session up: {error}")),
+        });
+        let child = match forked {
+            Ok(child) => child,
+            Err(error) => return self.fail(&format!("can't fork: {error}")),
+        };
+        drop(child_end);
+        monitor(
+            self.config,
+            &mut connection,
+            monitor_end,
+            Some(child),
+            self.log,
+        )
+    }
+
+    fn fail(&self, what: &str) -> Exit {
+        self.log.error(what);
+        Exit::OsErr
+    }
+
+    /// The child gives everything up but the client and the channel.
+    fn lock_up(&self, connection: &Connection, channel: &Channel) -> io::Result<()> {
+        let mut keep: Vec<BorrowedFd<'_>> = connection.descriptors().into();
+        keep.push(channel.as_fd());
+        keep.extend(self.jail.descriptor());
+        process::close_others(&keep)?;
+        self.jail.enter(self.login.as_ref(), None)
+    }
+}
 
 /// What the client hears, collected so that many short replies are one packet.
 struct Wire<'a> {
@@ -73,60 +132,6 @@ impl<'a> Wire<'a> {
         let milliseconds = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
         let length = self.client.receive(buffer, milliseconds)?;
         Ok(buffer.get(..length).unwrap_or_default())
-    }
-}
-
-/// What every session of a server shares.
-pub struct Server<'a> {
-    /// The configuration.
-    pub config: &'a Config,
-    /// The log.
-    pub log: &'a Log,
-    /// The cell of the login children.
-    pub jail: Jail,
-    /// Whom login children become, with root.
-    pub login: Option<Account>,
-}
-
-impl Server<'_> {
-    /// One session: forks the login child, and is its monitor, and at last the user.
-    pub fn session(&self, mut connection: Connection) -> Exit {
-        let peer = connection.peer;
-        let facts = Facts {
-            hostname: self.config.hostname.clone(),
-            plaintext_allowed: peer.is_loopback() || self.config.auth.plaintext_without_tls,
-        };
-        let (ours, theirs) = match Channel::pair() {
-            Ok(pair) => pair,
-            Err(error) => return self.fail(&format!("can't make a channel: {error}")),
-        };
-        let forked = process::fork(|| match self.lock_up(&connection, &theirs) {
-            Ok(()) => login_child(&mut connection, &theirs, &facts),
-            Err(error) => {
-                let what = format!("can't lock a session up: {error}");
-                self.log.error(&what);
-                Exit::OsErr
-            }
-        });
-        if let Err(error) = forked {
-            return self.fail(&format!("can't fork: {error}"));
-        }
-        drop(theirs);
-        monitor(self.config, &mut connection, &ours, self.log, &peer)
-    }
-
-    fn fail(&self, what: &str) -> Exit {
-        self.log.error(what);
-        Exit::OsErr
-    }
-
-    /// The child gives everything up but the client and the channel.
-    fn lock_up(&self, connection: &Connection, channel: &Channel) -> io::Result<()> {
-        let mut keep: Vec<BorrowedFd<'_>> = connection.descriptors().into();
-        keep.push(channel.as_fd());
-        keep.extend(self.jail.descriptor());
-        process::close_others(&keep)?;
-        self.jail.enter(self.login.as_ref(), None)
     }
 }
 
@@ -188,27 +193,31 @@ fn misfit() -> io::Error {
 }
 
 /// Answers the login child, as root; after the right password becomes the user and serves it.
-pub fn monitor(
+fn monitor(
     config: &Config,
     client: &mut Connection,
-    child: &Channel,
+    channel: Channel,
+    child: Option<Pid>,
     log: &Log,
-    peer: &Peer,
 ) -> Exit {
-    let (account, leftover) = match judge(config, child, log, peer) {
-        Ok(Some(accepted)) => accepted,
-        Ok(None) => return Exit::Ok,
-        Err(error) => {
+    let peer = client.peer;
+    let judged = judge(config, &channel, log, &peer);
+    // Its end of the channel closes when the child has ended; from then on the client is ours.
+    let silent = !matches!(judged, Ok(Some(_))) || matches!(channel.receive(&mut [0; 1]), Ok(0));
+    drop(channel);
+    let ended = child.map_or(Ok(process::Ended::Exited(0)), process::wait);
+    let (account, leftover) = match (judged, silent, ended) {
+        (Ok(Some(accepted)), true, Ok(process::Ended::Exited(0))) => accepted,
+        (Ok(None), ..) => return Exit::Ok,
+        (Err(error), ..) => {
             log.warning(&format!("login child: {error}, rip={peer}"));
             return Exit::Protocol;
         }
+        (_, _, ended) => {
+            log.warning(&format!("login child: ended by {ended:?}, rip={peer}"));
+            return Exit::Protocol;
+        }
     };
-    // Its end of the channel closes when the child has ended; from then on the client is ours.
-    if !matches!(child.receive(&mut [0; 1]), Ok(0)) {
-        log.warning(&format!("login child: does not end, rip={peer}"));
-        return Exit::Protocol;
-    }
-    while process::reap().is_some() {}
     if let Err(error) = privilege::become_account(&account) {
         log.error(&format!(
             "user=<{}>: {error}",
@@ -217,7 +226,8 @@ pub fn monitor(
         let _ = client.send(&Session::refusal(), STUCK);
         return Exit::OsErr;
     }
-    session(config, client, &account, &leftover, log, peer)
+    umask(Mode::from_bits_truncate(0o077));
+    maildrop::session(config, client, &account, &leftover, log)
 }
 
 /// Answers passwords until one is right (then with the input that is handed over), or the child
@@ -298,183 +308,6 @@ fn shown(name: &[u8]) -> String {
         }
     }
     text
-}
-
-/// How a session went, for the log.
-#[derive(Debug, Default)]
-struct Tally {
-    messages: usize,
-    retrieved: usize,
-    deleted: usize,
-}
-
-/// Serves a user's mailbox, as that user. `leftover` is input that came before.
-pub fn session(
-    config: &Config,
-    client: &mut Connection,
-    account: &Account,
-    leftover: &[u8],
-    log: &Log,
-    peer: &Peer,
-) -> Exit {
-    let who = format!("user=<{}>, rip={peer}", shown(account.name.as_bytes()));
-    let (mut mailbox, snapshot) = match open(config, account) {
-        Ok(opened) => opened,
-        Err(what) => {
-            log.error(&format!("Mailbox: {who}, status=unavailable: {what}"));
-            let _ = client.send(&Session::refusal(), STUCK);
-            return Exit::TempFail;
-        }
-    };
-    let mut wire = Wire::new(client);
-    let mut tally = Tally::default();
-    let served = Maildrop {
-        mailbox: &mut mailbox,
-        snapshot: &snapshot,
-        log,
-        who: &who,
-    }
-    .serve(&mut wire, leftover, &mut tally);
-    let (end, exit) = match &served {
-        Ok(true) => ("quit".to_owned(), Exit::Ok),
-        Ok(false) => ("gone".to_owned(), Exit::Ok),
-        Err(error) if error.kind() == io::ErrorKind::TimedOut => ("timeout".to_owned(), Exit::Ok),
-        Err(error) => (error.to_string(), Exit::IoErr),
-    };
-    log.info(&format!(
-        "Disconnected: {who}, messages={}, retrieved={}, deleted={}, bytes={}, end={end}",
-        tally.messages, tally.retrieved, tally.deleted, wire.sent
-    ));
-    exit
-}
-
-fn open(config: &Config, account: &Account) -> Result<(Mbox, Snapshot), String> {
-    let mut mailbox = local::mailbox_of(config, account).map_err(|failure| failure.to_string())?;
-    let snapshot = mailbox.scan().map_err(|error| error.to_string())?;
-    Ok((mailbox, snapshot))
-}
-
-/// An open mailbox and those who hear about it.
-struct Maildrop<'a> {
-    mailbox: &'a mut Mbox,
-    snapshot: &'a Snapshot,
-    log: &'a Log,
-    who: &'a str,
-}
-
-impl Maildrop<'_> {
-    /// Obeys the session until it ends: true when the client said QUIT, false when it just went.
-    fn serve(
-        &mut self,
-        wire: &mut Wire<'_>,
-        leftover: &[u8],
-        tally: &mut Tally,
-    ) -> io::Result<bool> {
-        let messages: Vec<Message> = (0..self.snapshot.len())
-            .map(|n| Message {
-                size: self.snapshot.size(n),
-                unique_id: self.snapshot.unique_id(n),
-            })
-            .collect();
-        tally.messages = messages.len();
-        let mut session = Session::new(messages);
-        session.push(leftover);
-        let mut buffer = [0; READ];
-        loop {
-            while let Some(action) = session.next() {
-                match action {
-                    session::Action::Send(bytes) => wire.out.extend_from_slice(&bytes),
-                    session::Action::SendMessage {
-                        reply,
-                        index,
-                        body_lines,
-                    } => {
-                        if self.send_message(wire, &reply, index, body_lines)? {
-                            tally.retrieved += 1;
-                        } else {
-                            session.unreadable();
-                        }
-                    }
-                    session::Action::Expunge(indexes) => {
-                        let removed = self.expunge(&indexes);
-                        tally.deleted = removed;
-                        session.expunged(removed == indexes.len());
-                    }
-                    session::Action::Close => {
-                        wire.flush()?;
-                        return Ok(true);
-                    }
-                }
-                if wire.out.len() >= CHUNK {
-                    wire.flush()?;
-                }
-                wire.active();
-            }
-            match wire.receive(&mut buffer)? {
-                [] => return Ok(false),
-                bytes => session.push(bytes),
-            }
-        }
-    }
-
-    /// Sends a message; false where it can't be read and nothing of it went out. Where it breaks
-    /// off behind that, the error ends the connection.
-    fn send_message(
-        &mut self,
-        wire: &mut Wire<'_>,
-        reply: &[u8],
-        index: usize,
-        body_lines: Option<u64>,
-    ) -> io::Result<bool> {
-        let (start, sent) = (wire.out.len(), wire.sent);
-        wire.out.extend_from_slice(reply);
-        let mut stuffer = Stuffer::default();
-        let mut lost = None;
-        let read = self
-            .mailbox
-            .read(self.snapshot, index, body_lines, &mut |piece| {
-                stuffer.push(piece, &mut wire.out);
-                if wire.out.len() < CHUNK {
-                    return Ok(());
-                }
-                wire.flush().map_err(|error| {
-                    let copy = error.kind().into();
-                    lost = Some(error);
-                    copy
-                })
-            });
-        match (read, lost) {
-            (Ok(()), _) => {
-                stuffer.finish(&mut wire.out);
-                Ok(true)
-            }
-            (Err(_), Some(error)) => Err(error),
-            (Err(error), None) => {
-                let number = index.saturating_add(1);
-                self.log
-                    .error(&format!("Mailbox: {}, message={number}: {error}", self.who));
-                if wire.sent != sent {
-                    return Err(io::Error::other("message can't be read to its end"));
-                }
-                wire.out.truncate(start);
-                Ok(false)
-            }
-        }
-    }
-
-    /// Removes messages; how many are gone.
-    fn expunge(&mut self, indexes: &[usize]) -> usize {
-        match self.mailbox.expunge(self.snapshot, indexes) {
-            Ok(removed) => removed,
-            Err(error) => {
-                self.log.error(&format!(
-                    "Mailbox: {}, status=not removed: {error}",
-                    self.who
-                ));
-                0
-            }
-        }
-    }
 }
 
 #[cfg(test)]

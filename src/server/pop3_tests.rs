@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Connection, Peer, login_child, monitor, session, shown};
+use super::maildrop::session;
+use super::{Connection, login_child, monitor, shown};
 use crate::auth::Identity;
 use crate::config::{Config, Source};
 use crate::pop3::login::Facts;
@@ -70,14 +71,7 @@ impl Host {
         let server = thread::spawn(move || {
             let mut client = connection(theirs);
             let log = Log::open("popd", log::Target::Stderr);
-            session(
-                &config,
-                &mut client,
-                &account,
-                leftover.as_bytes(),
-                &log,
-                &Peer { address: None },
-            )
+            session(&config, &mut client, &account, leftover.as_bytes(), &log)
         });
         Client::new(ours, server)
     }
@@ -97,10 +91,7 @@ impl Host {
         let config = self.config.clone();
         let server = thread::spawn(move || {
             let log = Log::open("popd", log::Target::Stderr);
-            let peer = Peer {
-                address: Some([192, 0, 2, 1].into()),
-            };
-            monitor(&config, &mut connection(theirs), &up, &log, &peer)
+            monitor(&config, &mut connection(theirs), up, None, &log)
         });
         Client::new(ours, server)
     }
@@ -228,8 +219,7 @@ fn a_child_that_speaks_otherwise_is_not_listened_to() {
         let (up, down) = Channel::pair().unwrap();
         down.send(record).unwrap();
         let log = Log::open("popd", log::Target::Stderr);
-        let peer = Peer { address: None };
-        let exit = monitor(&host.config, &mut connection(theirs), &up, &log, &peer);
+        let exit = monitor(&host.config, &mut connection(theirs), up, None, &log);
         assert_eq!(exit, Exit::Protocol);
         drop(ours);
     }
