@@ -579,7 +579,7 @@ fn show_queue(site: &Site, id: &str) -> Outcome<()> {
 /// Runs the queue once; afterwards it is empty.
 fn deliver(site: &Site, recipient: &[u8]) -> Outcome<()> {
     let log = site.run("mta-queue", &[], b"")?;
-    must_hold("the log", &log, &[recipient])?;
+    must_hold("the log", &log, &[recipient, b"status=sent"])?;
     let left = ["incoming", "drop", "work", "deferred", "hold", "corrupt"]
         .iter()
         .flat_map(|name| {
