@@ -212,7 +212,8 @@ mod tests {
 
     #[test]
     fn what_is_no_reply_is_refused() {
-        for bad in [&b"hello\r\n"[..], b"25\r\n", b"250_x\r\n", &[b'2'; 5000]] {
+        let long = [&[b'2'; 5000][..], b"\n"].concat();
+        for bad in [&b"hello\r\n"[..], b"25\r\n", b"250_x\r\n", &long] {
             assert!(matches!(
                 AnswerReader::default().take(&mut &bad[..]),
                 Err(NoReply(_))
