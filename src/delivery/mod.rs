@@ -2,7 +2,10 @@
 
 pub mod agent;
 pub mod bounce;
+pub mod failure;
 pub mod launcher;
 pub mod local;
 pub mod runner;
 pub mod schedule;
+
+pub use failure::Failure;
