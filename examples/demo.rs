@@ -665,8 +665,8 @@ fn serve(site: &Site) -> Outcome<()> {
         "    telnet {} {}\n        HELO mx.smkwlab.net\n        MAIL FROM: toshi@is.kyusan-u.ac.jp\n        \
          RCPT TO: hunt@smkwlab.net\n        DATA\n        Hello. This is test.\n        .\n        QUIT\n\n    \
          telnet {} {}\n        user hunt\n        pass {PASSWORD}\n        stat\n        retr 1\n        quit\n\n    \
-         mutt -n -F /dev/null -e 'set smtp_url=smtp://{smtp} from=toshi@smkwlab.net' hunt@smkwlab.net\n    \
-         mutt -n -F /dev/null -e 'set pop_pass={PASSWORD}' -f pop://hunt@{pop3}\n    \
+         mutt -n -F /dev/null -e 'set ssl_force_tls=no smtp_url=smtp://{smtp} from=toshi@smkwlab.net' hunt@smkwlab.net\n    \
+         mutt -n -F /dev/null -e 'set ssl_force_tls=no pop_pass={PASSWORD}' -f pop://hunt@{pop3}\n    \
          curl -u 'hunt:{PASSWORD}' pop3://{pop3}/1\n\n\
          Accounts: toshi and hunt, password {PASSWORD}. The log follows. ^C ends it.\n",
         smtp.ip(),
