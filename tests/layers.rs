@@ -167,11 +167,7 @@ fn no_module_is_a_drawer_for_everything() {
     for file in files(&src()) {
         for part in file.strip_prefix(src()).unwrap() {
             let name = part.to_str().unwrap().trim_end_matches(".rs");
-            if [
-                "common", "helper", "helpers", "misc", "types", "util", "utils",
-            ]
-            .contains(&name)
-            {
+            if ["common", "helpers", "misc", "types", "util", "utils"].contains(&name) {
                 wrong.push(file.display().to_string());
             }
         }
