@@ -4,11 +4,14 @@
 //! fails where somebody else's stands (also over NFS). It holds the pid, and is touched while it
 //! is held long. One that was not touched for five minutes is stale, unless the process of its pid
 //! lives. A pid that can't be read, is 0 (procmail's) or another host's leaves the age to decide.
+//!
+//! Our own locks need not get old: their holder keeps a flock on the lock file, which ends with
+//! it. They are known by their pid's ten digits, which other programs read as well.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, FileTimes};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -19,6 +22,7 @@ use nix::sys::stat::{Mode, SFlag, fstatat};
 use nix::unistd::{Pid, UnlinkatFlags, gethostname, linkat, unlinkat};
 
 use crate::sys::fd;
+use crate::sys::lock::{self, Kind};
 
 /// A lock that nobody touched for so long is stale.
 const STALE: Duration = Duration::from_mins(5);
@@ -161,43 +165,84 @@ fn make_named(dir: &OwnedFd, name: &OsStr) -> io::Result<File> {
     linked.map(|()| file)
 }
 
+/// Before the file has a name, so that nobody ever sees it without them.
 fn write_pid(file: &mut File) -> io::Result<()> {
-    file.write_all(format!("{}\n", std::process::id()).as_bytes())
+    lock::try_flock(file, Kind::Exclusive)?;
+    file.write_all(format!("{:010}\n", std::process::id()).as_bytes())
 }
 
 /// A lock file that stands in our way.
 struct Other {
-    identity: (u64, u64, i64),
-    regular: bool,
+    /// Held open, so that its inode can't be another file's meanwhile; where we may not, none.
+    file: Option<File>,
+    seen: Seen,
     age: Duration,
-    pid: Option<Pid>,
+    text: Vec<u8>,
 }
 
 impl Other {
     fn look(dir: &OwnedFd, name: &OsStr) -> io::Result<Option<Self>> {
-        let found = match fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(found) => found,
-            Err(nix::Error::ENOENT) => return Ok(None),
-            Err(error) => return Err(error.into()),
+        let Some(seen) = Seen::at(dir, name)? else {
+            return Ok(None);
         };
-        let changed = found.st_mtime.max(found.st_ctime);
-        let changed = UNIX_EPOCH + Duration::from_secs(u64::try_from(changed).unwrap_or(0));
-        let regular = SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits());
-        let regular = regular == SFlag::S_IFREG;
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let file = match openat(dir, name, flags, Mode::empty()) {
+            Ok(fd) => Some(File::from(fd)),
+            Err(nix::Error::ENOENT) => return Ok(None),
+            Err(_) => None,
+        };
+        // Between the two calls it may have become another one: then this is no news of it.
+        let file = file.filter(|file| {
+            let found = file.metadata();
+            found.is_ok_and(|found| found.is_file() && (found.dev(), found.ino()) == seen.identity)
+        });
+        let mut text = Vec::new();
+        if let Some(file) = &file {
+            file.take(300).read_to_end(&mut text)?;
+        }
         Ok(Some(Self {
-            identity: (found.st_dev, found.st_ino, found.st_mtime),
-            regular,
-            age: changed.elapsed().unwrap_or_default(),
-            pid: if regular { read_pid(dir, name) } else { None },
+            file,
+            age: seen.changed.elapsed().unwrap_or_default(),
+            seen,
+            text,
         }))
     }
 
+    /// Whether nobody holds it any more. (True leaves us with its flock, so that of several who
+    /// look, one removes it.)
     fn is_stale(&self) -> bool {
-        self.regular && self.age > STALE && !self.pid.is_some_and(lives)
+        let alive = self.pid().map(lives);
+        let old = self.age > STALE;
+        let ended = self.is_of_ours() && (old || alive == Some(false));
+        self.seen.regular
+            && (ended || (old && alive != Some(true)))
+            && self
+                .file
+                .as_ref()
+                .is_none_or(|file| lock::try_flock(file, Kind::Exclusive).unwrap_or(false))
+    }
+
+    fn is_of_ours(&self) -> bool {
+        self.file.is_some()
+            && self.text.len() == 11
+            && self.text.ends_with(b"\n")
+            && self.text.iter().take(10).all(u8::is_ascii_digit)
+    }
+
+    /// The pid in it, if it is one of this host: `123`, or Dovecot's `123:host`.
+    fn pid(&self) -> Option<Pid> {
+        let text = std::str::from_utf8(&self.text).ok()?.trim();
+        let (pid, host) = text.split_once(':').unwrap_or((text, ""));
+        let ours = || gethostname().is_ok_and(|own| own == host);
+        if !host.is_empty() && !ours() {
+            return None;
+        }
+        let pid: i32 = pid.trim().parse().ok()?;
+        (pid > 0).then(|| Pid::from_raw(pid))
     }
 
     fn who(&self) -> String {
-        match self.pid {
+        match self.pid() {
             Some(pid) => format!("dot lock of pid {pid}"),
             None => "dot lock".into(),
         }
@@ -205,7 +250,7 @@ impl Other {
 
     /// Removes it, unless it has become another one meanwhile; false where we may not.
     fn remove(&self, dir: &OwnedFd, name: &OsStr) -> io::Result<bool> {
-        if Self::look(dir, name)?.is_none_or(|now| now.identity != self.identity) {
+        if Seen::at(dir, name)?.is_none_or(|now| now.identity != self.seen.identity) {
             return Ok(true);
         }
         match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
@@ -216,20 +261,29 @@ impl Other {
     }
 }
 
-/// The pid in a lock file, if it is one of this host: `123`, or Dovecot's `123:host`.
-fn read_pid(dir: impl AsFd, name: &OsStr) -> Option<Pid> {
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = File::from(openat(dir, name, flags, Mode::empty()).ok()?);
-    let mut text = Vec::new();
-    file.take(300).read_to_end(&mut text).ok()?;
-    let text = std::str::from_utf8(&text).ok()?.trim();
-    let (pid, host) = text.split_once(':').unwrap_or((text, ""));
-    let ours = || gethostname().is_ok_and(|own| own == host);
-    if !host.is_empty() && !ours() {
-        return None;
+/// What a name leads to.
+struct Seen {
+    /// Device and inode.
+    identity: (u64, u64),
+    regular: bool,
+    changed: SystemTime,
+}
+
+impl Seen {
+    fn at(dir: &OwnedFd, name: &OsStr) -> io::Result<Option<Self>> {
+        let found = match fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(found) => found,
+            Err(nix::Error::ENOENT) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let seconds = u64::try_from(found.st_mtime).unwrap_or(0);
+        let changed = UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+        Ok(Some(Self {
+            identity: (found.st_dev, found.st_ino),
+            regular: found.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits(),
+            changed: changed.unwrap_or_else(SystemTime::now),
+        }))
     }
-    let pid: i32 = pid.trim().parse().ok()?;
-    (pid > 0).then(|| Pid::from_raw(pid))
 }
 
 fn lives(pid: Pid) -> bool {
@@ -263,7 +317,7 @@ mod tests {
             panic!("not made")
         };
         let text = fs::read_to_string(dir.path().join("box.lock")).unwrap();
-        assert_eq!(text, format!("{}\n", std::process::id()));
+        assert_eq!(text, format!("{:010}\n", std::process::id()));
         assert!(matches!(try_lock(dir.path()), Tried::Held(_)));
         drop(lock);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -295,6 +349,32 @@ mod tests {
         std::os::unix::fs::symlink("target", dir.path().join("box.lock")).unwrap();
         assert!(matches!(try_lock(dir.path()), Tried::Held(_)));
         assert!(!dir.path().join("target").exists());
+    }
+
+    #[test]
+    fn an_old_lock_is_stale_unless_its_process_lives() {
+        let dir = tempfile::tempdir().unwrap();
+        for text in ["", "0", "-1", "999999999", "1:another.host"] {
+            put(dir.path(), text, 301);
+            assert!(matches!(try_lock(dir.path()), Tried::Made(_)), "{text}");
+        }
+        let own = std::process::id();
+        for text in [format!("{own}"), format!("{own}\n"), format!("{own}:")] {
+            put(dir.path(), &text, 301);
+            assert!(matches!(try_lock(dir.path()), Tried::Held(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_lock_of_ours_is_stale_as_soon_as_its_process_has_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        put(dir.path(), "0999999999\n", 0);
+        let held = File::open(dir.path().join("box.lock")).unwrap();
+        held.lock().unwrap();
+        // A process that this host does not see (a container's, another host's) holds it.
+        assert!(matches!(try_lock(dir.path()), Tried::Held(_)));
+        held.unlock().unwrap();
+        assert!(matches!(try_lock(dir.path()), Tried::Made(_)));
     }
 
     #[test]
