@@ -1,6 +1,6 @@
 //! Password hashes: what crypt(3), Dovecot and their kin write down instead of a password.
 //!
-//! A [`Hash`] that exists can be verified within bounds: its form and its cost were looked at when
+//! A [`enum@Hash`] that exists can be verified within bounds: its form and its cost were looked at when
 //! it was parsed, so that a slip in a users file can't keep a process busy for hours.
 
 use std::fmt;

@@ -113,7 +113,7 @@ impl Agent {
             if self.send_text(entry)? || self.start(entry) {
                 continue;
             }
-            match self.client.next() {
+            match self.client.event() {
                 Some(Event::Ready) => continue,
                 Some(Event::SendText) => {
                     if let Some(current) = &mut self.current {
@@ -213,14 +213,13 @@ impl Agent {
         let mut buffer = [0; 4096];
         loop {
             match nix::unistd::read(&self.socket, &mut buffer) {
-                Ok(0) => return Err(gone()),
+                Ok(0) | Err(nix::Error::ECONNRESET) => return Err(gone()),
                 Ok(count) => {
                     self.client.push(buffer.get(..count).unwrap_or_default());
                     return Ok(true);
                 }
                 Err(nix::Error::EINTR) => {}
                 Err(nix::Error::EAGAIN) => return Ok(false),
-                Err(nix::Error::ECONNRESET) => return Err(gone()),
                 Err(error) => return Err(error.into()),
             }
         }

@@ -6,10 +6,9 @@
 use std::fmt::Write as _;
 use std::io;
 
-use jiff::ZonedDateTime;
-
 use crate::message::{Address, date};
 use crate::queue::{Envelope, Id, Inlet, Origin};
+use crate::sys::clock;
 
 /// How much of the returned message's header is returned.
 pub const MAX_HEADER: usize = 64 * 1024;
@@ -45,7 +44,7 @@ pub struct Report<'a> {
 impl Report<'_> {
     /// Puts the report into the queue.
     pub fn enqueue(&self, inlet: &Inlet) -> io::Result<Id> {
-        let now = ZonedDateTime::now();
+        let now = clock::now();
         let envelope = Envelope {
             arrived: u64::try_from(now.timestamp().as_second()).unwrap_or(0),
             origin: Origin::Local,
@@ -71,7 +70,7 @@ impl Report<'_> {
         }
     }
 
-    fn message(&self, own_id: &Id, now: &ZonedDateTime) -> Vec<u8> {
+    fn message(&self, own_id: &Id, now: &jiff::ZonedDateTime) -> Vec<u8> {
         let Self {
             hostname,
             id,
@@ -115,10 +114,7 @@ impl Report<'_> {
         {
             let _ = writeln!(text, "<{recipient}>: {}\n", ascii(why));
         }
-        let arrived = i64::try_from(self.arrived)
-            .ok()
-            .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
-            .map(|time| date::rfc5322(&time.to_zoned_datetime(now.time_zone().clone())));
+        let arrived = clock::at(self.arrived).map(|time| date::rfc5322(&time));
         let _ = write!(
             text,
             "--{boundary}\n\
@@ -195,7 +191,7 @@ mod tests {
             failed: &failed,
             text: b"Subject: hello\r\nX-Long: a\r\n b\r\n\r\nsecret body\r\n",
         };
-        let message = report.message(&Id::new().unwrap(), &ZonedDateTime::now());
+        let message = report.message(&Id::new().unwrap(), &clock::now());
         let lines = String::from_utf8(message.clone()).unwrap();
         assert!(lines.replace("\r\n", "").find(['\r', '\n']).is_none());
         assert!(!lines.contains("secret body"));

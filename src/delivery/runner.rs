@@ -204,7 +204,7 @@ impl Run<'_> {
                 }
                 Route::Remote(domain) => refused.push((
                     recipient,
-                    format!("mail for {domain} waits: delivery to other hosts is not built yet"),
+                    format!("mail for {domain} waits: this version delivers on this host only"),
                 )),
             }
         }
@@ -329,7 +329,7 @@ impl Run<'_> {
             answer if answer.is_permanent() => Outcome::Failed,
             _ => Outcome::Deferred,
         };
-        self.answer(job, outcome, &answer.enhanced(), &answer.to_string());
+        self.answer(job, outcome, &answer.enhanced(), &answer.text());
     }
 
     fn answer(&mut self, job: Job, outcome: Outcome, code: &str, text: &str) {
@@ -373,11 +373,16 @@ impl Run<'_> {
         };
         flight.deferred |= outcome == Outcome::Deferred;
         let to = envelope.recipients.get(recipient);
+        let relay = match to.map(|to| route::route(self.runner.config, to)) {
+            Some(Route::Local(_)) => "local",
+            _ => "none",
+        };
         self.runner.log.info(&format!(
-            "{}: to=<{}>, from=<{}>, relay=local, delay={}, dsn={code}, status={status} ({text})",
+            "{}: to=<{}>, from=<{}>, relay={}, delay={}, dsn={code}, status={status} ({text})",
             entry.id(),
             Path(to),
             Path(envelope.sender.as_ref()),
+            relay,
             time.saturating_sub(envelope.arrived),
         ));
         flight.news.push(Event {

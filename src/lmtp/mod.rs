@@ -2,7 +2,7 @@
 //! LMTP dialect.)
 //!
 //! One connection carries many messages, each for one recipient. The driver sends
-//! [`Client::output`], pushes what it reads, and obeys [`Client::next`].
+//! [`Client::output`], pushes what it reads, and obeys [`Client::event`].
 
 use crate::message::Address;
 use crate::smtp::reply::{Answer, AnswerReader};
@@ -100,7 +100,7 @@ impl Client {
     }
 
     /// What follows from what was read.
-    pub fn next(&mut self) -> Option<Event> {
+    pub fn event(&mut self) -> Option<Event> {
         loop {
             let mut rest = self.input.as_slice();
             let taken = self.reader.take(&mut rest);
@@ -179,10 +179,10 @@ mod tests {
     fn ready() -> Client {
         let mut client = Client::new("here");
         client.push(b"220 here LMTP\r\n");
-        assert_eq!(client.next(), None);
+        assert_eq!(client.event(), None);
         assert_eq!(std::mem::take(client.output()), b"LHLO here\r\n");
         client.push(b"250-here\r\n250 PIPELINING\r\n");
-        assert_eq!(client.next(), Some(Event::Ready));
+        assert_eq!(client.event(), Some(Event::Ready));
         client
     }
 
@@ -194,12 +194,12 @@ mod tests {
             let envelope = b"MAIL FROM:<> BODY=8BITMIME\r\nRCPT TO:<a@b>\r\nDATA\r\n";
             assert_eq!(std::mem::take(client.output()), envelope);
             client.push(b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n35");
-            assert_eq!(client.next(), None);
+            assert_eq!(client.event(), None);
             client.push(b"4 go\r\n");
-            assert_eq!(client.next(), Some(Event::SendText));
+            assert_eq!(client.event(), Some(Event::SendText));
             client.sent();
             client.push(b"250 2.0.0 done\r\n");
-            assert!(matches!(client.next(), Some(Event::Outcome(answer)) if answer.code == 250));
+            assert!(matches!(client.event(), Some(Event::Outcome(answer)) if answer.code == 250));
             assert!(client.is_ready());
         }
     }
@@ -210,23 +210,23 @@ mod tests {
         client.start(None, &address("a@b"), false);
         client.output().clear();
         client.push(b"250 Ok\r\n550 5.1.1 no\r\n554 no valid recipients\r\n");
-        let Some(Event::Outcome(answer)) = client.next() else {
+        let Some(Event::Outcome(answer)) = client.event() else {
             panic!("no outcome")
         };
         assert_eq!(answer.enhanced(), "5.1.1");
         client.start(None, &address("a@b"), false);
         assert!(client.output().starts_with(b"RSET\r\nMAIL"));
         client.push(b"250 Ok\r\n250 Ok\r\n250 Ok\r\n354 go\r\n");
-        assert_eq!(client.next(), Some(Event::SendText));
+        assert_eq!(client.event(), Some(Event::SendText));
     }
 
     #[test]
     fn a_server_that_talks_out_of_turn_is_broken() {
         let mut client = ready();
         client.push(b"250 what\r\n");
-        assert!(matches!(client.next(), Some(Event::Broken(_))));
+        assert!(matches!(client.event(), Some(Event::Broken(_))));
         let mut client = Client::new("here");
         client.push(b"no reply\r\n");
-        assert!(matches!(client.next(), Some(Event::Broken(_))));
+        assert!(matches!(client.event(), Some(Event::Broken(_))));
     }
 }

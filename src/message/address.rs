@@ -104,8 +104,10 @@ impl fmt::Display for Address {
 
 /// The path behind `MAIL FROM:` or `RCPT TO:`, and the rest of the line (its parameters).
 ///
-///     Reverse-path = Path / "<>"
-///     Path         = "<" [ A-d-l ":" ] Mailbox ">"          ; RFC 5321 section 4.1.2
+/// ```text
+/// Reverse-path = Path / "<>"
+/// Path         = "<" [ A-d-l ":" ] Mailbox ">"          ; RFC 5321 section 4.1.2
+/// ```
 ///
 /// Quirks: spaces before the path, and a path without angle brackets, are taken, as people type
 /// them into telnet. `None` is the null path `<>`.

@@ -13,14 +13,22 @@ pub fn asctime(time: &ZonedDateTime) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use jiff::tz::TimeZone;
+    use jiff::{Timestamp, ZonedDateTime};
+
+    /// The moment of the lecture's message.
+    pub fn lecture() -> ZonedDateTime {
+        let time = Timestamp::from_second(1_087_755_320).unwrap();
+        time.to_zoned_datetime(TimeZone::posix("JST-9").unwrap())
+    }
+
     #[test]
     fn dates_are_written_as_the_neighbours_do() {
-        let time: jiff::ZonedDateTime = "2004-06-21T03:15:20+09:00[Asia/Tokyo]".parse().unwrap();
         assert_eq!(
-            super::rfc5322(&time),
+            super::rfc5322(&lecture()),
             "Mon, 21 Jun 2004 03:15:20 +0900 (JST)"
         );
-        assert_eq!(super::asctime(&time), "Mon Jun 21 03:15:20 2004");
+        assert_eq!(super::asctime(&lecture()), "Mon Jun 21 03:15:20 2004");
     }
 }

@@ -7,9 +7,11 @@ const MAX: usize = 100_000;
 
 /// The addresses of a list; those without a domain (`root`, `Toshi <toshi>`) are in `origin`.
 ///
-///     address-list = (address *("," address))
-///     mailbox      = [display-name] "<" addr-spec ">" / addr-spec
-///     group        = display-name ":" [group-list] ";"
+/// ```text
+/// address-list = (address *("," address))
+/// mailbox      = [display-name] "<" addr-spec ">" / addr-spec
+/// group        = display-name ":" [group-list] ";"
+/// ```
 ///
 /// Names and comments are skipped; what is left is parsed by the one address parser. An error names
 /// the address that is none.

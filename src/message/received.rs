@@ -43,8 +43,7 @@ impl Received<'_> {
     /// The field with its CRLF, in the form that the lecture shows:
     /// `from HELO (NAME [ADDRESS]) by HOST (Hikyaku) with ESMTP id ID for <RECIPIENT>; DATE`.
     pub fn field(&self) -> String {
-        let mut field = String::from("Received: ");
-        match &self.from {
+        let from = match &self.from {
             From::Host {
                 helo,
                 name,
@@ -52,22 +51,24 @@ impl Received<'_> {
             } => {
                 let tag = if address.is_ipv6() { "IPv6:" } else { "" };
                 let name = name.unwrap_or("unknown");
-                field += &format!(
-                    "from {} ({name} [{tag}{address}])\r\n\tby ",
-                    printable(helo)
-                );
+                format!("from {} ({name} [{tag}{address}])", printable(helo))
             }
-            From::User(uid) => field += &format!("(from userid {uid})\r\n\tby "),
-        }
-        field += &format!("{} (Hikyaku)", self.by);
-        if let Some(with) = self.with {
-            field += &format!(" with {with}");
-        }
-        field += &format!(" id {}", self.id);
-        if let Some(recipient) = self.recipient {
-            field += &format!("\r\n\tfor <{recipient}>");
-        }
-        field + &format!("; {}\r\n", date::rfc5322(self.time))
+            From::User(uid) => format!("(from userid {uid})"),
+        };
+        let with = self
+            .with
+            .map(|with| format!(" with {with}"))
+            .unwrap_or_default();
+        let to = self
+            .recipient
+            .map(|to| format!("\r\n\tfor <{to}>"))
+            .unwrap_or_default();
+        format!(
+            "Received: {from}\r\n\tby {} (Hikyaku){with} id {}{to}; {}\r\n",
+            self.by,
+            self.id,
+            date::rfc5322(self.time)
+        )
     }
 }
 
@@ -93,7 +94,7 @@ mod tests {
 
     #[test]
     fn the_field_has_the_form_of_the_lecture() {
-        let time = "2004-06-21T03:15:20+09:00[Asia/Tokyo]".parse().unwrap();
+        let time = date::tests::lecture();
         let recipient = Address::parse(b"example@smkwlab.net").unwrap();
         let received = Received {
             from: From::Host {

@@ -1,6 +1,8 @@
 //! A message that a program on this host hands in: its header is completed, and may name its
 //! recipients (RFC 5322 section 3.6, RFC 6409 section 8).
 
+use std::fmt::Write as _;
+
 use mailparse::{MailHeader, MailHeaderMap};
 
 use super::{Address, list};
@@ -148,7 +150,7 @@ fn display_name(name: &str) -> Option<String> {
                 if byte.is_ascii_alphanumeric() {
                     encoded.push(char::from(byte));
                 } else {
-                    encoded += &format!("={byte:02X}");
+                    let _ = write!(encoded, "={byte:02X}");
                 }
             }
             if word.len() + encoded.len() > 60 {

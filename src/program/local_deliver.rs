@@ -48,12 +48,11 @@ pub fn main() -> ExitCode {
     run(std::env::args_os(), local_deliver)
 }
 
-fn local_deliver(arguments: Args) -> Result<Exit, Failure> {
+fn local_deliver(arguments: &Args) -> Result<Exit, Failure> {
     fd::ensure_standard().map_err(|error| Failure::new(Exit::OsErr, error))?;
     let config = load(&arguments.common)?;
     let log = Log::open(NAME, config.log.into());
-    let mut names = arguments.deliver_to;
-    names.extend(arguments.users);
+    let mut names = [arguments.deliver_to.as_slice(), &arguments.users].concat();
     if names.is_empty() {
         names.push(caller()?);
     }
@@ -65,7 +64,7 @@ fn local_deliver(arguments: Args) -> Result<Exit, Failure> {
     }
     let delivery = Delivery {
         log,
-        sender: sender(arguments.from)?,
+        sender: sender(arguments.from.as_deref())?,
         config,
     };
     let mut seen = std::collections::HashSet::new();
@@ -109,12 +108,12 @@ fn caller() -> Result<String, Failure> {
 }
 
 /// The reverse-path, without its angle brackets; the caller's login name where none is given.
-fn sender(from: Option<String>) -> Result<Vec<u8>, Failure> {
+fn sender(from: Option<&str>) -> Result<Vec<u8>, Failure> {
     let sender = match from {
         None => caller()?,
         Some(from) => match from.strip_prefix('<').and_then(|s| s.strip_suffix('>')) {
             Some(bare) => bare.to_owned(),
-            None => from,
+            None => from.to_owned(),
         },
     };
     if sender.contains(|c: char| c.is_control()) {

@@ -37,9 +37,9 @@ pub fn main() -> ExitCode {
     run(std::env::args_os(), mailctl)
 }
 
-fn mailctl(arguments: Args) -> Result<Exit, Failure> {
+fn mailctl(arguments: &Args) -> Result<Exit, Failure> {
     let config = load(&arguments.common)?;
-    match arguments.command {
+    match &arguments.command {
         Command::Check => check(&config),
     }
 }

@@ -70,7 +70,7 @@ impl Failure {
 /// Runs a program's body: arguments in, exit status out, one line on stderr where it failed.
 fn run<A: Parser>(
     arguments: impl IntoIterator<Item = OsString>,
-    body: impl FnOnce(A) -> Result<Exit, Failure>,
+    body: impl FnOnce(&A) -> Result<Exit, Failure>,
 ) -> ExitCode {
     let command = A::command();
     let name = command.get_name().to_owned();
@@ -78,7 +78,7 @@ fn run<A: Parser>(
         Ok(arguments) => arguments,
         Err(error) => return usage(&name, &error),
     };
-    match body(arguments) {
+    match body(&arguments) {
         Ok(exit) => exit.into(),
         Err(failure) => {
             complain(&name, &failure.what);

@@ -47,7 +47,7 @@ pub fn main() -> ExitCode {
     run(std::env::args_os(), mta_queue)
 }
 
-fn mta_queue(arguments: Args) -> Result<Exit, Failure> {
+fn mta_queue(arguments: &Args) -> Result<Exit, Failure> {
     let failed = |error| Failure::new(Exit::OsErr, error);
     crate::sys::fd::ensure_standard().map_err(failed)?;
     let config = load(&arguments.common)?;
@@ -69,7 +69,7 @@ fn mta_queue(arguments: Args) -> Result<Exit, Failure> {
     let worker = process::fork(|| {
         // Or else the worker would not notice that the parent has gone.
         ours = None;
-        match work(&config, &log, spool, &owner, &theirs, &signals, &arguments) {
+        match work(&config, &log, spool, &owner, &theirs, &signals, arguments) {
             Ok(()) => Exit::Ok,
             Err(error) => {
                 log.error(&format!("{}: {error}", config.paths.queue.display()));
@@ -79,7 +79,12 @@ fn mta_queue(arguments: Args) -> Result<Exit, Failure> {
     });
     let worker = worker.map_err(failed)?;
     drop(theirs);
-    let config_file = arguments.common.config.map(std::path::absolute).transpose();
+    let config_file = arguments
+        .common
+        .config
+        .as_deref()
+        .map(std::path::absolute)
+        .transpose();
     let launcher = Launcher {
         config: &config,
         config_file: config_file.map_err(failed)?,

@@ -34,7 +34,7 @@ pub fn main() -> ExitCode {
     run(std::env::args_os(), popd)
 }
 
-fn popd(arguments: Args) -> Result<Exit, Failure> {
+fn popd(arguments: &Args) -> Result<Exit, Failure> {
     let handed = handed(&arguments.listen)?;
     let config = load(&arguments.common)?;
     let log = Log::open("popd", config.log.into());

@@ -2,15 +2,12 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
-
 use super::Failure;
 use crate::delivery::runner::now;
 use crate::queue::entry::Path;
 use crate::queue::spool::Error;
 use crate::queue::{Entry, Id, Origin, Outcome, Place, Spool};
-use crate::sys::Exit;
+use crate::sys::{Exit, clock};
 
 /// Prints the queue, a few lines a message, oldest first.
 pub(super) fn list(spool: &Spool) -> Result<Exit, Failure> {
@@ -201,14 +198,8 @@ fn state(place: &Place) -> String {
 
 /// Local time.
 fn date(seconds: u64) -> String {
-    i64::try_from(seconds)
-        .ok()
-        .and_then(|seconds| Timestamp::from_second(seconds).ok())
-        .map_or_else(
-            || "unknown".into(),
-            |time| {
-                let local = time.to_zoned_datetime(TimeZone::system());
-                local.strftime("%a %b %e %H:%M:%S").to_string()
-            },
-        )
+    clock::at(seconds).map_or_else(
+        || "unknown".into(),
+        |time| time.strftime("%a %b %e %H:%M:%S").to_string(),
+    )
 }

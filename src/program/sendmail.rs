@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use jiff::ZonedDateTime;
 use nix::unistd::User;
 
 use super::{Common, Failure, load, prepare_queue, run};
@@ -19,7 +18,7 @@ use crate::server::Connection;
 use crate::server::smtp::Server;
 use crate::server::spawner::Waker;
 use crate::sys::jail::Jail;
-use crate::sys::{Exit, Log, privilege, process};
+use crate::sys::{Exit, Log, clock, privilege, process};
 use crate::text::canonical::Reader;
 
 /// The longest header that is taken.
@@ -98,20 +97,20 @@ pub fn main() -> ExitCode {
     run(arguments, sendmail)
 }
 
-fn sendmail(arguments: Args) -> Result<Exit, Failure> {
+fn sendmail(arguments: &Args) -> Result<Exit, Failure> {
     let failed = |error| Failure::new(Exit::OsErr, error);
     crate::sys::fd::ensure_standard().map_err(failed)?;
     crate::sys::signal::ignore_file_size_signal().map_err(failed)?;
     let config = load(&arguments.common)?;
     match (arguments.mode.as_str(), &arguments.run_queue) {
-        ("p", _) => mta_queue(&arguments, Some("--list")),
-        (_, Some(time)) if time.is_empty() => mta_queue(&arguments, None),
+        ("p", _) => mta_queue(arguments, Some("--list")),
+        (_, Some(time)) if time.is_empty() => mta_queue(arguments, None),
         (_, Some(time)) => Err(Failure::new(
             Exit::Usage,
             format!("-q{time}: no daemon stays here; mta-queue's timer or cron does that"),
         )),
         ("s", _) => smtp(&config),
-        _ => submit(&arguments, &config),
+        _ => submit(arguments, &config),
     }
 }
 
@@ -206,7 +205,9 @@ fn submit(arguments: &Args, config: &Config) -> Result<Exit, Failure> {
     let mut reader = Reader::new(io::stdin().lock(), !ignore_dots);
     let mut start = Vec::new();
     let end = loop {
-        let more = reader.read(&mut start).map_err(unreadable)?;
+        let more = reader
+            .read(&mut start)
+            .map_err(|error| unreadable(&error))?;
         if let Some(end) = header_end(&start, !more) {
             break end;
         }
@@ -241,7 +242,7 @@ fn submit(arguments: &Args, config: &Config) -> Result<Exit, Failure> {
             "more than {most} recipients ([smtp] max_recipients)"
         )));
     }
-    let now = ZonedDateTime::now();
+    let now = clock::now();
     let spool = Spool::new(&config.paths.queue);
     let inlet = drop_box(&spool)?;
     let id = Id::new().map_err(|error| Failure::new(Exit::OsErr, error))?;
@@ -287,7 +288,7 @@ fn submit(arguments: &Args, config: &Config) -> Result<Exit, Failure> {
             )));
         }
         body.clear();
-        if !reader.read(&mut body).map_err(unreadable)? && body.is_empty() {
+        if !reader.read(&mut body).map_err(|error| unreadable(&error))? && body.is_empty() {
             break;
         }
     }
@@ -300,7 +301,7 @@ fn submit(arguments: &Args, config: &Config) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-fn unreadable(error: io::Error) -> Failure {
+fn unreadable(error: &io::Error) -> Failure {
     Failure::new(Exit::NoInput, format!("stdin: {error}"))
 }
 

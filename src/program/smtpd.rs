@@ -37,7 +37,7 @@ pub fn main() -> ExitCode {
     run(std::env::args_os(), smtpd)
 }
 
-fn smtpd(arguments: Args) -> Result<Exit, Failure> {
+fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
     // First of all: no file that is opened later may take the number of one that was handed over.
     let handed = handed(&arguments.listen)?;
     let config = load(&arguments.common)?;

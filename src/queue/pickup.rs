@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::spool::{Error, open_entry, take};
 use super::{Entry, Envelope, Id, Inlet, Origin, Place, Spool};
 use crate::message::received::{From, Received};
-use crate::sys::lock;
+use crate::sys::{clock, lock};
 
 /// A file that was set aside, and why.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ fn bring_in(
             [one] => Some(one),
             _ => None,
         },
-        time: &jiff::ZonedDateTime::now(),
+        time: &clock::now(),
     };
     let field = received.field();
     draft.write(field.as_bytes())?;

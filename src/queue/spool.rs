@@ -167,8 +167,9 @@ impl Spool {
 
     /// All entries, those of interrupted runs first, then the new, then the waiting by due time.
     pub fn list(&self) -> io::Result<Vec<Place>> {
+        type Kind = fn(Id) -> Place;
         let mut places = Vec::new();
-        let kinds: [(&str, fn(Id) -> Place); 4] = [
+        let kinds: [(&str, Kind); 4] = [
             ("work", Place::Work),
             ("incoming", Place::Incoming),
             ("hold", Place::Hold),

@@ -136,7 +136,12 @@ fn deliver(log: &Log, session: &Session, agent: &mut Agent, stager: Stager) -> R
             format!("delivered to {}", delivered.mailbox.display()),
         ),
         Err(failure) => {
-            log.warning(&format!("to=<{recipient}> status=failed {failure}"));
+            let status = if failure.is_temporary() {
+                "deferred"
+            } else {
+                "failed"
+            };
+            log.warning(&format!("to=<{recipient}> status={status} {failure}"));
             refusal(&failure)
         }
     }

@@ -8,9 +8,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use jiff::ZonedDateTime;
-use jiff::tz::TimeZone;
-
 use super::Connection;
 use super::listener::client_name;
 use super::spawner::Waker;
@@ -23,7 +20,8 @@ use crate::smtp::{Action, Dialect, Limits, Reply, Session, Transaction, Verdict}
 use crate::sys::channel::Channel;
 use crate::sys::jail::Jail;
 use crate::sys::log::Level;
-use crate::sys::{Account, Exit, Log, process};
+use crate::sys::{Account, Exit, Log, clock, process};
+use crate::text::line::with_crlf;
 
 /// How long a client may say nothing (RFC 5321 section 4.5.3.2.7), and take nothing; milliseconds.
 const TIMEOUT: u32 = 300_000;
@@ -75,8 +73,8 @@ impl Server<'_> {
             Ok(pair) => pair,
             Err(error) => return self.fail(&format!("can't make a channel: {error}")),
         };
-        // Read before the child loses sight of /etc/localtime.
-        let zone = TimeZone::system();
+        // Read, at the latest, before the child loses sight of /etc/localtime.
+        clock::zone();
         let forked = process::fork(|| {
             let inlet = self.inlet.for_this_process().and_then(|inlet| {
                 self.lock_up(&inlet, &connection, &session)?;
@@ -88,7 +86,7 @@ impl Server<'_> {
                     connection,
                     inlet: &inlet,
                     monitor: &session,
-                    zone,
+                    last: b'\n',
                 }
                 .run(),
                 Err(error) => {
@@ -184,7 +182,8 @@ struct Talk<'a> {
     connection: Connection,
     inlet: &'a Inlet,
     monitor: &'a Channel,
-    zone: TimeZone,
+    /// The last byte that a pipe or a terminal brought.
+    last: u8,
 }
 
 /// How a conversation ended early.
@@ -231,7 +230,7 @@ impl<'a> Talk<'a> {
                 Action::Read => {
                     self.flush(session)?;
                     taken = 0;
-                    length = match self.connection.receive(&mut buffer, TIMEOUT) {
+                    length = match self.receive(&mut buffer) {
                         Ok(0) => return Err(Stop::Client),
                         Ok(length) => length,
                         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
@@ -288,6 +287,26 @@ impl<'a> Talk<'a> {
                 Action::Close => return self.flush(session),
             }
         }
+    }
+
+    /// Reads what there is. A pipe or a terminal may end its lines as this host does.
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.connection.is_remote() {
+            return self.connection.receive(buffer, TIMEOUT);
+        }
+        let mut raw = [0; 8 * 1024];
+        let length = self.connection.receive(&mut raw, TIMEOUT)?;
+        let mut lines = Vec::with_capacity(2 * raw.len());
+        with_crlf(
+            &mut self.last,
+            raw.get(..length).unwrap_or_default(),
+            &mut lines,
+        );
+        let room = buffer
+            .get_mut(..lines.len())
+            .ok_or(io::ErrorKind::InvalidData)?;
+        room.copy_from_slice(&lines);
+        Ok(lines.len())
     }
 
     fn flush(&mut self, session: &mut Session) -> Result<(), Stop> {
@@ -369,7 +388,7 @@ impl<'a> Talk<'a> {
                 [one] => Some(one),
                 _ => None,
             },
-            time: &ZonedDateTime::now().with_time_zone(self.zone.clone()),
+            time: &clock::now(),
         };
         let field = received.field();
         draft.write(field.as_bytes())?;

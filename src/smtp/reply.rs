@@ -78,6 +78,16 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// The text without its codes.
+    pub fn text(&self) -> String {
+        let text = self.lines.join(" ");
+        let code = self.enhanced();
+        match text.strip_prefix(code.as_str()) {
+            Some(rest) => rest.trim_start().to_owned(),
+            None => text,
+        }
+    }
+
     /// Whether it says yes (2yz), or "go on" (3yz).
     pub fn is_positive(&self) -> bool {
         (200..400).contains(&self.code)
@@ -141,7 +151,9 @@ impl Default for AnswerReader {
 impl AnswerReader {
     /// Takes the next whole reply from the input; `None` when it is used up before.
     ///
-    ///     Reply-line = *( Reply-code "-" [ textstring ] CRLF ) Reply-code [ SP textstring ] CRLF
+    /// ```text
+    /// Reply-line = *( Reply-code "-" [ textstring ] CRLF ) Reply-code [ SP textstring ] CRLF
+    /// ```
     ///
     /// (RFC 5321 section 4.2)
     pub fn take(&mut self, input: &mut &[u8]) -> Result<Option<Answer>, NoReply> {

@@ -54,7 +54,6 @@ impl Decoder {
                     *input = rest;
                     self.at = At::Dot(crlf);
                 }
-                (At::Start(_), _) => self.at = At::Inside,
                 (At::Dot(crlf), b'\r') => {
                     *input = rest;
                     self.at = At::DotCr(crlf);
@@ -64,8 +63,8 @@ impl Decoder {
                     self.at = At::Start(false);
                     return Piece::Text(b".\r\n");
                 }
-                // The dot was put there for transparency only.
-                (At::Dot(_), _) => self.at = At::Inside,
+                // A dot was put there for transparency only.
+                (At::Start(_) | At::Dot(_), _) => self.at = At::Inside,
                 (At::DotCr(crlf), b'\n') => {
                     *input = rest;
                     if crlf {

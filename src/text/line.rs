@@ -65,9 +65,35 @@ impl LineReader {
     }
 }
 
+/// Appends input of this host to `out` with each bare LF as CRLF: what a person types, or a program
+/// pipes, ends lines with LF. `last` is the byte before the input.
+pub fn with_crlf(last: &mut u8, input: &[u8], out: &mut Vec<u8>) {
+    for part in input.split_inclusive(|byte| *byte == b'\n') {
+        match part.strip_suffix(b"\n") {
+            Some(line) if line.last().unwrap_or(last) != &b'\r' => {
+                out.extend_from_slice(line);
+                out.extend_from_slice(b"\r\n");
+            }
+            _ => out.extend_from_slice(part),
+        }
+        *last = part.last().copied().unwrap_or(*last);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Line, LineReader};
+    use super::{Line, LineReader, with_crlf};
+
+    #[test]
+    fn bare_line_feeds_of_this_host_become_line_ends_of_the_network() {
+        let input = b"a\nb\r\n\n\r\n";
+        for cut in 0..=input.len() {
+            let (mut last, mut out) = (b'\n', Vec::new());
+            with_crlf(&mut last, &input[..cut], &mut out);
+            with_crlf(&mut last, &input[cut..], &mut out);
+            assert_eq!(out, b"a\r\nb\r\n\r\n\r\n");
+        }
+    }
 
     #[test]
     fn a_line_is_found_whatever_the_reads_are() {

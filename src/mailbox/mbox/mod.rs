@@ -1,7 +1,7 @@
 //! An mbox file of its owner, shared with other mail programs.
 //!
-//! Each operation opens the file, takes all locks ([`lock`](super::lock)), finishes what a killed
-//! process of ours left ([`append`], [`redo`]), works, and closes it again: nothing is held in
+//! Each operation opens the file, takes all locks (`mailbox::lock`), finishes what a killed
+//! process of ours left (`append`, `redo`), works, and closes it again: nothing is held in
 //! between.
 //!
 //! The journals stand in the index directory, 0700 of the owner, which is made when it is needed.

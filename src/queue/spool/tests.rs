@@ -56,7 +56,7 @@ fn what_goes_in_comes_out_whatever_its_size() {
     for pieces in cases {
         let id = enqueue(&inlet, pieces);
         let place = Place::Incoming(id);
-        assert_eq!(spool.list().unwrap(), [place.clone()]);
+        assert_eq!(spool.list().unwrap(), std::slice::from_ref(&place));
         let entry = spool.claim(&place).unwrap();
         assert_eq!(content(&entry), pieces.concat());
         assert_eq!(entry.envelope, envelope());
