@@ -10,9 +10,11 @@ pub mod text;
 
 pub mod message;
 
-pub mod lmtp;
-pub mod pop3;
 pub mod smtp;
+
+pub mod lmtp;
+
+pub mod pop3;
 
 pub mod config;
 

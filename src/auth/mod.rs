@@ -1,19 +1,181 @@
-//! auth.
+//! Who are you: accounts and their passwords.
+//!
+//! Accounts come from the host (passwd and shadow) or from a users file. Whoever asks learns only
+//! whether name and password belong together: an unknown name takes the time of a wrong password.
+
+pub mod hash;
+pub mod users_file;
 
 use std::io;
 
-use crate::config::Config;
-use crate::sys::{Account, privilege};
+use nix::unistd::{Gid, Uid, getegid, geteuid};
 
-/// The account of that name, if it is one that is served.
-pub fn find_account(config: &Config, name: &str) -> io::Result<Option<Account>> {
-    let Some(account) = Account::by_name(name)? else {
-        return Ok(None);
-    };
-    let served = if privilege::is_root() {
-        !account.uid.is_root() && account.uid.as_raw() >= config.users.min_uid
-    } else {
-        account.uid == nix::unistd::geteuid()
-    };
-    Ok(served.then_some(account))
+use crate::config::{Config, Source};
+use crate::sys::{Account, account, privilege};
+
+use hash::Hash;
+use users_file::Entry;
+
+/// The longest name of an account, in bytes.
+pub const MAX_NAME: usize = 64;
+
+/// What a name and a password came to.
+#[derive(Debug)]
+pub enum Verdict {
+    /// They belong together: this is the account.
+    Accepted(Account),
+    /// They do not; which of the two is wrong is nobody's business.
+    Refused,
+    /// It can't be told now, for the reason given (which is for the log).
+    Unavailable(String),
 }
+
+/// Whether `name` can be the name of an account at all.
+pub fn is_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..")
+        && name.len() <= MAX_NAME
+        && !name.starts_with('-')
+        && !name.contains(|c: char| c == '/' || c == ':' || c.is_control())
+}
+
+/// Finds the account that is served under this name.
+///
+/// As root, uid 0 and uids below `[users] min_uid` are never served; without root, only accounts
+/// of our own uid are. An error says that it can't be told now, not that there is none.
+pub fn find_account(config: &Config, name: &str) -> io::Result<Option<Account>> {
+    if !is_name(name) {
+        return Ok(None);
+    }
+    let found = match config.users.source {
+        Source::System => Account::by_name(name)?,
+        Source::File => users_file::find(users_file::read(&config.users.file)?, name)
+            .transpose()?
+            .map(|entry| entry.account),
+    };
+    Ok(found.and_then(|account| served(config, account, Identity::own())))
+}
+
+/// Tells whether the password is that account's.
+pub fn authenticate(config: &Config, name: &str, password: &[u8]) -> Verdict {
+    let credentials = match config.users.source {
+        Source::System => system_credentials(config, name),
+        Source::File => file_credentials(config, name),
+    };
+    match credentials {
+        Ok(Credentials { account, hash }) => {
+            let right = hash.verify(password);
+            match account {
+                Some(account) if right => Verdict::Accepted(account),
+                _ => Verdict::Refused,
+            }
+        }
+        Err(error) => Verdict::Unavailable(error.to_string()),
+    }
+}
+
+/// What a password is held against. Where there is no such account, or its password is locked, the
+/// hash is a stand-in, so that the answer takes its time all the same.
+struct Credentials {
+    account: Option<Account>,
+    hash: Hash,
+}
+
+fn system_credentials(config: &Config, name: &str) -> io::Result<Credentials> {
+    if !privilege::is_root() {
+        return Err(io::Error::other(
+            "passwords of the host's accounts can be read by root only; without root, \
+             [users] source = \"file\" is wanted",
+        ));
+    }
+    if let Some(account) = find_account(config, name)?
+        && let Some(text) = account::shadow_hash(&account.name)?
+    {
+        match Hash::parse(&text) {
+            Ok(Hash::Locked) => {}
+            Ok(hash) => {
+                return Ok(Credentials {
+                    account: Some(account),
+                    hash,
+                });
+            }
+            Err(what) => {
+                return Err(io::Error::other(format!("password of {name:?}: {what}")));
+            }
+        }
+    }
+    // The first ordinary account's kind of hash is taken for the kind that this host uses.
+    let usual = match Account::by_uid(Uid::from_raw(config.users.min_uid)) {
+        Ok(Some(first)) => account::shadow_hash(&first.name).ok().flatten(),
+        _ => None,
+    };
+    let hash = usual.and_then(|text| Hash::parse(&text).ok());
+    Ok(Credentials {
+        account: None,
+        hash: hash
+            .filter(|hash| !matches!(hash, Hash::Locked))
+            .unwrap_or_else(Hash::stand_in),
+    })
+}
+
+fn file_credentials(config: &Config, name: &str) -> io::Result<Credentials> {
+    let lines = users_file::read(&config.users.file)?;
+    let usable = |hash: &Hash| !matches!(hash, Hash::Locked);
+    let others: Vec<Hash> = lines
+        .iter()
+        .filter_map(|line| line.as_ref().ok())
+        .map(|entry| entry.hash.clone())
+        .filter(usable)
+        .collect();
+    if is_name(name)
+        && let Some(Entry { account, hash }) = users_file::find(lines, name).transpose()?
+        && let Some(account) = served(config, account, Identity::own())
+        && usable(&hash)
+    {
+        return Ok(Credentials {
+            account: Some(account),
+            hash,
+        });
+    }
+    // An unknown name costs what some known one costs, and the same one each time it is tried.
+    let draw = usize::try_from(crc32fast::hash(name.as_bytes())).unwrap_or(0);
+    let index = draw.checked_rem(others.len()).unwrap_or(0);
+    Ok(Credentials {
+        account: None,
+        hash: others.into_iter().nth(index).unwrap_or_else(Hash::stand_in),
+    })
+}
+
+/// Whom this process runs as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Effective user id.
+    pub uid: Uid,
+    /// Effective group id.
+    pub gid: Gid,
+}
+
+impl Identity {
+    /// That of this process.
+    pub fn own() -> Self {
+        Self {
+            uid: geteuid(),
+            gid: getegid(),
+        }
+    }
+}
+
+/// The account, where the rules for who is served allow it.
+fn served(config: &Config, account: Account, own: Identity) -> Option<Account> {
+    if own.uid.is_root() {
+        let uid = account.uid.as_raw();
+        return (uid != 0 && uid >= config.users.min_uid).then_some(account);
+    }
+    // Without root there is no way into another group than the one that the process has.
+    (account.uid == own.uid).then_some(Account {
+        gid: own.gid,
+        ..account
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -31,7 +31,7 @@ impl fmt::Display for Error {
 }
 
 impl Error {
-    pub(super) fn at(file: &Path, text: &str, span: Option<Range<usize>>, what: String) -> Self {
+    pub(super) fn at(file: &Path, text: &str, span: Option<Range<usize>>, what: &str) -> Self {
         let position = span.map(|span| {
             let before = text.get(..span.start).unwrap_or(text);
             let line_start = before.rfind('\n').map_or(0, |at| at + 1);
@@ -61,7 +61,7 @@ impl Error {
 /// Refuses a key that does not exist, and names the nearest that does.
 pub(super) fn check_keys(file: &Path, text: &str, document: &DeTable<'_>) -> Result<(), Error> {
     let known = toml::Table::try_from(Config::default())
-        .map_err(|error| Error::at(file, text, None, error.to_string()))?;
+        .map_err(|error| Error::at(file, text, None, &error.to_string()))?;
     check_table(file, text, document, &known, "")
 }
 
@@ -80,14 +80,13 @@ fn check_table(
             } else {
                 format!(" in [{section}]")
             };
-            let what = match nearest(name, known.keys().map(String::as_str)) {
-                Some(near) => format!("unknown key {name:?}{place}; did you mean {near:?}?"),
-                None => {
-                    let keys: Vec<&str> = known.keys().map(String::as_str).collect();
-                    format!("unknown key {name:?}{place}; known are {}", keys.join(", "))
-                }
+            let what = if let Some(near) = nearest(name, known.keys().map(String::as_str)) {
+                format!("unknown key {name:?}{place}; did you mean {near:?}?")
+            } else {
+                let keys: Vec<&str> = known.keys().map(String::as_str).collect();
+                format!("unknown key {name:?}{place}; known are {}", keys.join(", "))
             };
-            return Err(Error::at(file, text, Some(key.span()), what));
+            return Err(Error::at(file, text, Some(key.span()), &what));
         };
         if let (DeValue::Table(inner), toml::Value::Table(known)) = (value.get_ref(), default) {
             let section = if section.is_empty() {

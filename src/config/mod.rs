@@ -302,6 +302,15 @@ impl Config {
             .any(|local| domain.eq_ignore_ascii_case(local))
     }
 
+    /// The domain of an address that was written without one: this host's name where mail for it
+    /// is delivered here, else the first of `local_domains`.
+    pub fn origin(&self) -> &str {
+        match self.local_domains.first() {
+            Some(first) if !self.is_local_domain(&self.hostname) => first,
+            _ => &self.hostname,
+        }
+    }
+
     /// Whether a client at this address may send to other hosts through us.
     pub fn may_relay(&self, client: IpAddr) -> bool {
         self.smtp
@@ -340,13 +349,13 @@ pub fn expand(pattern: &str, user: &str, domain: &str, home: &Path) -> Option<Pa
 /// Parses the text of the file `name`.
 pub fn parse(name: &Path, text: &str) -> Result<Config, Error> {
     let document = toml::de::DeTable::parse(text)
-        .map_err(|error| Error::at(name, text, error.span(), error.message().to_owned()))?;
+        .map_err(|error| Error::at(name, text, error.span(), error.message()))?;
     error::check_keys(name, text, document.get_ref())?;
     let config: Config = toml::from_str(text)
-        .map_err(|error| Error::at(name, text, error.span(), error.message().to_owned()))?;
+        .map_err(|error| Error::at(name, text, error.span(), error.message()))?;
     let span = |path: &[&str]| error::span_of(document.get_ref(), path);
     config.impossible().map_or(Ok(()), |(path, what)| {
-        Err(Error::at(name, text, span(path), what))
+        Err(Error::at(name, text, span(path), &what))
     })?;
     Ok(config)
 }
@@ -361,12 +370,7 @@ pub fn load(explicit: Option<&Path>) -> Result<Config, Error> {
             Err(error) => {
                 let valid = error.utf8_error().valid_up_to();
                 let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
-                Err(Error::at(
-                    path,
-                    &text,
-                    Some(valid..valid),
-                    "not UTF-8 text".into(),
-                ))
+                Err(Error::at(path, &text, Some(valid..valid), "not UTF-8 text"))
             }
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound && explicit.is_none() => {

@@ -1,1 +1,10 @@
-//! message.
+//! Messages as values: addresses, dates, fields of the header.
+
+pub mod address;
+pub mod date;
+pub mod header;
+pub mod list;
+pub mod received;
+pub mod submission;
+
+pub use address::Address;

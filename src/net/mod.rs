@@ -1,1 +1,4 @@
-//! net.
+//! The network: what a server is handed, and how many clients it takes.
+
+pub mod activation;
+pub mod limits;

@@ -36,7 +36,7 @@ pub(super) struct Args {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    run(std::env::args_os(), |arguments: Args| dotlock(&arguments))
+    run(std::env::args_os(), dotlock)
 }
 
 fn dotlock(arguments: &Args) -> Result<Exit, Failure> {

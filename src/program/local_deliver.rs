@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::process::ExitCode;
 
@@ -15,6 +16,7 @@ use super::{Common, Failure, complain, load, run};
 use crate::auth::find_account;
 use crate::config::{Config, LogTarget};
 use crate::delivery::{self, local};
+use crate::server::{self, Connection};
 use crate::sys::log::Level;
 use crate::sys::process::{self, Ended};
 use crate::sys::{Account, Exit, Log, fd, privilege};
@@ -46,25 +48,50 @@ pub fn main() -> ExitCode {
     run(std::env::args_os(), local_deliver)
 }
 
-fn local_deliver(arguments: Args) -> Result<Exit, Failure> {
+fn local_deliver(arguments: &Args) -> Result<Exit, Failure> {
     fd::ensure_standard().map_err(|error| Failure::new(Exit::OsErr, error))?;
     let config = load(&arguments.common)?;
-    if arguments.lmtp {
-        return Err(Failure::new(Exit::Unavailable, "not built yet"));
-    }
-    let delivery = Delivery {
-        log: Log::open(NAME, config.log.into()),
-        sender: sender(arguments.from)?,
-        config,
-    };
-    let mut names = arguments.deliver_to;
-    names.extend(arguments.users);
+    let log = Log::open(NAME, config.log.into());
+    let mut names = [arguments.deliver_to.as_slice(), &arguments.users].concat();
     if names.is_empty() {
         names.push(caller()?);
     }
+    if arguments.lmtp {
+        return match names.as_slice() {
+            [name] => lmtp(config, log, name),
+            _ => Err(Failure::new(Exit::Usage, "--lmtp serves one USER")),
+        };
+    }
+    let delivery = Delivery {
+        log,
+        sender: sender(arguments.from.as_deref())?,
+        config,
+    };
     let mut seen = std::collections::HashSet::new();
     names.retain(|name| seen.insert(name.clone()));
     delivery.to_all(&names)
+}
+
+/// One user's LMTP session, on stdin and stdout.
+fn lmtp(config: Config, log: Log, name: &str) -> Result<Exit, Failure> {
+    let failed = |error: io::Error| Failure::new(Exit::OsErr, error);
+    let delivery = Delivery {
+        config,
+        log,
+        sender: Vec::new(),
+    };
+    let refused = |failure: delivery::Failure| Failure::new(failure.exit(), failure);
+    let account = delivery.account(name).map_err(refused)?;
+    let Delivery { config, log, .. } = delivery;
+    local::become_recipient(&config, &account).map_err(refused)?;
+    let input = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
+    let output = io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
+    Ok(server::lmtp::serve(
+        &config,
+        &log,
+        &account,
+        Connection::new(input, output),
+    ))
 }
 
 /// The login name of whoever runs us.
@@ -81,12 +108,12 @@ fn caller() -> Result<String, Failure> {
 }
 
 /// The reverse-path, without its angle brackets; the caller's login name where none is given.
-fn sender(from: Option<String>) -> Result<Vec<u8>, Failure> {
+fn sender(from: Option<&str>) -> Result<Vec<u8>, Failure> {
     let sender = match from {
         None => caller()?,
         Some(from) => match from.strip_prefix('<').and_then(|s| s.strip_suffix('>')) {
             Some(bare) => bare.to_owned(),
-            None => from,
+            None => from.to_owned(),
         },
     };
     if sender.contains(|c: char| c.is_control()) {

@@ -6,18 +6,22 @@ mod local_deliver;
 mod mailctl;
 mod mta_queue;
 mod popd;
+mod queue_view;
 mod sendmail;
 mod smtpd;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
 use crate::config::{self, Config};
-use crate::sys::{Exit, privilege};
+use crate::net::activation::{self, Handed};
+use crate::queue::Spool;
+use crate::sys::{Account, Exit, privilege, process};
 
 pub use dotlock::main as dotlock_main;
 pub use local_deliver::main as local_deliver_main;
@@ -44,7 +48,7 @@ pub fn commands() -> Vec<clap::Command> {
 #[derive(Debug, clap::Args)]
 struct Common {
     /// Read FILE instead of the installed hikyaku.toml
-    #[arg(short = 'C', long = "config", value_name = "FILE")]
+    #[arg(short = 'C', long = "config", value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 }
 
@@ -66,7 +70,7 @@ impl Failure {
 /// Runs a program's body: arguments in, exit status out, one line on stderr where it failed.
 fn run<A: Parser>(
     arguments: impl IntoIterator<Item = OsString>,
-    body: impl FnOnce(A) -> Result<Exit, Failure>,
+    body: impl FnOnce(&A) -> Result<Exit, Failure>,
 ) -> ExitCode {
     let command = A::command();
     let name = command.get_name().to_owned();
@@ -74,7 +78,7 @@ fn run<A: Parser>(
         Ok(arguments) => arguments,
         Err(error) => return usage(&name, &error),
     };
-    match body(arguments) {
+    match body(&arguments) {
         Ok(exit) => exit.into(),
         Err(failure) => {
             complain(&name, &failure.what);
@@ -123,4 +127,91 @@ fn load(common: &Common) -> Result<Config, Failure> {
         ));
     }
     config::load(common.config.as_deref()).map_err(|error| Failure::new(Exit::Config, error))
+}
+
+/// What a server was handed; to be called before any file is opened.
+fn handed(listen: &[SocketAddr]) -> Result<Handed, Failure> {
+    let failed = |error| Failure::new(Exit::OsErr, error);
+    crate::sys::fd::ensure_standard().map_err(failed)?;
+    activation::handed(listen).map_err(failed)
+}
+
+/// The service that is spoken on each socket: the name that systemd gave it, where it is one of
+/// `known`, else the word of `--service`.
+fn services(
+    sockets: Vec<(TcpListener, Option<String>)>,
+    word: &str,
+    known: &[&str],
+) -> Result<Vec<(TcpListener, String)>, Failure> {
+    let named = sockets.into_iter().map(|(socket, name)| match name {
+        Some(name) if known.contains(&name.as_str()) => Ok((socket, name)),
+        // systemd's names for sockets that were given none.
+        Some(name) if name != "unknown" && !name.ends_with(".socket") => Err(Failure::new(
+            Exit::Config,
+            format!(
+                "FileDescriptorName={name}: known services are {}",
+                known.join(", ")
+            ),
+        )),
+        _ => Ok((socket, word.to_owned())),
+    });
+    named.collect()
+}
+
+/// Whom a login child becomes, with root.
+fn login_account(config: &Config) -> Result<Option<Account>, Failure> {
+    if !privilege::is_root() {
+        return Ok(None);
+    }
+    let name = &config.users.login;
+    match Account::by_name(name) {
+        Ok(Some(account)) if !account.uid.is_root() => Ok(Some(account)),
+        Ok(Some(_)) => Err(Failure::new(
+            Exit::Config,
+            format!("[users] login: {name} is root; an account without rights is wanted"),
+        )),
+        Ok(None) => Err(Failure::new(
+            Exit::Config,
+            format!(
+                "[users] login: there is no account {name}; make it (useradd --system \
+                 --no-create-home --shell /usr/sbin/nologin {name}) or name another one"
+            ),
+        )),
+        Err(error) => Err(Failure::new(
+            Exit::OsErr,
+            format!("account {name}: {error}"),
+        )),
+    }
+}
+
+/// Makes the queue's directories where they are missing, as their owner, and says who that is.
+fn prepare_queue(spool: &Spool) -> Result<Account, Failure> {
+    let broken = |error: std::io::Error| {
+        Failure::new(Exit::OsFile, format!("{}: {error}", spool.root().display()))
+    };
+    let owner = spool.owner().map_err(broken)?;
+    if !privilege::is_root() {
+        spool.prepare().map_err(broken)?;
+        return Ok(owner);
+    }
+    // Root makes no file in a directory of somebody else's.
+    let child = process::fork(|| {
+        let done = privilege::become_account(&owner).and_then(|()| spool.prepare());
+        if done.is_ok() {
+            Exit::Ok
+        } else {
+            Exit::CantCreat
+        }
+    });
+    match child.and_then(process::wait) {
+        Ok(process::Ended::Exited(0)) => Ok(owner),
+        Ok(_) => Err(Failure::new(
+            Exit::CantCreat,
+            format!(
+                "{}: its owner can't make the queue's directories",
+                spool.root().display()
+            ),
+        )),
+        Err(error) => Err(broken(error)),
+    }
 }

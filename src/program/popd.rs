@@ -4,8 +4,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use super::{Common, Failure, load, run};
-use crate::sys::Exit;
+use super::{Common, Failure, handed, load, login_account, run, services};
+use crate::net::activation::Handed;
+use crate::net::limits::Connections;
+use crate::server::Connection;
+use crate::server::listener::Listener;
+use crate::server::pop3::Server;
+use crate::sys::jail::Jail;
+use crate::sys::{Exit, Log};
 
 /// POP3 server: gives users their mail.
 ///
@@ -28,7 +34,32 @@ pub fn main() -> ExitCode {
     run(std::env::args_os(), popd)
 }
 
-fn popd(arguments: Args) -> Result<Exit, Failure> {
-    let _config = load(&arguments.common)?;
-    Err(Failure::new(Exit::Unavailable, "not built yet"))
+fn popd(arguments: &Args) -> Result<Exit, Failure> {
+    let handed = handed(&arguments.listen)?;
+    let config = load(&arguments.common)?;
+    let log = Log::open("popd", config.log.into());
+    let server = Server {
+        config: &config,
+        log: &log,
+        jail: Jail::prepare().map_err(|error| Failure::new(Exit::OsErr, error))?,
+        login: login_account(&config)?,
+    };
+    match handed {
+        Handed::Session { input, output } => Ok(server.session(Connection::new(input, output))),
+        Handed::Listeners(sockets) => {
+            let limits = &config.pop3;
+            Listener {
+                sockets: services(sockets, &arguments.service, &["pop3"])?,
+                connections: Connections::new(
+                    limits.max_connections,
+                    limits.max_connections_per_ip,
+                ),
+                busy: b"-ERR [SYS/TEMP] too many connections\r\n",
+                spawner: None,
+                log: &log,
+            }
+            .serve(|connection, _service| server.session(connection))
+            .map_err(|error| Failure::new(Exit::OsErr, error))
+        }
+    }
 }

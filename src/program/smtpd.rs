@@ -4,8 +4,17 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use super::{Common, Failure, load, run};
-use crate::sys::Exit;
+use super::{Common, Failure, handed, load, prepare_queue, run, services};
+use crate::config::Wakeup;
+use crate::net::activation::Handed;
+use crate::net::limits::Connections;
+use crate::queue::Spool;
+use crate::server::Connection;
+use crate::server::listener::Listener;
+use crate::server::smtp::{Server, busy};
+use crate::server::spawner::{Spawner, Waker};
+use crate::sys::jail::Jail;
+use crate::sys::{Exit, Log, privilege};
 
 /// SMTP server: receives mail into the queue.
 ///
@@ -28,7 +37,46 @@ pub fn main() -> ExitCode {
     run(std::env::args_os(), smtpd)
 }
 
-fn smtpd(arguments: Args) -> Result<Exit, Failure> {
-    let _config = load(&arguments.common)?;
-    Err(Failure::new(Exit::Unavailable, "not built yet"))
+fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
+    // First of all: no file that is opened later may take the number of one that was handed over.
+    let handed = handed(&arguments.listen)?;
+    let config = load(&arguments.common)?;
+    let log = Log::open("smtpd", config.log.into());
+    let spool = Spool::new(&config.paths.queue);
+    let owner = prepare_queue(&spool)?;
+    let broken = |error: std::io::Error| {
+        Failure::new(
+            Exit::OsFile,
+            format!("{}: {error}", config.paths.queue.display()),
+        )
+    };
+    let server = Server {
+        config: &config,
+        log: &log,
+        inlet: spool.incoming().map_err(broken)?,
+        waker: Waker::open(&config.paths.queue, config.queue.wakeup),
+        jail: Jail::prepare().map_err(|error| Failure::new(Exit::OsErr, error))?,
+        owner: privilege::is_root().then_some(owner),
+    };
+    match handed {
+        Handed::Session { input, output } => Ok(server.session(Connection::new(input, output))),
+        Handed::Listeners(sockets) => {
+            let spawner = (config.queue.wakeup == Wakeup::Spawn)
+                .then(|| Spawner::open(&config.paths.queue, arguments.common.config.as_deref()))
+                .flatten();
+            let limits = &config.smtp;
+            Listener {
+                sockets: services(sockets, &arguments.service, &["smtp"])?,
+                connections: Connections::new(
+                    limits.max_connections,
+                    limits.max_connections_per_ip,
+                ),
+                busy: busy(&config.hostname).as_bytes(),
+                spawner,
+                log: &log,
+            }
+            .serve(|connection, _service| server.session(connection))
+            .map_err(|error| Failure::new(Exit::OsErr, error))
+        }
+    }
 }

@@ -86,10 +86,10 @@ fn wait(fd: impl AsFd, what: PollFlags, milliseconds: u32) -> io::Result<bool> {
     }
 }
 
-/// A new file without a name in `directory` (`O_TMPFILE`), to be named by [`link`] once it is
+/// A new file, for writing only, without a name in `directory` (`O_TMPFILE`); [`link`] names it once it is
 /// whole. Fails with `EOPNOTSUPP` where the file system has no such files.
 pub fn unnamed_file(directory: impl AsFd, mode: u32) -> io::Result<File> {
-    let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    let flags = OFlag::O_TMPFILE | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
     Ok(File::from(openat(
         directory,
         ".",

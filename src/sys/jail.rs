@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset,
@@ -22,6 +22,7 @@ pub struct Jail {
     /// An empty directory that has no name any more, so that nothing can ever be put into it;
     /// `None` without root.
     empty: Option<OwnedFd>,
+    filter: BpfProgram,
 }
 
 /// What a prisoner may do with the one directory that it was given.
@@ -37,7 +38,10 @@ impl Jail {
     /// Makes the empty directory, as root.
     pub fn prepare() -> io::Result<Self> {
         if !privilege::is_root() {
-            return Ok(Self { empty: None });
+            return Ok(Self {
+                empty: None,
+                filter: system_calls()?,
+            });
         }
         let name = format!("/tmp/hikyaku-{}-{:08x}", std::process::id(), random()?);
         nix::unistd::mkdir(name.as_str(), nix::sys::stat::Mode::S_IRWXU)?;
@@ -49,7 +53,13 @@ impl Jail {
         nix::sys::stat::fchmod(&directory, mode)?;
         Ok(Self {
             empty: Some(directory),
+            filter: system_calls()?,
         })
+    }
+
+    /// The descriptor that [`Jail::enter`] needs.
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.empty.as_ref().map(AsFd::as_fd)
     }
 
     /// Locks the calling process up for good: it becomes `account` (as root) and keeps its open
@@ -69,7 +79,7 @@ impl Jail {
         nix::sys::prctl::set_no_new_privs()?;
         nix::sys::prctl::set_dumpable(false)?;
         landlock(directory)?;
-        seccompiler::apply_filter(&system_calls()?)
+        seccompiler::apply_filter(&self.filter)
             .map_err(|error| io::Error::other(format!("seccomp: {error}")))
     }
 }

@@ -117,9 +117,7 @@ impl<T: std::fmt::Display> LogFormat<T> for Format {
         message: T,
     ) -> syslog::Result<()> {
         let priority = Facility::LOG_MAIL as u8 | severity as u8;
-        let time = jiff::ZonedDateTime::now()
-            .strftime("%b %e %H:%M:%S")
-            .to_string();
+        let time = super::clock::now().strftime("%b %e %H:%M:%S").to_string();
         let pid = std::process::id();
         write!(
             writer,

@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod channel;
+pub mod clock;
 pub mod exit;
 pub mod fd;
 pub mod jail;

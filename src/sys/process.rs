@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, OsStr};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -90,7 +90,7 @@ fn ended(status: WaitStatus) -> Option<(Pid, Ended)> {
     }
 }
 
-/// Replaces this process by `program`, with `input` and `output` as its 0 and 1, the given
+/// Replaces this process by `program`, called with `arguments` (its name first), with `input` and `output` as its 0 and 1, the given
 /// environment and no other, default SIGPIPE and an empty signal mask. Returns only on failure.
 pub fn exec(
     program: &Path,
@@ -107,7 +107,7 @@ pub fn exec(
         duplicate(output, 1)?;
         reset_signals()?;
         let path = CString::new(program.as_os_str().as_bytes())?;
-        let mut argv = vec![path.clone()];
+        let mut argv = Vec::new();
         for argument in arguments {
             argv.push(CString::new(argument.as_bytes())?);
         }
@@ -153,11 +153,11 @@ fn reset_signals() -> io::Result<()> {
 }
 
 /// Closes every descriptor above 2 but those given: what a forked child does not need.
-pub fn close_others(keep: &[&dyn AsFdNumber]) -> io::Result<()> {
+pub fn close_others(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut kept: Vec<u32> = keep
         .iter()
-        .filter_map(|fd| u32::try_from(fd.number()).ok())
-        .filter(|n| *n > 2)
+        .filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok())
+        .filter(|number| *number > 2)
         .collect();
     kept.sort_unstable();
     let mut first = 3;
@@ -166,18 +166,6 @@ pub fn close_others(keep: &[&dyn AsFdNumber]) -> io::Result<()> {
         first = number.saturating_add(1);
     }
     close_range(first, u32::MAX)
-}
-
-/// A descriptor's number, for lists of descriptors of different types.
-pub trait AsFdNumber {
-    /// The number.
-    fn number(&self) -> i32;
-}
-
-impl<T: AsFd> AsFdNumber for T {
-    fn number(&self) -> i32 {
-        self.as_fd().as_raw_fd()
-    }
 }
 
 #[allow(unsafe_code, reason = "nix has no close_range")]

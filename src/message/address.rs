@@ -1,0 +1,369 @@
+//! Mailbox addresses of the envelope (RFC 5321 section 4.1.2): the one address parser.
+//!
+//! Nothing that is no address leaves here, so that an [`Address`] can be written into a header, a
+//! queue file or a command without another look: no control character, no CR, LF or NUL, ASCII only.
+
+use std::fmt;
+
+/// The longest local-part taken (RFC 5321 asks for 64; VERP addresses are longer).
+pub const MAX_LOCAL_PART: usize = 255;
+/// The longest domain (RFC 5321 section 4.5.3.1.2).
+pub const MAX_DOMAIN: usize = 255;
+
+/// A local-part and a domain.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Address {
+    local: String,
+    domain: String,
+}
+
+/// Why a text is no address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// Not the syntax of a mailbox.
+    Syntax,
+    /// A byte outside ASCII.
+    NotAscii,
+    /// Longer than the limits.
+    TooLong,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Syntax => "this is no mail address",
+            Self::NotAscii => "an address outside ASCII needs SMTPUTF8",
+            Self::TooLong => "the address is too long",
+        })
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// An address whose domain may be missing, as people and `RCPT TO:<postmaster>` write it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mailbox {
+    local: String,
+    domain: Option<String>,
+}
+
+impl Mailbox {
+    /// With `domain` where none was written.
+    pub fn or_domain(self, domain: &str) -> Address {
+        Address {
+            local: self.local,
+            domain: self.domain.unwrap_or_else(|| domain.to_owned()),
+        }
+    }
+}
+
+impl Address {
+    /// Parses `local-part@domain`; the domain must be there.
+    pub fn parse(text: &[u8]) -> Result<Self, Error> {
+        let mailbox = mailbox(text)?;
+        let domain = mailbox.domain.ok_or(Error::Syntax)?;
+        Ok(Self {
+            local: mailbox.local,
+            domain,
+        })
+    }
+
+    /// The local-part, its quotes and escapes taken off.
+    pub fn local(&self) -> &str {
+        &self.local
+    }
+
+    /// The domain as it was written; `[...]` for an address literal.
+    pub fn domain(&self) -> &str {
+        &self.domain
+    }
+
+    /// Whether both name the same mailbox as far as anybody but its host can tell: domains
+    /// compare without letter case (RFC 5321 section 2.4).
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.local == other.local && self.domain.eq_ignore_ascii_case(&other.domain)
+    }
+}
+
+impl fmt::Display for Address {
+    /// `local-part@domain`, quoted where it must be.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if is_dot_string(self.local.as_bytes()) {
+            return write!(f, "{}@{}", self.local, self.domain);
+        }
+        f.write_str("\"")?;
+        for c in self.local.chars() {
+            if matches!(c, '"' | '\\') {
+                f.write_str("\\")?;
+            }
+            write!(f, "{c}")?;
+        }
+        write!(f, "\"@{}", self.domain)
+    }
+}
+
+/// The path behind `MAIL FROM:` or `RCPT TO:`, and the rest of the line (its parameters).
+///
+/// ```text
+/// Reverse-path = Path / "<>"
+/// Path         = "<" [ A-d-l ":" ] Mailbox ">"          ; RFC 5321 section 4.1.2
+/// ```
+///
+/// Quirks: spaces before the path, and a path without angle brackets, are taken, as people type
+/// them into telnet. `None` is the null path `<>`.
+pub fn path(text: &[u8]) -> Result<(Option<Mailbox>, &[u8]), Error> {
+    let text = text.trim_ascii_start();
+    let Some(inner) = text.strip_prefix(b"<") else {
+        let end = end_of_word(text);
+        let (word, rest) = text.split_at(end);
+        return Ok((Some(mailbox(word)?), rest));
+    };
+    let end = closing_bracket(inner).ok_or(Error::Syntax)?;
+    let (inside, rest) = inner.split_at(end);
+    let rest = rest.get(1..).unwrap_or_default();
+    if !rest.is_empty() && !rest.starts_with(b" ") {
+        return Err(Error::Syntax);
+    }
+    let inside = inside.trim_ascii();
+    if inside.is_empty() {
+        return Ok((None, rest));
+    }
+    Ok((Some(mailbox(without_source_route(inside)?)?), rest))
+}
+
+/// `A-d-l = At-domain *( "," At-domain )`: to be accepted and ignored (RFC 5321 appendix C).
+fn without_source_route(inside: &[u8]) -> Result<&[u8], Error> {
+    if !inside.starts_with(b"@") {
+        return Ok(inside);
+    }
+    let colon = memchr::memchr(b':', inside).ok_or(Error::Syntax)?;
+    let (route, mailbox) = inside.split_at(colon);
+    let valid = route.split(|b| *b == b',').all(|hop| {
+        hop.strip_prefix(b"@")
+            .is_some_and(|name| domain(name).is_ok())
+    });
+    if valid {
+        Ok(mailbox.get(1..).unwrap_or_default())
+    } else {
+        Err(Error::Syntax)
+    }
+}
+
+fn closing_bracket(text: &[u8]) -> Option<usize> {
+    outside_quotes(text, |byte| byte == b'>')
+}
+
+fn end_of_word(text: &[u8]) -> usize {
+    outside_quotes(text, |byte| byte == b' ').unwrap_or(text.len())
+}
+
+/// The first place, outside a quoted string, where `wanted` holds.
+fn outside_quotes(text: &[u8], wanted: impl Fn(u8) -> bool) -> Option<usize> {
+    let (mut quoted, mut escaped) = (false, false);
+    text.iter().position(|&byte| {
+        if escaped {
+            escaped = false;
+            return false;
+        }
+        match byte {
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            byte if !quoted => return wanted(byte),
+            _ => {}
+        }
+        false
+    })
+}
+
+/// `Mailbox = Local-part "@" ( Domain / address-literal )`, the domain optional.
+pub fn mailbox(text: &[u8]) -> Result<Mailbox, Error> {
+    if !text.is_ascii() {
+        return Err(Error::NotAscii);
+    }
+    // The last @ outside quotes parts the two.
+    let mut at = None;
+    let mut from = 0;
+    while let Some(found) =
+        outside_quotes(text.get(from..).unwrap_or_default(), |byte| byte == b'@')
+    {
+        at = Some(from + found);
+        from += found + 1;
+    }
+    let (local, host) = match at {
+        Some(at) => {
+            let (local, host) = text.split_at(at);
+            (local, Some(host.get(1..).unwrap_or_default()))
+        }
+        None => (text, None),
+    };
+    Ok(Mailbox {
+        local: local_part(local)?,
+        domain: host.map(domain).transpose()?,
+    })
+}
+
+/// `Local-part = Dot-string / Quoted-string`. Quirk: empty atoms (`a..b@c`, `.a@c`) are taken, as
+/// some hosts have such users.
+fn local_part(text: &[u8]) -> Result<String, Error> {
+    let local = match text.strip_prefix(b"\"") {
+        Some(rest) => quoted_string(rest.strip_suffix(b"\"").ok_or(Error::Syntax)?)?,
+        None if !text.is_empty() && text.iter().all(|b| is_atext(*b) || *b == b'.') => {
+            String::from_utf8_lossy(text).into_owned()
+        }
+        None => return Err(Error::Syntax),
+    };
+    if local.len() > MAX_LOCAL_PART {
+        Err(Error::TooLong)
+    } else {
+        Ok(local)
+    }
+}
+
+/// The inside of a `Quoted-string`, its `quoted-pairSMTP`s undone; printable ASCII only.
+fn quoted_string(text: &[u8]) -> Result<String, Error> {
+    let mut local = String::new();
+    let mut bytes = text.iter();
+    while let Some(&byte) = bytes.next() {
+        let byte = match byte {
+            b'\\' => *bytes.next().ok_or(Error::Syntax)?,
+            b'"' => return Err(Error::Syntax),
+            byte => byte,
+        };
+        if !(b' '..=b'~').contains(&byte) {
+            return Err(Error::Syntax);
+        }
+        local.push(char::from(byte));
+    }
+    if local.is_empty() {
+        Err(Error::Syntax)
+    } else {
+        Ok(local)
+    }
+}
+
+/// `Domain = sub-domain *("." sub-domain)`, or `address-literal = "[" ... "]"`. Quirks: `_` in a
+/// label, and one dot at the end (which is taken off).
+pub fn domain(text: &[u8]) -> Result<String, Error> {
+    if text.len() > MAX_DOMAIN {
+        return Err(Error::TooLong);
+    }
+    let text = std::str::from_utf8(text).map_err(|_| Error::NotAscii)?;
+    if let Some(literal) = text.strip_prefix('[') {
+        let literal = literal.strip_suffix(']').ok_or(Error::Syntax)?;
+        return match address_literal(literal) {
+            Some(_) => Ok(text.to_owned()),
+            None => Err(Error::Syntax),
+        };
+    }
+    let text = text.strip_suffix('.').unwrap_or(text);
+    let valid = text.split('.').all(|label| {
+        (1..=63).contains(&label.len())
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    });
+    if valid {
+        Ok(text.to_owned())
+    } else {
+        Err(Error::Syntax)
+    }
+}
+
+/// `IPv4-address-literal / IPv6-address-literal`, the inside of the brackets.
+pub fn address_literal(text: &str) -> Option<std::net::IpAddr> {
+    let tag = text
+        .get(..5)
+        .filter(|tag| tag.eq_ignore_ascii_case("IPv6:"));
+    match tag.and_then(|_| text.get(5..)) {
+        Some(address) => address.parse().ok().map(std::net::IpAddr::V6),
+        None => text.parse().ok().map(std::net::IpAddr::V4),
+    }
+}
+
+fn is_atext(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte)
+}
+
+fn is_dot_string(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|b| is_atext(*b) || *b == b'.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<String, Error> {
+        path(text.as_bytes()).map(|(mailbox, rest)| {
+            let mailbox =
+                mailbox.map_or("<>".into(), |mailbox| mailbox.or_domain("here").to_string());
+            format!("{mailbox}|{}", String::from_utf8_lossy(rest))
+        })
+    }
+
+    #[test]
+    fn a_path_is_taken_with_and_without_brackets() {
+        for (text, wanted) in [
+            ("<a@b.c>", "a@b.c|"),
+            ("  <a@b.c> SIZE=1", "a@b.c| SIZE=1"),
+            (" toshi@is.kyusan-u.ac.jp", "toshi@is.kyusan-u.ac.jp|"),
+            ("a@b BODY=8BITMIME", "a@b| BODY=8BITMIME"),
+            ("<>", "<>|"),
+            ("<postmaster>", "postmaster@here|"),
+            ("<@x.org,@y.org:a@b>", "a@b|"),
+            ("<\"a b>\\\"\"@[127.0.0.1]>", "\"a b>\\\"\"@[127.0.0.1]|"),
+            ("<\"plain\"@b>", "plain@b|"),
+            ("<a@[IPv6:::1]>", "a@[IPv6:::1]|"),
+            ("<a@b.>", "a@b|"),
+        ] {
+            assert_eq!(parse(text).as_deref(), Ok(wanted), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused() {
+        for text in [
+            "",
+            "<",
+            "<a@b",
+            "<a@b>x",
+            "a b@c d",
+            "<a@>",
+            "<@b>",
+            "<a@b c>",
+            "<a\r\n@b>",
+            "<a@b\0>",
+            "<a@[300.1.1.1]>",
+            "<a@-b>",
+            "<a@b..c>",
+            "<\"\"@b>",
+            "<a@\"b\">",
+            "<\"a\nb\"@c>",
+            "<a,b@c>",
+            "<(a)@b>",
+            "<@x:>",
+        ] {
+            if text == "a b@c d" {
+                continue; // a word and its parameters; the session refuses those
+            }
+            assert_eq!(parse(text), Err(Error::Syntax), "{text:?}");
+        }
+        assert_eq!(parse("<\u{e9}@b>"), Err(Error::NotAscii));
+        assert_eq!(
+            parse(&format!("<{}@b>", "a".repeat(256))),
+            Err(Error::TooLong)
+        );
+    }
+
+    #[test]
+    fn what_is_written_out_reads_back_the_same() {
+        for text in ["a@b", "\"a b\"@c", "\"a\\\\\\\"\"@[1.2.3.4]", "\"@\"@b"] {
+            let address = Address::parse(text.as_bytes()).unwrap();
+            assert_eq!(
+                Address::parse(address.to_string().as_bytes()).unwrap(),
+                address
+            );
+        }
+    }
+}

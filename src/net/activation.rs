@@ -1,0 +1,92 @@
+//! How a server is started: what it is handed decides (sd_listen_fds(3), inetd(8)).
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+
+use nix::sys::socket::{getsockopt, sockopt};
+
+use crate::sys::fd;
+
+/// What there is to serve.
+pub enum Handed {
+    /// Listening sockets, each with the name that systemd gave it.
+    Listeners(Vec<(TcpListener, Option<String>)>),
+    /// One session, on one socket, or on stdin and stdout.
+    Session {
+        /// What the client says.
+        input: OwnedFd,
+        /// What it is told.
+        output: OwnedFd,
+    },
+}
+
+/// Binds `--listen`'s addresses; else takes `LISTEN_FDS`; else stdin and stdout are the session.
+///
+/// To be called once, before any other descriptor is opened.
+pub fn handed(listen: &[SocketAddr]) -> io::Result<Handed> {
+    if !listen.is_empty() {
+        let bound = listen
+            .iter()
+            .map(|address| match TcpListener::bind(address) {
+                Ok(listener) => Ok((listener, None)),
+                Err(error) => Err(io::Error::new(error.kind(), format!("{address}: {error}"))),
+            });
+        return Ok(Handed::Listeners(bound.collect::<Result<_, _>>()?));
+    }
+    let mut listeners = Vec::new();
+    let (count, names) = announced();
+    for number in 0..count {
+        let Some(socket) = fd::inherited(3 + number) else {
+            return Err(io::Error::other(format!(
+                "LISTEN_FDS: descriptor {} is not open",
+                3 + number
+            )));
+        };
+        if getsockopt(&socket, sockopt::AcceptConn).unwrap_or(false) {
+            let name = usize::try_from(number)
+                .ok()
+                .and_then(|number| names.get(number).cloned());
+            listeners.push((TcpListener::from(socket), name));
+        } else if count == 1 {
+            // Accept=yes: the one descriptor is the connection.
+            let output = socket.try_clone()?;
+            return Ok(Handed::Session {
+                input: socket,
+                output,
+            });
+        } else {
+            return Err(io::Error::other(
+                "LISTEN_FDS: a connected socket among several",
+            ));
+        }
+    }
+    if !listeners.is_empty() {
+        return Ok(Handed::Listeners(listeners));
+    }
+    let closed = || io::Error::other("stdin or stdout is closed");
+    let input = fd::inherited(0).ok_or_else(closed)?;
+    let output = fd::inherited(1).ok_or_else(closed)?;
+    Ok(Handed::Session { input, output })
+}
+
+/// How many descriptors systemd announces to this very process, and their names.
+fn announced() -> (i32, Vec<String>) {
+    let variable = |name| std::env::var(name).ok();
+    let ours = variable("LISTEN_PID").and_then(|pid| pid.parse().ok()) == Some(std::process::id());
+    let count = variable("LISTEN_FDS")
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(0);
+    if !ours || !(1..=64).contains(&count) {
+        return (0, Vec::new());
+    }
+    let names = variable("LISTEN_FDNAMES").unwrap_or_default();
+    (
+        count,
+        names
+            .split(':')
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned)
+            .collect(),
+    )
+}

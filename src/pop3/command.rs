@@ -1,0 +1,219 @@
+//! Commands (RFC 1939 section 3, RFC 2449 section 8).
+//!
+//! ```text
+//! command     =  keyword *(SP param) CRLF    ;255 octets maximum
+//! keyword     =  3*4VCHAR
+//! param       =  1*VCHAR
+//! ```
+//!
+//! Quirks, for people at a terminal: a line may end with a bare LF, more than one space may stand
+//! before a parameter, and spaces at the end are no parameter. PASS takes the rest of its line as
+//! it is, since passwords have spaces.
+
+use std::fmt;
+
+/// A command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// `USER name`
+    User(Vec<u8>),
+    /// `PASS string`
+    Pass(Password),
+    /// A way to log in, or to protect it, that is known but not offered: APOP, AUTH, STLS.
+    NotOffered,
+    /// `CAPA`
+    Capa,
+    /// `QUIT`
+    Quit,
+    /// `STAT`
+    Stat,
+    /// `LIST [msg]`
+    List(Option<Number>),
+    /// `RETR msg`
+    Retr(Number),
+    /// `DELE msg`
+    Dele(Number),
+    /// `NOOP`
+    Noop,
+    /// `RSET`
+    Rset,
+    /// `TOP msg n`
+    Top(Number, u64),
+    /// `UIDL [msg]`
+    Uidl(Option<Number>),
+}
+
+/// A message number as the client counts, from 1; there may be no such message.
+pub type Number = u64;
+
+/// A password, which no debugging output shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Password(pub Vec<u8>);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password")
+    }
+}
+
+/// Why a line is no command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Error {
+    /// There is no such keyword.
+    Unknown,
+    /// The parameters are not those of the command, which is used like this.
+    Usage(&'static str),
+}
+
+impl Error {
+    /// The error's reply, without its line end.
+    pub fn reply(self) -> String {
+        match self {
+            Self::Unknown => "-ERR unknown command".into(),
+            Self::Usage(usage) => format!("-ERR usage: {usage}"),
+        }
+    }
+}
+
+/// `command`, without its line end.
+pub fn command(line: &[u8]) -> Result<Command, Error> {
+    // C programs and log files would end in the middle of such a line.
+    if line.contains(&0) {
+        return Err(Error::Unknown);
+    }
+    let (keyword, rest) = match line.iter().position(|byte| *byte == b' ') {
+        Some(at) => {
+            let (keyword, rest) = line.split_at(at);
+            (keyword, rest.get(1..).unwrap_or_default())
+        }
+        None => (line, &[] as &[u8]),
+    };
+    let params: Vec<&[u8]> = rest
+        .split(|byte| *byte == b' ')
+        .filter(|param| !param.is_empty())
+        .collect();
+    let bare = |command, usage| match params.as_slice() {
+        [] => Ok(command),
+        _ => Err(Error::Usage(usage)),
+    };
+    match keyword.to_ascii_uppercase().as_slice() {
+        b"USER" => match rest.trim_ascii() {
+            b"" => Err(Error::Usage("USER name")),
+            name => Ok(Command::User(name.to_vec())),
+        },
+        b"PASS" if rest.is_empty() => Err(Error::Usage("PASS string")),
+        b"PASS" => Ok(Command::Pass(Password(rest.to_vec()))),
+        b"APOP" | b"AUTH" | b"STLS" => Ok(Command::NotOffered),
+        b"CAPA" => bare(Command::Capa, "CAPA"),
+        b"QUIT" => bare(Command::Quit, "QUIT"),
+        b"STAT" => bare(Command::Stat, "STAT"),
+        b"NOOP" => bare(Command::Noop, "NOOP"),
+        b"RSET" => bare(Command::Rset, "RSET"),
+        b"LIST" if params.is_empty() => Ok(Command::List(None)),
+        b"LIST" => single(&params)
+            .map(|message| Command::List(Some(message)))
+            .ok_or(Error::Usage("LIST [message]")),
+        b"UIDL" if params.is_empty() => Ok(Command::Uidl(None)),
+        b"UIDL" => single(&params)
+            .map(|message| Command::Uidl(Some(message)))
+            .ok_or(Error::Usage("UIDL [message]")),
+        b"RETR" => single(&params)
+            .map(Command::Retr)
+            .ok_or(Error::Usage("RETR message")),
+        b"DELE" => single(&params)
+            .map(Command::Dele)
+            .ok_or(Error::Usage("DELE message")),
+        b"TOP" => match params.as_slice() {
+            [message, lines] => number(message)
+                .zip(number(lines))
+                .map(|(message, lines)| Command::Top(message, lines)),
+            _ => None,
+        }
+        .ok_or(Error::Usage("TOP message lines")),
+        _ => Err(Error::Unknown),
+    }
+}
+
+fn single(params: &[&[u8]]) -> Option<Number> {
+    match params {
+        [param] => number(param),
+        _ => None,
+    }
+}
+
+/// `1*DIGIT`; a number too large to count is the largest one.
+fn number(param: &[u8]) -> Option<u64> {
+    if param.is_empty() || !param.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    Some(param.iter().fold(0_u64, |number, digit| {
+        number
+            .saturating_mul(10)
+            .saturating_add(u64::from(digit - b'0'))
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Command, Error, Password, command};
+
+    #[test]
+    fn keywords_are_known_in_any_letter_case() {
+        for line in [&b"stat"[..], b"STAT", b"Stat", b"STAT  "] {
+            assert_eq!(command(line), Ok(Command::Stat));
+        }
+        assert_eq!(command(b"retr 1"), Ok(Command::Retr(1)));
+        assert_eq!(command(b"TOP  2 10 "), Ok(Command::Top(2, 10)));
+        assert_eq!(command(b"list"), Ok(Command::List(None)));
+        assert_eq!(command(b"uidl 3"), Ok(Command::Uidl(Some(3))));
+        assert_eq!(command(b"user hunt"), Ok(Command::User(b"hunt".to_vec())));
+    }
+
+    #[test]
+    fn a_password_is_the_rest_of_the_line_as_it_is() {
+        let pass = |text: &[u8]| Ok(Command::Pass(Password(text.to_vec())));
+        assert_eq!(command(b"pass Watts?Watt?"), pass(b"Watts?Watt?"));
+        assert_eq!(command(b"PASS  two  words "), pass(b" two  words "));
+        assert_eq!(command(b"PASS \xe4\t"), pass(b"\xe4\t"));
+        assert!(command(b"PASS").is_err() && command(b"PASS ").is_err());
+    }
+
+    #[test]
+    fn debugging_output_shows_no_password() {
+        assert!(!format!("{:?}", command(b"PASS secret")).contains("secret"));
+    }
+
+    #[test]
+    fn wrong_parameters_are_told_the_usage() {
+        assert_eq!(command(b"RETR"), Err(Error::Usage("RETR message")));
+        for line in [
+            &b"RETR one"[..],
+            b"RETR 1 2",
+            b"RETR -1",
+            b"RETR +1",
+            b"TOP 1",
+            b"TOP 1 2 3",
+            b"LIST 1 2",
+            b"STAT 1",
+            b"USER ",
+        ] {
+            assert!(matches!(command(line), Err(Error::Usage(_))));
+        }
+    }
+
+    #[test]
+    fn a_number_too_large_to_count_is_no_error_of_syntax() {
+        assert_eq!(
+            command(b"RETR 99999999999999999999"),
+            Ok(Command::Retr(u64::MAX))
+        );
+    }
+
+    #[test]
+    fn a_line_with_nul_is_no_command() {
+        assert_eq!(command(b"PASS a\0b"), Err(Error::Unknown));
+        assert_eq!(command(b""), Err(Error::Unknown));
+        assert_eq!(command(b" STAT"), Err(Error::Unknown));
+        assert_eq!(command(b"STAT\t"), Err(Error::Unknown));
+    }
+}

@@ -1,0 +1,505 @@
+//! The queue's directories, as the runner and the queue's tool see them.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{RenameFlags, renameat2};
+use nix::sys::stat::Mode;
+use nix::unistd::{Gid, Uid};
+
+use super::entry::{self, Envelope, Event, HEAD, Head, MAX_ENVELOPE, MAX_HISTORY, Outcome};
+use super::{Id, Inlet};
+use crate::sys::{Account, lock, privilege};
+
+/// Where an entry stands.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Place {
+    /// A runner has it, or had it when it was killed.
+    Work(Id),
+    /// New.
+    Incoming(Id),
+    /// Waits until this time.
+    Deferred(u64, Id),
+    /// Waits for the operator.
+    Hold(Id),
+    /// From sendmail; pickup brings it in.
+    Drop(Id),
+}
+
+impl Place {
+    /// Its id.
+    pub fn id(&self) -> &Id {
+        match self {
+            Self::Work(id)
+            | Self::Incoming(id)
+            | Self::Deferred(_, id)
+            | Self::Hold(id)
+            | Self::Drop(id) => id,
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::Work(id) => Path::new("work").join(id.as_str()),
+            Self::Incoming(id) => Path::new("incoming").join(id.as_str()),
+            Self::Deferred(due, id) => Path::new("deferred").join(format!("{due:010}.{id}")),
+            Self::Hold(id) => Path::new("hold").join(id.as_str()),
+            Self::Drop(id) => Path::new("drop").join(id.as_str()),
+        }
+    }
+}
+
+/// The queue's directory.
+#[derive(Clone, Debug)]
+pub struct Spool {
+    root: PathBuf,
+}
+
+/// Why an entry can't be taken.
+#[derive(Debug)]
+pub enum Error {
+    /// Another runner has it, or it is gone.
+    Taken,
+    /// It is damaged, or no entry at all.
+    Damaged(&'static str),
+    /// The system said no.
+    Io(io::Error),
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::Taken,
+            _ => Self::Io(error),
+        }
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Taken => f.write_str("another runner has it"),
+            Self::Damaged(what) => f.write_str(what),
+            Self::Io(error) => error.fmt(f),
+        }
+    }
+}
+
+/// The directories and their modes.
+pub const DIRECTORIES: [(&str, u32); 6] = [
+    ("incoming", 0o700),
+    ("drop", 0o1730),
+    ("work", 0o700),
+    ("deferred", 0o700),
+    ("hold", 0o700),
+    ("corrupt", 0o700),
+];
+
+impl Spool {
+    /// The queue below `root`, which must be there; nothing is looked at yet.
+    pub fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+        }
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The account that the queue runs as: its directory's owner. With root, root itself is refused;
+    /// without, it must be us.
+    pub fn owner(&self) -> io::Result<Account> {
+        let metadata = fs::symlink_metadata(&self.root)?;
+        let (uid, gid) = (Uid::from_raw(metadata.uid()), Gid::from_raw(metadata.gid()));
+        let complain = |what: &str| Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
+        if !metadata.is_dir() {
+            return complain("is no directory");
+        }
+        match (privilege::is_root(), uid) {
+            (true, uid) if uid.is_root() => {
+                complain("must be owned by the account that the queue runs as, not by root")
+            }
+            (false, uid) if uid != nix::unistd::geteuid() => {
+                complain("belongs to another user: run this as root, or as its owner")
+            }
+            _ => Ok(Account {
+                name: "queue".into(),
+                uid,
+                gid,
+                home: self.root.clone(),
+                shell: PathBuf::from("/bin/false"),
+            }),
+        }
+    }
+
+    /// Makes what is missing of the directories, as the queue's owner.
+    pub fn prepare(&self) -> io::Result<()> {
+        for (name, mode) in DIRECTORIES {
+            let path = self.root.join(name);
+            match fs::create_dir(&path) {
+                Ok(()) => fs::set_permissions(&path, fs::Permissions::from_mode(mode))?,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let wake = self.root.join("wake");
+        match nix::unistd::mkfifo(&wake, Mode::from_bits_truncate(0o620)) {
+            Ok(()) => fs::set_permissions(&wake, fs::Permissions::from_mode(0o620)),
+            Err(nix::Error::EEXIST) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The way in for servers and for the runner itself.
+    pub fn incoming(&self) -> io::Result<Inlet> {
+        Inlet::open(&self.root.join("incoming"), 0o600)
+    }
+
+    /// The way in for sendmail; readable for the queue's group, which drop/'s files have.
+    pub fn drop_box(&self) -> io::Result<Inlet> {
+        Inlet::open(&self.root.join("drop"), 0o640)
+    }
+
+    /// All entries, those of interrupted runs first, then the new, then the waiting by due time.
+    pub fn list(&self) -> io::Result<Vec<Place>> {
+        type Kind = fn(Id) -> Place;
+        let mut places = Vec::new();
+        let kinds: [(&str, Kind); 4] = [
+            ("work", Place::Work),
+            ("incoming", Place::Incoming),
+            ("hold", Place::Hold),
+            ("drop", Place::Drop),
+        ];
+        for (directory, kind) in kinds {
+            places.extend(
+                self.names(directory)?
+                    .iter()
+                    .filter_map(|id| Id::parse(id))
+                    .map(kind),
+            );
+        }
+        for name in self.names("deferred")? {
+            let place = name
+                .split_once('.')
+                .and_then(|(due, id)| Some(Place::Deferred(due.parse().ok()?, Id::parse(id)?)));
+            places.extend(place);
+        }
+        places.sort();
+        Ok(places)
+    }
+
+    /// File names in one of the directories.
+    pub fn names(&self, directory: &str) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(self.root.join(directory))? {
+            names.extend(entry?.file_name().into_string());
+        }
+        Ok(names)
+    }
+
+    /// When the next waiting entry is due: the names tell, no file is opened.
+    pub fn next_due(&self) -> io::Result<Option<u64>> {
+        let names = self.names("deferred")?;
+        Ok(names
+            .iter()
+            .filter_map(|name| name.split_once('.')?.0.parse().ok())
+            .min())
+    }
+
+    /// Opens an entry for a look.
+    pub fn open(&self, place: &Place) -> Result<Entry, Error> {
+        Entry::read(
+            open_entry(&self.root.join(place.path()), false)?,
+            place.clone(),
+        )
+    }
+
+    /// Takes an entry for delivery: locks it and moves it to work/. A damaged one goes to corrupt/.
+    pub fn claim(&self, place: &Place) -> Result<Entry, Error> {
+        let path = self.root.join(place.path());
+        let entry = open_entry(&path, true).and_then(|file| {
+            take(&file, &path)?;
+            Entry::read(file, place.clone())
+        });
+        match entry {
+            Ok(mut entry) => {
+                entry.verify()?;
+                self.rename(&mut entry, Place::Work(place.id().clone()))?;
+                Ok(entry)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts an entry off until `due`.
+    pub fn defer(&self, entry: &mut Entry, due: u64) -> Result<(), Error> {
+        let id = entry.place.id().clone();
+        self.rename(entry, Place::Deferred(due, id))
+    }
+
+    /// Removes an entry whose every recipient is done or was returned.
+    pub fn remove(&self, entry: &Entry) -> io::Result<()> {
+        fs::remove_file(self.root.join(entry.place.path()))
+    }
+
+    /// Keeps a damaged file, or one that is not ours, for the operator.
+    pub fn set_aside(&self, place: &Place) -> io::Result<()> {
+        self.set_aside_file(&place.path())
+    }
+
+    /// As [`Spool::set_aside`], for any file below the root.
+    pub fn set_aside_file(&self, path: &Path) -> io::Result<()> {
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        for number in 0..1000_u32 {
+            let name = if number == 0 {
+                name.clone()
+            } else {
+                format!("{name}.{number}")
+            };
+            let to = self.root.join("corrupt").join(name);
+            let from = self.root.join(path);
+            match renameat2(
+                nix::fcntl::AT_FDCWD,
+                &from,
+                nix::fcntl::AT_FDCWD,
+                &to,
+                RenameFlags::RENAME_NOREPLACE,
+            ) {
+                Err(nix::Error::EEXIST) => {}
+                done => return Ok(done?),
+            }
+        }
+        Err(nix::Error::EEXIST.into())
+    }
+
+    fn rename(&self, entry: &mut Entry, to: Place) -> Result<(), Error> {
+        if entry.place == to {
+            return Ok(());
+        }
+        renameat2(
+            nix::fcntl::AT_FDCWD,
+            &self.root.join(entry.place.path()),
+            nix::fcntl::AT_FDCWD,
+            &self.root.join(to.path()),
+            RenameFlags::RENAME_NOREPLACE,
+        )
+        .map_err(io::Error::from)?;
+        entry.place = to;
+        Ok(())
+    }
+}
+
+/// Opens a queue file without following links or waiting for a FIFO's other end.
+pub(super) fn open_entry(path: &Path, write: bool) -> Result<File, Error> {
+    let opened = fs::OpenOptions::new()
+        .read(true)
+        .write(write)
+        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK)
+        .open(path);
+    let file = match opened {
+        Err(error) if error.raw_os_error() == Some(nix::libc::ELOOP) => {
+            return Err(Error::Damaged("is a symbolic link"));
+        }
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            return Err(Error::Damaged("is a directory"));
+        }
+        opened => opened?,
+    };
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(Error::Damaged("is no regular file"));
+    }
+    if metadata.nlink() > 1 {
+        return Err(Error::Damaged("has more than one name"));
+    }
+    Ok(file)
+}
+
+/// Locks a queue file for this runner, and looks again that the name still leads to it.
+pub(super) fn take(file: &File, path: &Path) -> Result<(), Error> {
+    if !lock::try_flock(file, lock::Kind::Exclusive)? {
+        return Err(Error::Taken);
+    }
+    let (held, named) = (file.metadata()?, fs::symlink_metadata(path)?);
+    if (held.dev(), held.ino()) == (named.dev(), named.ino()) {
+        Ok(())
+    } else {
+        Err(Error::Taken)
+    }
+}
+
+/// An open queue file.
+#[derive(Debug)]
+pub struct Entry {
+    file: File,
+    place: Place,
+    head: Head,
+    /// Who sends what to whom.
+    pub envelope: Envelope,
+    /// What happened so far.
+    pub history: Vec<Event>,
+    /// Where the next line of history goes.
+    end: u64,
+}
+
+impl Entry {
+    /// Reads head, envelope and history; the content is not touched.
+    pub(super) fn read(file: File, place: Place) -> Result<Self, Error> {
+        let mut line = [0; HEAD];
+        read_exact(&file, &mut line, 0)?;
+        let head = Head::parse(&line).ok_or(Error::Damaged("has no valid first line"))?;
+        let length = usize::try_from(head.envelope_length).unwrap_or(usize::MAX);
+        if length > MAX_ENVELOPE {
+            return Err(Error::Damaged("has an envelope past the limit"));
+        }
+        let mut envelope = vec![0; length];
+        read_exact(&file, &mut envelope, HEAD as u64)?;
+        if crc32fast::hash(&envelope) != head.envelope_crc {
+            return Err(Error::Damaged("has a damaged envelope"));
+        }
+        let envelope =
+            Envelope::parse(&envelope).ok_or(Error::Damaged("has an envelope without sense"))?;
+        let start = (HEAD as u64 + u64::from(head.envelope_length))
+            .checked_add(head.content_length)
+            .ok_or(Error::Damaged("has an impossible length"))?;
+        let size = file.metadata()?.len();
+        let length = size
+            .checked_sub(start)
+            .ok_or(Error::Damaged("is cut off"))?;
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        if length > MAX_HISTORY {
+            return Err(Error::Damaged("has a history past the limit"));
+        }
+        let mut bytes = vec![0; length];
+        read_exact(&file, &mut bytes, start)?;
+        let (history, valid) = entry::history(&bytes);
+        if history
+            .iter()
+            .any(|event| event.recipient >= envelope.recipients.len())
+        {
+            return Err(Error::Damaged("has a history of somebody else"));
+        }
+        Ok(Self {
+            file,
+            place,
+            head,
+            envelope,
+            history,
+            end: start + valid as u64,
+        })
+    }
+
+    /// Where it stands.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &Id {
+        self.place.id()
+    }
+
+    /// Bytes of the message's text.
+    pub fn size(&self) -> u64 {
+        self.head.content_length
+    }
+
+    /// Who owns the file: for drop/, the user who called sendmail.
+    pub fn owner(&self) -> io::Result<u32> {
+        Ok(self.file.metadata()?.uid())
+    }
+
+    /// Reads text of the message at `offset`; 0 bytes at its end.
+    pub fn read_content(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.head.content_length.saturating_sub(offset);
+        let most = usize::try_from(left)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        let start = HEAD as u64 + u64::from(self.head.envelope_length);
+        let buffer = buffer.get_mut(..most).unwrap_or_default();
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        match self.file.read_at(buffer, start + offset)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            count => Ok(count),
+        }
+    }
+
+    /// Compares the content with its checksum.
+    pub(super) fn verify(&self) -> Result<(), Error> {
+        let mut crc = crc32fast::Hasher::new();
+        let mut buffer = vec![0; 128 * 1024];
+        let mut offset = 0;
+        loop {
+            let count = self.read_content(offset, &mut buffer)?;
+            if count == 0 {
+                break;
+            }
+            crc.update(buffer.get(..count).unwrap_or_default());
+            offset += count as u64;
+        }
+        if crc.finalize() == self.head.content_crc {
+            Ok(())
+        } else {
+            Err(Error::Damaged("has a damaged content"))
+        }
+    }
+
+    /// Appends to the history, and makes it last.
+    pub fn record(&mut self, events: &[Event]) -> io::Result<()> {
+        let lines: String = events.iter().map(Event::encode).collect();
+        // Whatever a killed writer left behind the last valid line goes first.
+        self.file.set_len(self.end)?;
+        self.file.write_all_at(lines.as_bytes(), self.end)?;
+        self.file.sync_data()?;
+        self.end += lines.len() as u64;
+        self.history.extend_from_slice(events);
+        Ok(())
+    }
+
+    /// Recipients that have neither got the message nor were given up.
+    pub fn pending(&self) -> Vec<usize> {
+        (0..self.envelope.recipients.len())
+            .filter(|index| {
+                !self
+                    .history
+                    .iter()
+                    .any(|event| event.recipient == *index && event.outcome != Outcome::Deferred)
+            })
+            .collect()
+    }
+
+    /// How often delivery to this recipient was tried and put off.
+    pub fn attempts(&self, recipient: usize) -> usize {
+        self.history
+            .iter()
+            .filter(|event| event.recipient == recipient && event.outcome == Outcome::Deferred)
+            .count()
+    }
+
+    /// The open file, for its descriptor.
+    pub fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+fn read_exact(file: &File, buffer: &mut [u8], offset: u64) -> Result<(), Error> {
+    file.read_exact_at(buffer, offset)
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => Error::Damaged("is cut off"),
+            _ => Error::Io(error),
+        })
+}
+
+#[cfg(test)]
+mod tests;

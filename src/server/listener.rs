@@ -1,0 +1,189 @@
+//! The listening parent: accepts, counts, forks. It reads no byte of any client.
+
+use std::io::{self, Write};
+use std::net::{IpAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use super::spawner::Spawner;
+use super::{Connection, Peer};
+use crate::net::limits::Connections;
+use crate::sys::signal::Signals;
+use crate::sys::{Exit, Log, process};
+
+/// A listening parent.
+pub struct Listener<'a> {
+    /// The sockets, each with the service word that is spoken there.
+    pub sockets: Vec<(TcpListener, String)>,
+    /// How many sessions.
+    pub connections: Connections,
+    /// What a client is told that is one too many.
+    pub busy: &'a [u8],
+    /// Starts runners, where that is this process's work.
+    pub spawner: Option<Spawner>,
+    /// The log.
+    pub log: &'a Log,
+}
+
+impl Listener<'_> {
+    /// Serves until SIGTERM or SIGINT; sessions that are open then live on. `session` runs in a
+    /// process of its own for each client.
+    pub fn serve(mut self, session: impl Fn(Connection, &str) -> Exit) -> io::Result<Exit> {
+        let signals = Signals::take(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD])?;
+        for (socket, _) in &self.sockets {
+            socket.set_nonblocking(true)?;
+        }
+        // Once for all the children: the time zone, and what memchr asks the processor (which is
+        // slow in a virtual machine).
+        crate::sys::clock::zone();
+        std::hint::black_box(memchr::memchr(b'\n', &[0; 64]));
+        if let Some(spawner) = &mut self.spawner {
+            spawner.start(self.log);
+        }
+        let mut sessions: Vec<(Pid, IpAddr)> = Vec::new();
+        loop {
+            let ready = self.wait(&signals)?;
+            while let Some(signal) = signals.next() {
+                if signal != Signal::SIGCHLD {
+                    return Ok(Exit::Ok);
+                }
+            }
+            self.reap(&mut sessions);
+            for index in ready {
+                // A few at a time, so that one busy socket does not keep the others waiting.
+                for _ in 0..16 {
+                    let Some((socket, _)) = self.sockets.get(index) else {
+                        break;
+                    };
+                    match socket.accept() {
+                        Ok((stream, address)) => {
+                            let address = address.ip().to_canonical();
+                            if let Some(pid) = self.admit(index, stream, address, &session) {
+                                sessions.push((pid, address));
+                            }
+                        }
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                        Err(error) if is_of_one_client(&error) => {}
+                        Err(error) => {
+                            // No descriptors or no memory: the clients wait in the backlog.
+                            self.log.error(&format!("accept: {error}"));
+                            std::thread::sleep(Duration::from_millis(100));
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for clients, signals or the FIFO; returns the sockets that have clients.
+    fn wait(&mut self, signals: &Signals) -> io::Result<Vec<usize>> {
+        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(self.sockets.len() + 2);
+        fds.push(PollFd::new(signals.as_fd(), PollFlags::POLLIN));
+        for (socket, _) in &self.sockets {
+            fds.push(PollFd::new(socket.as_fd(), PollFlags::POLLIN));
+        }
+        let mut woken = false;
+        let fifo = self.spawner.as_mut().and_then(Spawner::descriptor);
+        let has_fifo = fifo.is_some();
+        fds.extend(fifo.map(|fifo| PollFd::new(fifo, PollFlags::POLLIN)));
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let is_ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
+        if has_fifo {
+            woken = fds.last().is_some_and(is_ready);
+        }
+        let sockets = fds.iter().skip(1).take(self.sockets.len());
+        let ready = sockets
+            .enumerate()
+            .filter(|(_, fd)| is_ready(fd))
+            .map(|(i, _)| i)
+            .collect();
+        if woken && let Some(spawner) = &mut self.spawner {
+            spawner.woken(self.log);
+        }
+        Ok(ready)
+    }
+
+    fn reap(&mut self, sessions: &mut Vec<(Pid, IpAddr)>) {
+        while let Some((pid, _)) = process::reap() {
+            if self
+                .spawner
+                .as_mut()
+                .is_some_and(|spawner| spawner.ended(pid, self.log))
+            {
+                continue;
+            }
+            if let Some(index) = sessions.iter().position(|(session, _)| *session == pid) {
+                let (_, address) = sessions.swap_remove(index);
+                self.connections.leave(address);
+            }
+        }
+    }
+
+    fn admit(
+        &mut self,
+        index: usize,
+        mut stream: std::net::TcpStream,
+        address: IpAddr,
+        session: &impl Fn(Connection, &str) -> Exit,
+    ) -> Option<Pid> {
+        if !self.connections.enter(address) {
+            self.log.warning(&format!(
+                "too many connections, client=[{address}] turned away"
+            ));
+            let _ = stream.set_nonblocking(true);
+            let _ = stream.write_all(self.busy);
+            return None;
+        }
+        let forked = process::fork(|| {
+            let (_, service) = self.sockets.swap_remove(index);
+            // The port is the parent's: a session that outlives it must not hold it.
+            self.sockets.clear();
+            self.spawner = None;
+            if crate::sys::signal::unblock_all().is_err() {
+                return Exit::OsErr;
+            }
+            match Connection::accepted(stream, address) {
+                Ok(connection) => session(connection, &service),
+                Err(_) => Exit::OsErr,
+            }
+        });
+        match forked {
+            Ok(pid) => Some(pid),
+            Err(error) => {
+                self.log.error(&format!("can't fork a session: {error}"));
+                self.connections.leave(address);
+                None
+            }
+        }
+    }
+}
+
+/// Errors of accept(2) that are about the client that it would have been.
+fn is_of_one_client(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::Interrupted
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+    )
+}
+
+/// The name of a client in log lines: `localhost[127.0.0.1]`, `unknown[192.0.2.1]`.
+pub fn client_name(peer: Peer) -> String {
+    format!(
+        "{}[{}]",
+        peer.name().unwrap_or("unknown"),
+        peer.address_or_local()
+    )
+}

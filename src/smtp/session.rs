@@ -1,0 +1,437 @@
+//! The server's side of a session, and its states:
+//!
+//! ```text
+//! Greeted ── EHLO/HELO ──► Ready ── MAIL ──► Open ── RCPT ──► Open (with recipients)
+//!                            ▲                                     │ DATA
+//!                            └──────── final dot, RSET, EHLO ──────┴──► Text
+//! ```
+//!
+//! The driver calls [`Session::step`] with what it has read and obeys the action that comes back;
+//! replies gather in [`Session::output`], which it sends whenever it has to wait for input.
+
+use super::command::{self, Command, MailParameters};
+use super::{Reply, Transaction};
+use crate::message::Address;
+use crate::message::address::Mailbox;
+use crate::message::header::HopCounter;
+use crate::text::data::{Decoder, Piece};
+use crate::text::line::{Line, LineReader};
+
+/// The longest command line, its end included (RFC 5321 section 4.5.3.1.4 asks for 512, and
+/// extensions for more).
+const MAX_LINE: usize = 2048;
+/// So many Received fields mean a loop (RFC 5321 section 6.3).
+const MAX_HOPS: usize = 100;
+
+/// Which of the two protocols is spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// RFC 5321.
+    Smtp,
+    /// RFC 2033.
+    Lmtp,
+}
+
+/// What a session may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of a message's text, with CRLF line ends.
+    pub message_size: u64,
+    /// Recipients of a message.
+    pub recipients: usize,
+    /// Commands refused before the session ends.
+    pub errors: usize,
+}
+
+/// What the driver shall do next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action<'a> {
+    /// Send the output, then read more.
+    Read,
+    /// Answer with [`Session::recipient`].
+    CheckRecipient(Address),
+    /// Make room for a message; answer with [`Session::opened`].
+    Open,
+    /// Keep this text of the message.
+    Store(&'a [u8]),
+    /// The text is whole: make it last, then answer with [`Session::stored`].
+    Commit,
+    /// Throw the text away.
+    Discard,
+    /// Send the output, then end the session.
+    Close,
+}
+
+/// What policy says of a recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is taken.
+    Accept,
+    /// It is not, and this is said.
+    Refuse(Reply),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum State {
+    Commands,
+    CheckingRecipient(Address),
+    Opening,
+    Text,
+    Committing,
+    Closing,
+}
+
+/// One session.
+#[derive(Debug)]
+pub struct Session {
+    dialect: Dialect,
+    hostname: String,
+    origin: String,
+    limits: Limits,
+    /// Whether input that comes before its turn ends the session.
+    strict: bool,
+    state: State,
+    lines: LineReader,
+    output: Vec<u8>,
+    helo: Option<String>,
+    extended: bool,
+    transaction: Option<Transaction>,
+    errors: usize,
+    decoder: Decoder,
+    hops: HopCounter,
+    size: u64,
+    overflow: bool,
+}
+
+impl Session {
+    /// A session that greets in the name of `hostname`; addresses without a domain are in
+    /// `origin`. `strict` is for clients of the network:
+    /// input sent before its turn, other than pipelined commands, ends the session (RFC 2920,
+    /// CVE-2023-51764); a pipe may bring a whole session at once.
+    pub fn new(
+        dialect: Dialect,
+        hostname: &str,
+        origin: &str,
+        limits: Limits,
+        strict: bool,
+    ) -> Self {
+        let mut session = Self {
+            dialect,
+            hostname: hostname.to_owned(),
+            origin: origin.to_owned(),
+            limits,
+            strict,
+            state: State::Commands,
+            lines: LineReader::new(MAX_LINE),
+            output: Vec::new(),
+            helo: None,
+            extended: false,
+            transaction: None,
+            errors: 0,
+            decoder: Decoder::default(),
+            hops: HopCounter::default(),
+            size: 0,
+            overflow: false,
+        };
+        let word = if dialect == Dialect::Lmtp {
+            "LMTP"
+        } else {
+            "ESMTP"
+        };
+        session.reply(&Reply::plain(220, format!("{hostname} {word} Hikyaku")));
+        session
+    }
+
+    /// Replies to be sent; the driver takes them out.
+    pub fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.output
+    }
+
+    /// What the client called itself.
+    pub fn helo(&self) -> &str {
+        self.helo.as_deref().unwrap_or_default()
+    }
+
+    /// The word for Received's `with` (RFC 3848).
+    pub fn protocol(&self) -> &'static str {
+        match (self.dialect, self.extended) {
+            (Dialect::Lmtp, _) => "LMTP",
+            (Dialect::Smtp, true) => "ESMTP",
+            (Dialect::Smtp, false) => "SMTP",
+        }
+    }
+
+    /// The message that is being received; its recipients are those accepted so far.
+    pub fn transaction(&self) -> Option<&Transaction> {
+        self.transaction.as_ref()
+    }
+
+    /// Bytes of the text that were stored.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Ends the session from our side: a timeout, a signal, a limit.
+    pub fn hang_up(&mut self, reply: &Reply) {
+        self.reply(reply);
+        self.state = State::Closing;
+    }
+
+    /// Takes what it can from the input and says what to do.
+    pub fn step<'a>(&mut self, input: &mut &'a [u8]) -> Action<'a> {
+        loop {
+            match &self.state {
+                State::Commands => match self.lines.take(input) {
+                    Line::More => return Action::Read,
+                    Line::TooLong => self.refuse(&Reply::new(500, "5.5.2", "Error: line too long")),
+                    Line::Whole(line) => self.command(&line, !input.is_empty()),
+                },
+                State::CheckingRecipient(address) => {
+                    return Action::CheckRecipient(address.clone());
+                }
+                State::Opening => return Action::Open,
+                State::Text => match self.decoder.next(input) {
+                    Piece::More => return Action::Read,
+                    Piece::End => self.state = State::Committing,
+                    Piece::Text(text) => {
+                        self.hops.push(text);
+                        self.size = self.size.saturating_add(text.len() as u64);
+                        if self.size > self.limits.message_size {
+                            if !std::mem::replace(&mut self.overflow, true) {
+                                return Action::Discard;
+                            }
+                        } else {
+                            return Action::Store(text);
+                        }
+                    }
+                },
+                State::Committing => {
+                    let refusal = if self.overflow {
+                        Reply::new(552, "5.3.4", "Error: message file too big")
+                    } else if self.hops.hops() > MAX_HOPS {
+                        Reply::new(554, "5.4.6", "Error: too many hops")
+                    } else {
+                        return Action::Commit;
+                    };
+                    for _ in 0..self.replies_after_text() {
+                        self.reply(&refusal);
+                    }
+                    self.reset();
+                    if !self.overflow {
+                        return Action::Discard;
+                    }
+                }
+                State::Closing => return Action::Close,
+            }
+        }
+    }
+
+    /// The answer to [`Action::CheckRecipient`].
+    pub fn recipient(&mut self, verdict: Verdict) {
+        let State::CheckingRecipient(address) = std::mem::replace(&mut self.state, State::Commands)
+        else {
+            return;
+        };
+        match verdict {
+            Verdict::Refuse(reply) => self.refuse(&reply),
+            Verdict::Accept => {
+                if let Some(transaction) = &mut self.transaction {
+                    // LMTP answers for each RCPT, SMTP for the message: only there once is enough.
+                    let known = transaction
+                        .recipients
+                        .iter()
+                        .any(|other| other.is_same(&address));
+                    if !known || self.dialect == Dialect::Lmtp {
+                        transaction.recipients.push(address);
+                    }
+                }
+                self.reply(&Reply::new(250, "2.1.5", "Ok"));
+            }
+        }
+    }
+
+    /// The answer to [`Action::Open`]: `Err` is said instead of 354, and the message is not taken.
+    pub fn opened(&mut self, result: Result<(), Reply>) {
+        match result {
+            Ok(()) => {
+                self.decoder = Decoder::default();
+                self.hops = HopCounter::default();
+                self.size = 0;
+                self.overflow = false;
+                self.state = State::Text;
+                self.reply(&Reply::plain(354, "End data with <CR><LF>.<CR><LF>"));
+            }
+            Err(reply) => {
+                self.reset();
+                self.reply(&reply);
+            }
+        }
+    }
+
+    /// The answer to [`Action::Commit`]: one reply for the message; in LMTP one for each recipient.
+    pub fn stored(&mut self, replies: &[Reply]) {
+        for reply in replies {
+            self.reply(reply);
+        }
+        self.reset();
+    }
+
+    fn replies_after_text(&self) -> usize {
+        match (self.dialect, &self.transaction) {
+            (Dialect::Lmtp, Some(transaction)) => transaction.recipients.len(),
+            _ => 1,
+        }
+    }
+
+    fn reset(&mut self) {
+        self.transaction = None;
+        self.state = State::Commands;
+    }
+
+    fn reply(&mut self, reply: &Reply) {
+        self.output.extend_from_slice(reply.to_string().as_bytes());
+        self.output.extend_from_slice(b"\r\n");
+    }
+
+    fn lines(&mut self, code: u16, lines: &[String]) {
+        for (number, line) in lines.iter().enumerate() {
+            let separator = if number + 1 < lines.len() { '-' } else { ' ' };
+            self.output
+                .extend_from_slice(format!("{code}{separator}{line}\r\n").as_bytes());
+        }
+    }
+
+    /// Says no; too many times no ends the session.
+    fn refuse(&mut self, reply: &Reply) {
+        self.reply(reply);
+        self.errors += 1;
+        if self.errors >= self.limits.errors {
+            self.hang_up(&Reply::new(421, "4.7.0", "Error: too many errors"));
+        }
+    }
+
+    /// `more`: the client has sent more behind this command already.
+    fn command(&mut self, line: &[u8], more: bool) {
+        let command = match command::parse(line) {
+            Ok(command) => command,
+            Err(reply) => return self.refuse(&reply),
+        };
+        // Commands whose reply the client must wait for (RFC 2920 section 3.1).
+        let ends_group = matches!(
+            command,
+            Command::Helo(_) | Command::Ehlo(_) | Command::Lhlo(_) | Command::Data
+        );
+        if self.strict && more && (ends_group || !self.extended) && command != Command::Quit {
+            return self.hang_up(&Reply::new(
+                503,
+                "5.5.0",
+                "Error: improper command pipelining: wait for the reply",
+            ));
+        }
+        match command {
+            Command::Helo(name) => self.hello(Dialect::Smtp, name, false),
+            Command::Ehlo(name) => self.hello(Dialect::Smtp, name, true),
+            Command::Lhlo(name) => self.hello(Dialect::Lmtp, name, true),
+            Command::Mail { from, parameters } => self.mail(from, parameters),
+            Command::Rcpt(to) => self.rcpt(to),
+            Command::Data => self.data(),
+            Command::Rset => {
+                self.reset();
+                self.reply(&Reply::new(250, "2.0.0", "Ok"));
+            }
+            Command::Noop => self.reply(&Reply::new(250, "2.0.0", "Ok")),
+            Command::Vrfy => self.reply(&Reply::new(
+                252,
+                "2.0.0",
+                "Send some mail, and the recipient will be checked",
+            )),
+            Command::Expn => {
+                self.refuse(&Reply::new(502, "5.5.1", "Error: EXPN is not offered here"));
+            }
+            Command::Help => self.reply(&Reply::new(
+                214,
+                "2.0.0",
+                "Commands: HELO EHLO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT; see RFC 5321",
+            )),
+            Command::Quit => self.hang_up(&Reply::new(221, "2.0.0", "Bye")),
+        }
+    }
+
+    fn hello(&mut self, dialect: Dialect, name: String, extended: bool) {
+        if dialect != self.dialect {
+            let text = "Error: command not recognized";
+            return self.refuse(&Reply::new(500, "5.5.1", text));
+        }
+        self.reset();
+        self.helo = Some(name);
+        self.extended = extended;
+        if !extended {
+            return self.reply(&Reply::plain(250, self.hostname.clone()));
+        }
+        let mut lines = vec![
+            self.hostname.clone(),
+            "PIPELINING".into(),
+            format!("SIZE {}", self.limits.message_size),
+            "8BITMIME".into(),
+            "ENHANCEDSTATUSCODES".into(),
+        ];
+        if self.dialect == Dialect::Smtp {
+            lines.extend(["VRFY".into(), "HELP".into()]);
+        }
+        self.lines(250, &lines);
+    }
+
+    fn mail(&mut self, from: Option<Mailbox>, parameters: MailParameters) {
+        if self.helo.is_none() {
+            let word = if self.dialect == Dialect::Lmtp {
+                "LHLO"
+            } else {
+                "HELO"
+            };
+            return self.refuse(&Reply::new(
+                503,
+                "5.5.1",
+                format!("Error: send {word} first"),
+            ));
+        }
+        if self.transaction.is_some() {
+            return self.refuse(&Reply::new(503, "5.5.1", "Error: nested MAIL command"));
+        }
+        if parameters
+            .size
+            .is_some_and(|size| size > self.limits.message_size)
+        {
+            let text = "Message size exceeds fixed limit";
+            return self.refuse(&Reply::new(552, "5.3.4", text));
+        }
+        self.transaction = Some(Transaction {
+            sender: from.map(|mailbox| mailbox.or_domain(&self.origin)),
+            recipients: Vec::new(),
+            eight_bit: parameters.eight_bit,
+        });
+        self.reply(&Reply::new(250, "2.1.0", "Ok"));
+    }
+
+    fn rcpt(&mut self, to: Mailbox) {
+        let Some(transaction) = &self.transaction else {
+            return self.refuse(&Reply::new(503, "5.5.1", "Error: need MAIL command"));
+        };
+        if transaction.recipients.len() >= self.limits.recipients {
+            return self.reply(&Reply::new(452, "4.5.3", "Error: too many recipients"));
+        }
+        self.state = State::CheckingRecipient(to.or_domain(&self.origin));
+    }
+
+    fn data(&mut self) {
+        match &self.transaction {
+            None => self.refuse(&Reply::new(503, "5.5.1", "Error: need MAIL command")),
+            Some(transaction) if transaction.recipients.is_empty() => {
+                self.refuse(&Reply::new(554, "5.5.1", "Error: no valid recipients"));
+            }
+            Some(_) => self.state = State::Opening,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,193 @@
+use super::*;
+
+const LIMITS: Limits = Limits {
+    message_size: 100,
+    recipients: 2,
+    errors: 5,
+};
+
+/// Plays input in pieces of `cut` bytes; recipients at `here` are accepted. Returns all replies
+/// and the messages that were committed.
+fn play(mut session: Session, input: &[u8], cut: usize) -> (String, Vec<Vec<u8>>) {
+    let (mut messages, mut text) = (Vec::new(), Vec::new());
+    for mut part in input.chunks(cut) {
+        loop {
+            match session.step(&mut part) {
+                Action::Read => break,
+                Action::CheckRecipient(address) => session.recipient(match address.domain() {
+                    "here" => Verdict::Accept,
+                    _ => Verdict::Refuse(Reply::new(554, "5.7.1", "Relay access denied")),
+                }),
+                Action::Open => session.opened(Ok(())),
+                Action::Store(piece) => text.extend_from_slice(piece),
+                Action::Discard => text.clear(),
+                Action::Commit => {
+                    messages.push(std::mem::take(&mut text));
+                    let count = session.replies_after_text();
+                    session.stored(&vec![Reply::new(250, "2.0.0", "Ok: queued as X"); count]);
+                }
+                Action::Close => {
+                    return (String::from_utf8(session.output.clone()).unwrap(), messages);
+                }
+            }
+        }
+    }
+    (String::from_utf8(session.output.clone()).unwrap(), messages)
+}
+
+fn codes(replies: &str) -> Vec<&str> {
+    replies
+        .lines()
+        .filter(|l| l.as_bytes()[3] == b' ')
+        .map(|line| &line[..3])
+        .collect()
+}
+
+fn lenient(dialect: Dialect) -> Session {
+    Session::new(dialect, "here", "here", LIMITS, false)
+}
+
+#[test]
+fn the_session_of_the_lecture_is_taken_to_the_letter() {
+    let input = b"HELO mx.smkwlab.net\r\nMAIL FROM: toshi@is.kyusan-u.ac.jp\r\n\
+        RCPT TO: toshi@here\r\nDATA\r\nHello. This is test.\r\n.\r\nQUIT\r\n";
+    for cut in 1..input.len() {
+        let (replies, messages) = play(lenient(Dialect::Smtp), input, cut);
+        assert_eq!(
+            codes(&replies),
+            ["220", "250", "250", "250", "354", "250", "221"]
+        );
+        assert_eq!(messages, [b"Hello. This is test.\r\n"]);
+    }
+}
+
+#[test]
+fn commands_out_of_order_are_refused_with_503() {
+    let input = b"MAIL FROM:<a@b>\r\nEHLO x\r\nRCPT TO:<a@here>\r\nDATA\r\nMAIL FROM:<>\r\n\
+        MAIL FROM:<>\r\nQUIT\r\n";
+    let (replies, _) = play(lenient(Dialect::Smtp), input, 1000);
+    assert_eq!(
+        codes(&replies),
+        ["220", "503", "250", "503", "503", "250", "503", "221"]
+    );
+}
+
+#[test]
+fn a_message_past_the_limit_is_refused_after_its_text_and_the_next_one_is_taken() {
+    let mut input = b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<a@here>\r\nDATA\r\n".to_vec();
+    input.extend([b'x'; 200]);
+    input.extend(b"\r\n.\r\nMAIL FROM:<a@b>\r\nRCPT TO:<a@here>\r\nDATA\r\nok\r\n.\r\n");
+    for cut in [1, 7, 1000] {
+        let (replies, messages) = play(lenient(Dialect::Smtp), &input, cut);
+        assert_eq!(
+            codes(&replies)[4..],
+            ["354", "552", "250", "250", "354", "250"]
+        );
+        assert_eq!(messages, [b"ok\r\n"]);
+    }
+}
+
+#[test]
+fn recipients_count_once_and_up_to_the_limit() {
+    let input = b"EHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<a@here>\r\nRCPT TO:<a@HERE>\r\n\
+        RCPT TO:<b@here>\r\nRCPT TO:<c@here>\r\nRCPT TO:<c@there>\r\n";
+    let (replies, _) = play(lenient(Dialect::Smtp), input, 1000);
+    assert_eq!(codes(&replies)[3..], ["250", "554", "250", "452", "452"]);
+}
+
+#[test]
+fn input_before_its_turn_ends_a_strict_session() {
+    for input in [
+        &b"EHLO x\r\nMAIL FROM:<a@b>\r\n"[..],
+        b"HELO x\r\nMAIL FROM:<a@b>\r\n",
+    ] {
+        let (replies, _) = play(
+            Session::new(Dialect::Smtp, "here", "here", LIMITS, true),
+            input,
+            1000,
+        );
+        assert_eq!(codes(&replies), ["220", "503"]);
+    }
+    let mut session = Session::new(Dialect::Smtp, "here", "here", LIMITS, true);
+    session.extended = true;
+    let input = b"MAIL FROM:<a@b>\r\n";
+    assert!(play(session, input, 1000).0.contains("503 5.5.1"));
+}
+
+#[test]
+fn too_many_errors_end_the_session() {
+    let (replies, _) = play(lenient(Dialect::Smtp), &b"FOO\r\n".repeat(20), 1000);
+    assert_eq!(
+        codes(&replies),
+        ["220", "500", "500", "500", "500", "500", "421"]
+    );
+}
+
+#[test]
+fn too_many_hops_are_refused() {
+    let limits = Limits {
+        message_size: 10_000,
+        ..LIMITS
+    };
+    let mut input = b"HELO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<a@here>\r\nDATA\r\n".to_vec();
+    input.extend(b"Received: x\r\n".repeat(101));
+    input.extend(b"\r\nbody\r\n.\r\n");
+    let (replies, messages) = play(
+        Session::new(Dialect::Smtp, "here", "here", limits, false),
+        &input,
+        50,
+    );
+    assert!(replies.contains("554 5.4.6"));
+    assert!(messages.is_empty());
+}
+
+#[test]
+fn lmtp_answers_once_for_each_recipient() {
+    let input =
+        b"LHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@here>\r\nRCPT TO:<b@here>\r\nDATA\r\nt\r\n.\r\n\
+        EHLO x\r\nQUIT\r\n";
+    let (replies, messages) = play(lenient(Dialect::Lmtp), input, 1000);
+    assert_eq!(
+        codes(&replies),
+        [
+            "220", "250", "250", "250", "250", "354", "250", "250", "500", "221"
+        ]
+    );
+    assert_eq!(messages.len(), 1);
+}
+
+#[test]
+fn no_input_makes_the_output_grow_without_bound_or_panic() {
+    // A small generator with a fixed seed: words of the protocol and noise.
+    let words: [&[u8]; 12] = [
+        b"EHLO x",
+        b"MAIL FROM:<a@b>",
+        b"RCPT TO:<a@here>",
+        b"DATA",
+        b"\r\n",
+        b".\r\n",
+        b"RSET",
+        b"\n",
+        b"\r",
+        b"\0",
+        b"\xff",
+        b"x",
+    ];
+    let mut seed = 1_u64;
+    for _ in 0..2000 {
+        let mut input = Vec::new();
+        for _ in 0..30 {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            input.extend_from_slice(words[usize::try_from(seed >> 33).unwrap() % words.len()]);
+            if seed & 0x1_0000 == 0 {
+                input.extend_from_slice(b"\r\n");
+            }
+        }
+        let whole = play(lenient(Dialect::Smtp), &input, 1000);
+        assert_eq!(
+            whole,
+            play(lenient(Dialect::Smtp), &input, 3),
+            "cut alters the outcome"
+        );
+    }
+}

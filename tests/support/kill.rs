@@ -1,0 +1,223 @@
+//! Kills a program at each of its system calls in turn.
+//!
+//! strace(1) delivers SIGKILL when the Nth call of a kind begins, in whichever process of the
+//! program comes to its Nth first (so that of two processes that both write, the second one's first
+//! write is not tried: its later ones are, and its calls of other kinds). What is left behind must be right every time. This shows what
+//! other processes find after a crash; what a disk holds after a power cut is `powercut`'s to show.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tempfile::TempDir;
+
+use super::site::behind;
+use super::trace::{self, Event};
+
+/// The calls that change something which others can see, and those in between at which a program
+/// waits or is about to.
+pub const CALLS: [&str; 36] = [
+    "open",
+    "openat",
+    "creat",
+    "close",
+    "read",
+    "write",
+    "writev",
+    "pwrite64",
+    "pwritev",
+    "ftruncate",
+    "fallocate",
+    "link",
+    "linkat",
+    "rename",
+    "renameat",
+    "renameat2",
+    "unlink",
+    "unlinkat",
+    "mkdir",
+    "mkdirat",
+    "fsync",
+    "fdatasync",
+    "fcntl",
+    "flock",
+    "fchmod",
+    "fchown",
+    "utimensat",
+    "sendto",
+    "sendmsg",
+    "recvfrom",
+    "recvmsg",
+    "poll",
+    "ppoll",
+    "clone",
+    "clone3",
+    "exit_group",
+];
+
+/// At most so many places of one kind are tried; where there are more, they are spread evenly.
+const PLACES: usize = 40;
+
+/// One run under strace, with or without a kill.
+pub struct Attempt {
+    _directory: TempDir,
+    output: PathBuf,
+    /// The kind of call and its number; `None` in the first run, which only looks.
+    place: Option<(String, usize)>,
+}
+
+impl Attempt {
+    fn new(place: Option<(String, usize)>) -> Self {
+        let (directory, output) = trace::output();
+        Self {
+            _directory: directory,
+            output,
+            place,
+        }
+    }
+
+    /// The command with strace in front of it.
+    pub fn wrap(&self, command: &Command) -> Command {
+        let mut prefix: Vec<OsString> = ["strace", "-f", "-o"].map(OsString::from).to_vec();
+        prefix.push(self.output.clone().into());
+        match &self.place {
+            Some((call, number)) => {
+                for option in [
+                    format!("trace={call}"),
+                    format!("inject={call}:signal=KILL:when={number}"),
+                ] {
+                    prefix.extend(["-e".into(), option.into()]);
+                }
+            }
+            None => prefix.extend(["-e".into(), format!("trace=?{}", CALLS.join(",?")).into()]),
+        }
+        behind(&prefix, command)
+    }
+
+    /// Whether it is the run in which nothing is killed.
+    pub fn is_whole(&self) -> bool {
+        self.place.is_none()
+    }
+
+    /// Whether a process was killed.
+    pub fn killed(&self) -> bool {
+        let text = fs::read_to_string(&self.output).unwrap();
+        trace::parse(&text)
+            .iter()
+            .any(|event| matches!(event, Event::Killed(_, signal) if signal == "SIGKILL"))
+    }
+
+    /// How often each kind of call was made, by the process that made it most often.
+    fn counts(&self) -> BTreeMap<String, usize> {
+        let text = fs::read_to_string(&self.output).unwrap();
+        let mut each: BTreeMap<(u32, String), usize> = BTreeMap::new();
+        for line in text.lines() {
+            let Some((pid, rest)) = line.split_once(' ') else {
+                continue;
+            };
+            let rest = rest.trim_start();
+            let Some((name, _)) = rest.split_once('(') else {
+                continue;
+            };
+            if CALLS.contains(&name) {
+                *each
+                    .entry((pid.parse().unwrap_or(0), name.to_owned()))
+                    .or_default() += 1;
+            }
+        }
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        for ((_, name), count) in each {
+            let most = counts.entry(name).or_default();
+            *most = count.max(*most);
+        }
+        counts
+    }
+}
+
+impl std::fmt::Display for Attempt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.place {
+            Some((call, number)) => write!(f, "killed at {call} number {number}"),
+            None => write!(f, "not killed"),
+        }
+    }
+}
+
+/// Runs `scenario` once whole, and then once for each place at which the program can be killed.
+///
+/// The scenario makes its own site, runs the program as [`Attempt::wrap`] gives it, and says what
+/// is wrong with what it finds afterwards.
+pub fn kill_at_each(
+    program: &str,
+    skip: &[&str],
+    scenario: impl Fn(&Attempt) -> Result<(), String> + Sync,
+) {
+    let whole = Attempt::new(None);
+    scenario(&whole).unwrap_or_else(|what| panic!("{program}, {whole}: {what}"));
+    let mut places = Vec::new();
+    for (call, count) in whole.counts() {
+        if skip.contains(&call.as_str()) {
+            continue;
+        }
+        // One more than was seen: the order of processes is not the same in every run.
+        let count = count + 1;
+        let tried = count.min(PLACES);
+        if count > PLACES {
+            super::note(&format!(
+                "{program}: {tried} of {count} {call} calls are tried"
+            ));
+        }
+        for place in 0..tried {
+            places.push((call.clone(), place * count / tried + 1));
+        }
+    }
+    assert!(!places.is_empty(), "{program} made no call that is known");
+    let next = AtomicUsize::new(0);
+    let killed = AtomicUsize::new(0);
+    let failures = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some(place) = places.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let attempt = Attempt::new(Some(place.clone()));
+                    if let Err(what) = scenario(&attempt) {
+                        failures.lock().unwrap().push(format!("{attempt}: {what}"));
+                    }
+                    if attempt.killed() {
+                        killed.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let killed = killed.into_inner();
+    super::note(&format!(
+        "{program}: {} places tried, killed at {killed}",
+        places.len()
+    ));
+    let failures = failures.into_inner().unwrap();
+    assert!(
+        failures.is_empty(),
+        "{program}: {} of {} failed:\n{}",
+        failures.len(),
+        places.len(),
+        failures.join("\n")
+    );
+    assert!(
+        killed > 0,
+        "{program} was never killed: does strace work here?"
+    );
+}
+
+/// Whether a file is exactly these bytes, said for a scenario.
+pub fn same(what: &str, path: &Path, expected: &[&[u8]]) -> Result<(), String> {
+    let found = fs::read(path).unwrap_or_default();
+    if expected.contains(&found.as_slice()) {
+        return Ok(());
+    }
+    Err(format!("{what}: {}", found.escape_ascii()))
+}

@@ -1,0 +1,1006 @@
+//! What a disk may hold after a power cut.
+//!
+//! A program is run once under strace, and its file operations in one directory tree are written
+//! down. Then the power is cut after each of them, on paper: what fsync(2) has promised is on the
+//! disk, and of everything else any part may be. The tree is made again as it would be found, and
+//! a checker looks whether it can be lived with.
+//!
+//! The rules of the model, which are those that a careful program relies on and no more:
+//! - The contents of a file are durable as they were at its last fsync or fdatasync. Each write
+//!   since then, by blocks of 4 KiB, and each change of size, may have reached the disk or not.
+//! - A name is durable when the directory in which it is has been fsynced. Each name made, changed
+//!   or removed since then may have reached the disk or not; fsync of the file itself promises
+//!   nothing about its name.
+//! - A rename happens as a whole or not at all, and is durable by fsync of the directory in which
+//!   the new name is.
+//! - Operations on one name stay in order.
+//!
+//! A file without a name (`O_TMPFILE`) is followed until linkat(2) gives it one. What the model
+//! does not know (a shared writable mapping, sendfile into the tree) ends the test.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
+use std::path::{Component, Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use super::site::behind;
+use super::trace::{self, Call, Descriptor, Event};
+use super::{Dice, is_root};
+
+const BLOCK: usize = 4096;
+
+/// The calls that are written down.
+const CALLS: [&str; 52] = [
+    "open",
+    "openat",
+    "creat",
+    "close",
+    "dup",
+    "dup2",
+    "dup3",
+    "fcntl",
+    "clone",
+    "clone3",
+    "fork",
+    "vfork",
+    "lseek",
+    "read",
+    "readv",
+    "write",
+    "writev",
+    "pwrite64",
+    "pwritev",
+    "pwritev2",
+    "ftruncate",
+    "truncate",
+    "fallocate",
+    "rename",
+    "renameat",
+    "renameat2",
+    "link",
+    "linkat",
+    "unlink",
+    "unlinkat",
+    "mkdir",
+    "mkdirat",
+    "rmdir",
+    "symlink",
+    "symlinkat",
+    "mknod",
+    "mknodat",
+    "fsync",
+    "fdatasync",
+    "sync",
+    "syncfs",
+    "sync_file_range",
+    "sendto",
+    "sendmsg",
+    "sendfile",
+    "copy_file_range",
+    "splice",
+    "mmap",
+    "fchmod",
+    "chmod",
+    "fchmodat",
+    "exit_group",
+];
+
+/// How many random choices of what has reached the disk are tried at each moment, besides all,
+/// nothing, and each single one.
+const RANDOM: usize = 8;
+
+type Inode = usize;
+
+/// The tree before the program ran, and where strace writes.
+pub struct Recorder {
+    root: PathBuf,
+    model: Model,
+    _directory: TempDir,
+    output: PathBuf,
+}
+
+impl Recorder {
+    pub fn new(root: &Path) -> Self {
+        let root = root.canonicalize().unwrap();
+        let mut model = Model::default();
+        model.scan(&root);
+        let (directory, output) = trace::output();
+        Self {
+            root,
+            model,
+            _directory: directory,
+            output,
+        }
+    }
+
+    /// The command with strace in front of it.
+    pub fn wrap(&self, command: &Command) -> Command {
+        behind(&trace::arguments(&self.output, &CALLS), command)
+    }
+
+    /// Reads what was written down, after the end of the program.
+    ///
+    /// `spoken_on` is what strace calls the file on which the program gives its promises, such as
+    /// `socket:[12345]`.
+    pub fn finish(self, spoken_on: &str) -> Recording {
+        let text = fs::read_to_string(&self.output).unwrap();
+        let events = trace::parse(&text);
+        let steps = Reader {
+            root: &self.root,
+            working_directory: self.root.clone(),
+            spoken_on,
+            model: self.model.clone(),
+            files: HashMap::new(),
+            open: Vec::new(),
+            steps: Vec::new(),
+        }
+        .read(&events);
+        Recording {
+            root: self.root,
+            before: self.model,
+            steps,
+            events,
+        }
+    }
+}
+
+/// What a program did.
+pub struct Recording {
+    root: PathBuf,
+    before: Model,
+    steps: Vec<Step>,
+    pub events: Vec<Event>,
+}
+
+/// One thing that matters to the disk or to those who rely on it.
+#[derive(Clone, Debug)]
+enum Step {
+    Change(Change),
+    Sync(Inode),
+    SyncAll,
+    Said(Vec<u8>),
+    Ended(i32),
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    /// A new file or directory, without a name yet.
+    Make(Inode, Node),
+    Data(Inode, Data),
+    Names(Names),
+}
+
+/// A change to the contents of a file.
+#[derive(Clone, Debug)]
+enum Data {
+    Write(usize, Vec<u8>),
+    Size(usize),
+}
+
+/// Names that change together.
+#[derive(Clone, Debug)]
+struct Names {
+    /// Directory, name, and what it leads to afterwards.
+    changes: Vec<(Inode, String, Option<Inode>)>,
+    /// The directory whose fsync makes it durable.
+    directory: Inode,
+}
+
+/// A file or a directory, as the disk may have it.
+#[derive(Clone, Debug, Default)]
+struct Node {
+    directory: bool,
+    fifo: bool,
+    mode: u32,
+    /// Known for what was there before; what is new belongs to who owns its directory.
+    owner: Option<(u32, u32)>,
+    /// The contents; a directory has none.
+    bytes: Vec<u8>,
+}
+
+/// All files, as programs see them or as the disk has them.
+#[derive(Clone, Debug, Default)]
+struct Model {
+    nodes: Vec<Node>,
+    /// Name by name: the directory, and what is in it.
+    names: BTreeMap<(Inode, String), Inode>,
+}
+
+/// The tree's own directory.
+const ROOT: Inode = 0;
+
+impl Model {
+    fn scan(&mut self, path: &Path) {
+        let mut known = HashMap::new();
+        let node = self.add(path);
+        assert_eq!(node, ROOT);
+        self.scan_below(path, ROOT, &mut known);
+    }
+
+    fn scan_below(&mut self, path: &Path, at: Inode, known: &mut HashMap<u64, Inode>) {
+        let mut entries: Vec<_> = fs::read_dir(path).unwrap().map(Result::unwrap).collect();
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let number = entry.metadata().unwrap().ino();
+            let name = entry.file_name().into_string().unwrap();
+            let inode = match known.get(&number) {
+                Some(inode) => *inode,
+                None => self.add(&entry.path()),
+            };
+            known.insert(number, inode);
+            self.names.insert((at, name), inode);
+            if self.nodes[inode].directory {
+                self.scan_below(&entry.path(), inode, known);
+            }
+        }
+    }
+
+    fn add(&mut self, path: &Path) -> Inode {
+        let metadata = fs::symlink_metadata(path).unwrap();
+        let kind = metadata.file_type();
+        self.nodes.push(Node {
+            directory: kind.is_dir(),
+            fifo: kind.is_fifo(),
+            mode: metadata.permissions().mode() & 0o7777,
+            owner: Some((metadata.uid(), metadata.gid())),
+            bytes: if kind.is_file() {
+                fs::read(path).unwrap()
+            } else {
+                Vec::new()
+            },
+        });
+        self.nodes.len() - 1
+    }
+
+    fn lookup(&self, at: Inode, name: &str) -> Option<Inode> {
+        self.names.get(&(at, name.to_owned())).copied()
+    }
+
+    fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Make(inode, node) => {
+                assert_eq!(*inode, self.nodes.len());
+                self.nodes.push(node.clone());
+            }
+            Change::Data(inode, data) => data.apply(&mut self.nodes[*inode].bytes),
+            Change::Names(names) => {
+                for (directory, name, inode) in &names.changes {
+                    let key = (*directory, name.clone());
+                    match inode {
+                        Some(inode) => self.names.insert(key, *inode),
+                        None => self.names.remove(&key),
+                    };
+                }
+            }
+        }
+    }
+
+    /// Makes the tree as this model has it.
+    fn restore(&self, root: &Path) {
+        for entry in fs::read_dir(root).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                fs::remove_dir_all(entry.path()).unwrap();
+            } else {
+                fs::remove_file(entry.path()).unwrap();
+            }
+        }
+        let mut made = HashMap::new();
+        self.restore_below(root, ROOT, &mut made);
+    }
+
+    fn restore_below(&self, path: &Path, at: Inode, made: &mut HashMap<Inode, PathBuf>) {
+        let names = self
+            .names
+            .range((at, String::new())..(at + 1, String::new()));
+        for ((_, name), inode) in names {
+            let node = &self.nodes[*inode];
+            let path = path.join(name);
+            if node.directory {
+                fs::create_dir(&path).unwrap();
+            } else if let Some(first) = made.get(inode) {
+                fs::hard_link(first, &path).unwrap();
+                continue;
+            } else if node.fifo {
+                let mode = nix::sys::stat::Mode::from_bits_truncate(node.mode);
+                nix::unistd::mkfifo(&path, mode).unwrap();
+            } else {
+                fs::write(&path, &node.bytes).unwrap();
+            }
+            if is_root() {
+                let (uid, gid) = node.owner.or(self.nodes[at].owner).unwrap_or((0, 0));
+                chown(&path, Some(uid), Some(gid)).unwrap();
+            }
+            fs::set_permissions(&path, fs::Permissions::from_mode(node.mode)).unwrap();
+            made.insert(*inode, path.clone());
+            if node.directory {
+                self.restore_below(&path, *inode, made);
+            }
+        }
+    }
+
+    /// What can be told apart by somebody who looks at the disk.
+    fn fingerprint(&self) -> u64 {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        for (key, inode) in &self.names {
+            (key, inode).hash(&mut hasher);
+            self.nodes[*inode].bytes.hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+}
+
+impl Data {
+    fn apply(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Write(offset, data) => {
+                let end = offset + data.len();
+                if bytes.len() < end {
+                    bytes.resize(end, 0);
+                }
+                bytes[*offset..end].copy_from_slice(data);
+            }
+            Self::Size(size) => bytes.resize(*size, 0),
+        }
+    }
+}
+
+/// Turns system calls into steps.
+struct Reader<'a> {
+    root: &'a Path,
+    working_directory: PathBuf,
+    spoken_on: &'a str,
+    /// The tree as the program sees it.
+    model: Model,
+    /// Which open file a descriptor of a process is.
+    files: HashMap<(u32, i32), usize>,
+    open: Vec<Open>,
+    steps: Vec<Step>,
+}
+
+/// An open file: one for all descriptors that were duplicated from one.
+struct Open {
+    inode: Inode,
+    position: usize,
+    append: bool,
+    /// What `-y` called it when it was opened.
+    label: String,
+}
+
+/// Where a path leads.
+enum Place {
+    /// A name in a directory of the tree; the name may not be there.
+    Entry(Inode, String),
+    Root,
+    Elsewhere,
+}
+
+impl Reader<'_> {
+    fn read(mut self, events: &[Event]) -> Vec<Step> {
+        let first = events.iter().find_map(|event| match event {
+            Event::Call(call) => Some(call.pid),
+            _ => None,
+        });
+        for event in events {
+            match event {
+                Event::Call(call) if call.failed() => {}
+                Event::Call(call) => self.call(call),
+                Event::Exit(pid, status) if Some(*pid) == first => {
+                    self.steps.push(Step::Ended(*status));
+                }
+                Event::Exit(..) | Event::Killed(..) => {}
+            }
+        }
+        self.steps
+    }
+
+    fn change(&mut self, change: Change) {
+        self.model.apply(&change);
+        self.steps.push(Step::Change(change));
+    }
+
+    fn call(&mut self, call: &Call) {
+        if let Some((descriptor, bytes)) = call.written() {
+            if descriptor.file == self.spoken_on {
+                self.steps.push(Step::Said(bytes));
+                return;
+            }
+            return self.write(call, &descriptor, &bytes);
+        }
+        match call.name.as_str() {
+            "open" => self.open_at(call, None, &call.text(0), 1),
+            "openat" => self.open_at(call, Some(call.descriptor(0)), &call.text(1), 2),
+            "creat" => self.open_at(call, None, &call.text(0), 99),
+            "close" => {
+                self.files.remove(&(call.pid, call.descriptor(0).number));
+            }
+            "dup" | "dup2" | "dup3" => self.duplicate(call),
+            "fcntl" if call.argument(1).starts_with("F_DUPFD") => self.duplicate(call),
+            "fork" | "vfork" | "clone" | "clone3" => self.fork(call),
+            "lseek" => {
+                if let Some(open) = self.open_file(call.pid, &call.descriptor(0)) {
+                    self.open[open].position = value(call);
+                }
+            }
+            "read" | "readv" => {
+                if let Some(open) = self.open_file(call.pid, &call.descriptor(0)) {
+                    self.open[open].position += value(call);
+                }
+            }
+            "ftruncate" => {
+                if let Some(inode) = self.inode(call.pid, &call.descriptor(0)) {
+                    self.resize(inode, size(call, 1));
+                }
+            }
+            "truncate" => {
+                if let Some(inode) = self.existing(None, &call.text(0)) {
+                    self.resize(inode, size(call, 1));
+                }
+            }
+            "fallocate" => self.allocate(call),
+            "rename" => self.rename(None, &call.text(0), None, &call.text(1)),
+            "renameat" | "renameat2" => {
+                assert!(
+                    !call.has_flag(4, "RENAME_EXCHANGE"),
+                    "the model does not know {call:?}"
+                );
+                self.rename(
+                    Some(call.descriptor(0)),
+                    &call.text(1),
+                    Some(call.descriptor(2)),
+                    &call.text(3),
+                );
+            }
+            "link" => {
+                let from = self.existing(None, &call.text(0));
+                self.link(from, None, &call.text(1));
+            }
+            "linkat" => {
+                let from = self.linked(call);
+                self.link(from, Some(call.descriptor(2)), &call.text(3));
+            }
+            "unlink" | "rmdir" => self.unlink(None, &call.text(0)),
+            "unlinkat" => self.unlink(Some(call.descriptor(0)), &call.text(1)),
+            "mkdir" => self.make_directory(None, &call.text(0), mode(call, 1)),
+            "mkdirat" => {
+                self.make_directory(Some(call.descriptor(0)), &call.text(1), mode(call, 2));
+            }
+            "fsync" | "fdatasync" => {
+                if let Some(inode) = self.inode(call.pid, &call.descriptor(0)) {
+                    self.steps.push(Step::Sync(inode));
+                }
+            }
+            "sync" | "syncfs" => self.steps.push(Step::SyncAll),
+            "symlink" | "symlinkat" | "mknod" | "mknodat" => {
+                let text = call.arguments.join(" ");
+                let inside = text.contains(&self.root.display().to_string());
+                assert!(!inside, "the model does not know {call:?}");
+            }
+            "sendfile" | "copy_file_range" | "splice" => {
+                let to = if call.name == "sendfile" { 0 } else { 2 };
+                let inside = self.inode(call.pid, &call.descriptor(to));
+                assert!(inside.is_none(), "the model does not know {call:?}");
+            }
+            "mmap" if call.has_flag(2, "PROT_WRITE") && call.has_flag(3, "MAP_SHARED") => {
+                let inside = self.inode(call.pid, &call.descriptor(4));
+                assert!(inside.is_none(), "the model does not know {call:?}");
+            }
+            _ => {}
+        }
+    }
+
+    fn write(&mut self, call: &Call, descriptor: &Descriptor, bytes: &[u8]) {
+        let Some(open) = self.open_file(call.pid, descriptor) else {
+            return;
+        };
+        let inode = self.open[open].inode;
+        if self.model.nodes[inode].fifo || self.model.nodes[inode].directory {
+            return;
+        }
+        let length = self.model.nodes[inode].bytes.len();
+        let positioned = matches!(call.name.as_str(), "pwrite64" | "pwritev" | "pwritev2");
+        let offset = if positioned {
+            size(call, 3)
+        } else if self.open[open].append {
+            length
+        } else {
+            self.open[open].position
+        };
+        if !positioned {
+            self.open[open].position = offset + bytes.len();
+        }
+        let end = offset + bytes.len();
+        if end > length {
+            self.change(Change::Data(inode, Data::Size(end)));
+        }
+        let mut at = offset;
+        while at < end {
+            let next = ((at / BLOCK + 1) * BLOCK).min(end);
+            let piece = bytes[at - offset..next - offset].to_vec();
+            self.change(Change::Data(inode, Data::Write(at, piece)));
+            at = next;
+        }
+    }
+
+    fn resize(&mut self, inode: Inode, size: usize) {
+        if self.model.nodes[inode].bytes.len() != size {
+            self.change(Change::Data(inode, Data::Size(size)));
+        }
+    }
+
+    fn allocate(&mut self, call: &Call) {
+        let Some(inode) = self.inode(call.pid, &call.descriptor(0)) else {
+            return;
+        };
+        match call.argument(1) {
+            "0" => {
+                let end = size(call, 2) + size(call, 3);
+                if end > self.model.nodes[inode].bytes.len() {
+                    self.resize(inode, end);
+                }
+            }
+            "FALLOC_FL_KEEP_SIZE" => {}
+            _ => panic!("the model does not know {call:?}"),
+        }
+    }
+
+    fn open_at(&mut self, call: &Call, at: Option<Descriptor>, path: &str, flags: usize) {
+        let returned = call.returned();
+        let creates = flags == 99 || call.has_flag(flags, "O_CREAT");
+        let truncates = flags == 99 || call.has_flag(flags, "O_TRUNC");
+        let inode = if call.has_flag(flags, "O_TMPFILE") {
+            if self.existing(at, path).is_none() {
+                return;
+            }
+            self.make(false, mode(call, flags + 1))
+        } else {
+            match self.place(at, path) {
+                Place::Root => ROOT,
+                Place::Elsewhere => return,
+                Place::Entry(directory, name) => match self.model.lookup(directory, &name) {
+                    Some(inode) => {
+                        if truncates {
+                            self.resize(inode, 0);
+                        }
+                        inode
+                    }
+                    None if creates => {
+                        let mode = if flags == 99 {
+                            mode(call, 1)
+                        } else {
+                            mode(call, flags + 1)
+                        };
+                        let inode = self.make(false, mode);
+                        self.name(directory, name, inode);
+                        inode
+                    }
+                    None => panic!("a file that should not be there: {call:?}"),
+                },
+            }
+        };
+        self.open.push(Open {
+            inode,
+            position: 0,
+            append: call.has_flag(flags, "O_APPEND"),
+            label: returned.file,
+        });
+        self.files
+            .insert((call.pid, returned.number), self.open.len() - 1);
+    }
+
+    fn duplicate(&mut self, call: &Call) {
+        let from = self.open_file(call.pid, &call.descriptor(0));
+        let to = (call.pid, call.returned().number);
+        match from {
+            Some(open) => self.files.insert(to, open),
+            None => self.files.remove(&to),
+        };
+    }
+
+    fn fork(&mut self, call: &Call) {
+        let Ok(child) = u32::try_from(value(call)) else {
+            return;
+        };
+        let inherited: Vec<_> = self
+            .files
+            .iter()
+            .filter(|((pid, _), _)| *pid == call.pid)
+            .map(|((_, number), open)| (*number, *open))
+            .collect();
+        for (number, open) in inherited {
+            // The child may have run before its parent came back from the call.
+            self.files.entry((child, number)).or_insert(open);
+        }
+    }
+
+    fn make(&mut self, directory: bool, mode: u32) -> Inode {
+        let inode = self.model.nodes.len();
+        let node = Node {
+            directory,
+            mode,
+            ..Node::default()
+        };
+        self.change(Change::Make(inode, node));
+        inode
+    }
+
+    fn name(&mut self, directory: Inode, name: String, inode: Inode) {
+        self.change(Change::Names(Names {
+            changes: vec![(directory, name, Some(inode))],
+            directory,
+        }));
+    }
+
+    fn make_directory(&mut self, at: Option<Descriptor>, path: &str, mode: u32) {
+        if let Place::Entry(directory, name) = self.place(at, path) {
+            let inode = self.make(true, mode);
+            self.name(directory, name, inode);
+        }
+    }
+
+    fn unlink(&mut self, at: Option<Descriptor>, path: &str) {
+        if let Place::Entry(directory, name) = self.place(at, path) {
+            self.change(Change::Names(Names {
+                changes: vec![(directory, name, None)],
+                directory,
+            }));
+        }
+    }
+
+    fn link(&mut self, from: Option<Inode>, at: Option<Descriptor>, path: &str) {
+        if let Place::Entry(directory, name) = self.place(at, path) {
+            let inode = from.unwrap_or_else(|| panic!("{path} is a link to a file of elsewhere"));
+            self.name(directory, name, inode);
+        }
+    }
+
+    /// The file that linkat gives a name to.
+    fn linked(&mut self, call: &Call) -> Option<Inode> {
+        let path = call.text(1);
+        if path.is_empty() {
+            return self.inode(call.pid, &call.descriptor(0));
+        }
+        if let Some(number) = path.strip_prefix("/proc/").and_then(|rest| {
+            let (_, number) = rest.split_once("/fd/")?;
+            number.parse().ok()
+        }) {
+            let descriptor = Descriptor {
+                number,
+                file: String::new(),
+            };
+            return self.inode(call.pid, &descriptor);
+        }
+        self.existing(Some(call.descriptor(0)), &path)
+    }
+
+    fn rename(
+        &mut self,
+        from_at: Option<Descriptor>,
+        from: &str,
+        to_at: Option<Descriptor>,
+        to: &str,
+    ) {
+        match (self.place(from_at, from), self.place(to_at, to)) {
+            (Place::Entry(old, old_name), Place::Entry(new, new_name)) => {
+                let inode = self.model.lookup(old, &old_name);
+                let changes = vec![(old, old_name, None), (new, new_name, inode)];
+                self.change(Change::Names(Names {
+                    changes,
+                    directory: new,
+                }));
+            }
+            (Place::Elsewhere, Place::Elsewhere) => {}
+            _ => panic!("the model does not know a rename into or out of the tree: {from} {to}"),
+        }
+    }
+
+    /// The open file that a descriptor leads to, where it is one of the tree.
+    fn open_file(&mut self, pid: u32, descriptor: &Descriptor) -> Option<usize> {
+        if let Some(open) = self.files.get(&(pid, descriptor.number)) {
+            return Some(*open);
+        }
+        // It was handed over by another process: the one that was last opened under this label.
+        if !Path::new(&descriptor.file).starts_with(self.root) {
+            return None;
+        }
+        let found = self
+            .open
+            .iter()
+            .rposition(|open| open.label == descriptor.file);
+        let found = found.or_else(|| {
+            let inode = self.existing(None, &descriptor.file)?;
+            self.open.iter().rposition(|open| open.inode == inode)
+        });
+        if let Some(open) = found {
+            self.files.insert((pid, descriptor.number), open);
+        }
+        found
+    }
+
+    fn inode(&mut self, pid: u32, descriptor: &Descriptor) -> Option<Inode> {
+        if let Some(open) = self.open_file(pid, descriptor) {
+            return Some(self.open[open].inode);
+        }
+        self.existing(None, &descriptor.file)
+    }
+
+    fn existing(&self, at: Option<Descriptor>, path: &str) -> Option<Inode> {
+        match self.place(at, path) {
+            Place::Root => Some(ROOT),
+            Place::Entry(directory, name) => self.model.lookup(directory, &name),
+            Place::Elsewhere => None,
+        }
+    }
+
+    fn place(&self, at: Option<Descriptor>, path: &str) -> Place {
+        let base = at.map_or_else(|| self.working_directory.clone(), |at| at.file.into());
+        let path = base.join(path);
+        let Ok(inside) = path.strip_prefix(self.root) else {
+            return Place::Elsewhere;
+        };
+        let mut names: Vec<String> = Vec::new();
+        for component in inside.components() {
+            match component {
+                Component::Normal(name) => names.push(name.to_string_lossy().into_owned()),
+                Component::ParentDir if names.pop().is_none() => return Place::Elsewhere,
+                _ => {}
+            }
+        }
+        let Some(last) = names.pop() else {
+            return Place::Root;
+        };
+        let mut directory = ROOT;
+        for name in names {
+            match self.model.lookup(directory, &name) {
+                Some(inode) => directory = inode,
+                None => return Place::Elsewhere,
+            }
+        }
+        Place::Entry(directory, last)
+    }
+}
+
+fn value(call: &Call) -> usize {
+    usize::try_from(call.value().unwrap_or_default()).unwrap()
+}
+
+fn size(call: &Call, at: usize) -> usize {
+    usize::try_from(call.number(at)).unwrap()
+}
+
+fn mode(call: &Call, at: usize) -> u32 {
+    u32::try_from(call.number(at)).unwrap() & !0o022
+}
+
+/// A moment at which the power was cut, for the checker.
+pub struct Moment<'a> {
+    /// What the program had said on the promised file.
+    pub said: &'a [u8],
+    /// Its exit status, where it had ended.
+    pub ended: Option<i32>,
+}
+
+/// What came of a replay.
+pub struct Report {
+    pub moments: usize,
+    pub states: usize,
+    pub failures: Vec<String>,
+}
+
+impl Report {
+    /// Fails where a state could not be lived with.
+    #[track_caller]
+    pub fn expect_none(&self, what: &str) {
+        super::note(&format!(
+            "{what}: {} moments, {} states of the disk",
+            self.moments, self.states
+        ));
+        assert!(
+            self.failures.is_empty(),
+            "{what}: {} of {} states:\n{}",
+            self.failures.len(),
+            self.states,
+            self.failures.join("\n")
+        );
+    }
+}
+
+/// What the disk surely has, and what it may have.
+struct Disk {
+    durable: Model,
+    /// In order; each with whose fsync makes it durable.
+    pending: Vec<Change>,
+}
+
+impl Disk {
+    fn change(&mut self, change: &Change) {
+        // That a file is there at all is no promise: it only matters where a name leads to it.
+        if matches!(change, Change::Make(..)) {
+            self.durable.apply(change);
+        } else {
+            self.pending.push(change.clone());
+        }
+    }
+
+    fn sync(&mut self, inode: Option<Inode>) {
+        let mut promised: Vec<bool> = self
+            .pending
+            .iter()
+            .map(|change| match (change, inode) {
+                (_, None) => true,
+                (Change::Data(file, _), Some(inode)) => *file == inode,
+                (Change::Names(names), Some(inode)) => names.directory == inode,
+                (Change::Make(..), _) => false,
+            })
+            .collect();
+        // What a promised operation builds upon is promised, too: the earlier ones on its names.
+        let mut touched: BTreeSet<(Inode, String)> = BTreeSet::new();
+        for (change, promised) in self.pending.iter().zip(promised.iter_mut()).rev() {
+            if let Change::Names(names) = change {
+                let keys = || {
+                    let changes = names.changes.iter();
+                    changes.map(|(directory, name, _)| (*directory, name.clone()))
+                };
+                *promised |= keys().any(|key| touched.contains(&key));
+                if *promised {
+                    touched.extend(keys());
+                }
+            }
+        }
+        let mut promised = promised.into_iter();
+        let durable = &mut self.durable;
+        self.pending.retain(|change| {
+            let promised = promised.next().unwrap_or_default();
+            if promised {
+                durable.apply(change);
+            }
+            !promised
+        });
+    }
+
+    /// The disk with those of the pending operations that `reached` chooses.
+    fn state(&self, reached: impl Fn(usize) -> bool) -> Model {
+        let mut state = self.durable.clone();
+        // Sizes of files whose data went further than their size did.
+        let mut sizes: HashMap<Inode, usize> = HashMap::new();
+        for (at, change) in self.pending.iter().enumerate() {
+            if !reached(at) {
+                continue;
+            }
+            if let Change::Data(inode, data) = change {
+                let length = state.nodes[*inode].bytes.len();
+                let size = sizes.entry(*inode).or_insert(length);
+                if let Data::Size(new) = data {
+                    *size = *new;
+                }
+            }
+            state.apply(change);
+        }
+        for (inode, size) in sizes {
+            state.nodes[inode].bytes.resize(size, 0);
+        }
+        state
+    }
+}
+
+impl Recording {
+    /// Cuts the power after each step, and lets `check` look at each state of the disk. The tree
+    /// is made anew in its own place for each.
+    pub fn replay(&self, check: &mut dyn FnMut(&Moment<'_>) -> Result<(), String>) -> Report {
+        let mut disk = Disk {
+            durable: self.before.clone(),
+            pending: Vec::new(),
+        };
+        let mut said = Vec::new();
+        let mut ended = None;
+        let mut seen = BTreeSet::new();
+        let mut dice = Dice::new(1);
+        let mut report = Report {
+            moments: 0,
+            states: 0,
+            failures: Vec::new(),
+        };
+        for number in 0..=self.steps.len() {
+            if number > 0 {
+                match &self.steps[number - 1] {
+                    Step::Change(change) => disk.change(change),
+                    Step::Sync(inode) => disk.sync(Some(*inode)),
+                    Step::SyncAll => disk.sync(None),
+                    Step::Said(bytes) => said.extend_from_slice(bytes),
+                    Step::Ended(status) => ended = Some(*status),
+                }
+            }
+            report.moments += 1;
+            let count = disk.pending.len();
+            let mut choices: Vec<(String, Vec<bool>)> = vec![
+                (
+                    "everything pending reached the disk".into(),
+                    vec![true; count],
+                ),
+                (
+                    "nothing pending reached the disk".into(),
+                    vec![false; count],
+                ),
+            ];
+            for at in 0..count {
+                let only = (0..count).map(|other| other == at).collect();
+                let but = (0..count).map(|other| other != at).collect();
+                choices.push((
+                    format!("only {:?} reached the disk", Short(&disk, at)),
+                    only,
+                ));
+                choices.push((
+                    format!("all but {:?} reached the disk", Short(&disk, at)),
+                    but,
+                ));
+            }
+            for _ in 0..if count > 2 { RANDOM } else { 0 } {
+                let some = (0..count).map(|_| dice.below(2) == 0).collect();
+                choices.push(("a part of it reached the disk".into(), some));
+            }
+            for (what, choice) in choices {
+                let state = disk.state(|at| choice[at]);
+                if !seen.insert((state.fingerprint(), said.clone(), ended)) {
+                    continue;
+                }
+                report.states += 1;
+                state.restore(&self.root);
+                let moment = Moment { said: &said, ended };
+                if let Err(wrong) = check(&moment) {
+                    report.failures.push(format!(
+                        "after step {number} ({}): {what}: {wrong}",
+                        self.describe(number)
+                    ));
+                }
+            }
+        }
+        report
+    }
+
+    fn describe(&self, number: usize) -> String {
+        let Some(step) = number.checked_sub(1).and_then(|at| self.steps.get(at)) else {
+            return "the beginning".into();
+        };
+        match step {
+            Step::Change(change) => describe(change),
+            Step::Sync(inode) => format!("fsync of {inode}"),
+            Step::SyncAll => "sync".into(),
+            Step::Said(bytes) => format!("said {:?}", String::from_utf8_lossy(bytes)),
+            Step::Ended(status) => format!("ended with {status}"),
+        }
+    }
+}
+
+/// A pending operation in a few words.
+struct Short<'a>(&'a Disk, usize);
+
+impl std::fmt::Debug for Short<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&describe(&self.0.pending[self.1]))
+    }
+}
+
+fn describe(change: &Change) -> String {
+    match change {
+        Change::Make(inode, _) => format!("new file {inode}"),
+        Change::Data(inode, Data::Write(offset, bytes)) => {
+            format!("{} bytes at {offset} of {inode}", bytes.len())
+        }
+        Change::Data(inode, Data::Size(size)) => format!("size {size} of {inode}"),
+        Change::Names(names) => {
+            let names: Vec<String> = names
+                .changes
+                .iter()
+                .map(|(directory, name, inode)| match inode {
+                    Some(inode) => format!("{directory}/{name} is {inode}"),
+                    None => format!("{directory}/{name} is gone"),
+                })
+                .collect();
+            names.join(", ")
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Debian's Postfix and Dovecot, each in a private directory, so that a transcript can be played
+//! against somebody else's reading of the RFCs.
+//!
+//! They need root (Postfix changes to its account, Dovecot to its users). They listen on loopback
+//! only, and what Postfix accepts it throws away.
+
+use std::fmt::Write;
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::run::{Server, run};
+use super::site::{HOST, Site, must, must_end};
+use super::transcript::Host;
+use super::{find, wait_until};
+
+/// A loopback port that nobody had a moment ago.
+fn free_port() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// A private Postfix, with one port for each kind of site.
+pub struct Postfix {
+    directory: TempDir,
+    /// The kinds of `# site:` lines.
+    ports: Vec<(&'static str, SocketAddr)>,
+}
+
+/// The kinds of sites, and what smtpd(8) of Postfix is told for each.
+const SITES: [(&str, &str); 3] = [
+    ("usual", ""),
+    ("closed", "-o mynetworks="),
+    (
+        "small",
+        "-o message_size_limit=65536 -o smtpd_recipient_limit=100",
+    ),
+];
+
+impl Postfix {
+    pub fn start() -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("hikyaku-postfix-")
+            .tempdir()
+            .unwrap();
+        let at = directory.path();
+        fs::set_permissions(at, fs::Permissions::from_mode(0o755)).unwrap();
+        for name in ["etc", "spool", "data"] {
+            fs::create_dir(at.join(name)).unwrap();
+        }
+        must(Command::new("chown").arg("postfix").arg(at.join("data")));
+        let ports: Vec<_> = SITES.map(|(name, _)| (name, free_port())).to_vec();
+        fs::write(at.join("etc/main.cf"), main_cf(at)).unwrap();
+        fs::write(at.join("etc/master.cf"), master_cf(&ports)).unwrap();
+        let postfix = Self { directory, ports };
+        // Its daemons keep stdout open: no pipe to wait for.
+        must_end(postfix.command().arg("start"));
+        for (name, address) in &postfix.ports {
+            wait_until(&format!("Postfix, site {name}"), || {
+                TcpStream::connect(address).ok()
+            });
+        }
+        postfix
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(find("postfix").unwrap());
+        command
+            .arg("-c")
+            .arg(self.directory.path().join("etc"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Postfix {
+    fn drop(&mut self) {
+        let _ = self.command().arg("stop").status();
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.directory.path().join("log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().rev().take(20).collect();
+            super::note(&format!("Postfix's log, last line first: {lines:#?}"));
+        }
+    }
+}
+
+impl Host for Postfix {
+    fn name(&self) -> &'static str {
+        "postfix"
+    }
+
+    fn address(&mut self, site: &str, _mailbox: usize) -> SocketAddr {
+        let mut ports = self.ports.iter();
+        ports
+            .find(|(name, _)| *name == site)
+            .unwrap_or_else(|| panic!("Postfix has no site {site}"))
+            .1
+    }
+}
+
+fn main_cf(at: &Path) -> String {
+    let mut users = String::new();
+    for account in Site::accounts() {
+        write!(users, "{{{}=x}}, ", account.name).unwrap();
+    }
+    format!(
+        "compatibility_level = 3.6
+queue_directory = {at}/spool
+data_directory = {at}/data
+maillog_file = {at}/log
+maillog_file_prefixes = {at}
+command_directory = /usr/sbin
+daemon_directory = /usr/lib/postfix/sbin
+mail_owner = postfix
+setgid_group = postdrop
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+myhostname = {HOST}
+mydestination = smkwlab.net, {HOST}
+mynetworks = 127.0.0.0/8
+alias_maps =
+alias_database =
+local_recipient_maps = inline:{{ {users}{{postmaster=x}} }}
+local_transport = discard
+default_transport = discard
+relay_transport = discard
+disable_dns_lookups = yes
+smtpd_helo_required = yes
+smtpd_forbid_bare_newline = normalize
+smtpd_forbid_bare_newline_exclusions =
+smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
+smtpd_error_sleep_time = 0
+smtpd_soft_error_limit = 100
+smtpd_hard_error_limit = 200
+smtpd_client_event_limit_exceptions = 127.0.0.0/8
+smtpd_peername_lookup = no
+unknown_local_recipient_reject_code = 550
+",
+        at = at.display()
+    )
+}
+
+fn master_cf(ports: &[(&str, SocketAddr)]) -> String {
+    let mut text = String::new();
+    for ((_, options), (_, address)) in SITES.iter().zip(ports) {
+        writeln!(text, "{address} inet n - n - - smtpd\n  {options}").unwrap();
+    }
+    text.push_str(
+        "pickup unix n - n 60 1 pickup
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+verify unix - - n - 1 verify
+proxymap unix - - n - - proxymap
+error unix - - n - - error
+retry unix - - n - - error
+discard unix - - n - - discard
+anvil unix - - n - 1 anvil
+postlog unix-dgram n - n - 1 postlogd
+",
+    );
+    text
+}
+
+/// A private Dovecot: POP3 on loopback, over the spool and the users of a [`Site`].
+pub struct Dovecot {
+    server: Option<Server>,
+    site: Site,
+    address: SocketAddr,
+    configuration: PathBuf,
+}
+
+impl Dovecot {
+    pub fn start() -> Self {
+        let site = Site::new();
+        let address = free_port();
+        let at = site.path().to_owned();
+        let configuration = at.join("dovecot.conf");
+        fs::write(&configuration, dovecot_conf(&at, address)).unwrap();
+        // Its auth process is not root.
+        fs::set_permissions(at.join("users"), fs::Permissions::from_mode(0o644)).unwrap();
+        let mut command = Command::new(find("dovecot").unwrap());
+        command
+            .arg("-F")
+            .arg("-c")
+            .arg(&configuration)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
+        let server = Some(Server::start(&mut command));
+        wait_until("Dovecot", || TcpStream::connect(address).ok());
+        Self {
+            server,
+            site,
+            address,
+            configuration,
+        }
+    }
+}
+
+impl Drop for Dovecot {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = fs::read_to_string(self.site.path().join("log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().rev().take(20).collect();
+            super::note(&format!("Dovecot's log, last line first: {lines:#?}"));
+        }
+        let doveadm = find("doveadm").unwrap();
+        run(
+            Command::new(doveadm)
+                .arg("-c")
+                .arg(&self.configuration)
+                .arg("stop"),
+            b"",
+        );
+        drop(self.server.take());
+    }
+}
+
+impl Host for Dovecot {
+    fn name(&self) -> &'static str {
+        "dovecot"
+    }
+
+    fn address(&mut self, _site: &str, mailbox: usize) -> SocketAddr {
+        fill(&self.site, mailbox);
+        self.address
+    }
+
+    fn between(&mut self) {
+        unlocked(&self.site);
+    }
+}
+
+fn dovecot_conf(at: &Path, address: SocketAddr) -> String {
+    format!(
+        "protocols = pop3
+base_dir = {at}/run
+state_dir = {at}/state
+log_path = {at}/log
+listen = {ip}
+ssl = no
+disable_plaintext_auth = no
+auth_mechanisms = plain
+auth_failure_delay = 0
+mail_location = mbox:~/dovecot:INBOX={at}/mail/%u:INDEX=MEMORY
+mbox_write_locks = dotlock fcntl
+first_valid_uid = 1000
+pop3_client_workarounds =
+passdb {{
+  driver = passwd-file
+  args = scheme=PLAIN {at}/users
+}}
+userdb {{
+  driver = passwd-file
+  args = {at}/users
+}}
+service pop3-login {{
+  inet_listener pop3 {{
+    address = {ip}
+    port = {port}
+  }}
+  inet_listener pop3s {{
+    port = 0
+  }}
+}}
+service anvil {{
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
+}}
+",
+        at = at.display(),
+        ip = address.ip(),
+        port = address.port()
+    )
+}
+
+/// The mailbox of every POP3 transcript: messages of known content for `hunt`.
+pub fn fill(site: &Site, count: usize) {
+    unlocked(site);
+    let mut mbox = String::new();
+    for number in 1..=count {
+        write!(
+            mbox,
+            "From toshi@is.kyusan-u.ac.jp Mon Jun 21 03:15:2{number} 2004\n\
+             From: toshi@is.kyusan-u.ac.jp\nTo: hunt@smkwlab.net\n\
+             Subject: message {number}\nMessage-ID: <{number}@is.kyusan-u.ac.jp>\n\
+             Date: Mon, 21 Jun 2004 03:15:2{number} +0900\n\n\
+             Line one of {number}.\n.\n..two dots\nline four\n\n"
+        )
+        .unwrap();
+    }
+    site.fill("hunt", mbox.as_bytes());
+}
+
+/// Waits until the session before has let the maildrop go: its process outlives its connection.
+fn unlocked(site: &Site) {
+    let inbox = site.inbox("hunt");
+    let dotlock = inbox.with_extension("lock");
+    wait_until("the maildrop to be free", || {
+        (!dotlock.exists()).then_some(())
+    });
+}
