@@ -302,6 +302,15 @@ impl Config {
             .any(|local| domain.eq_ignore_ascii_case(local))
     }
 
+    /// The domain of an address that was written without one: this host's name where mail for it
+    /// is delivered here, else the first of `local_domains`.
+    pub fn origin(&self) -> &str {
+        match self.local_domains.first() {
+            Some(first) if !self.is_local_domain(&self.hostname) => first,
+            _ => &self.hostname,
+        }
+    }
+
     /// Whether a client at this address may send to other hosts through us.
     pub fn may_relay(&self, client: IpAddr) -> bool {
         self.smtp

@@ -1,3 +1,11 @@
-//! delivery.
+//! What happens to a message after the queue: delivery agents, bounces, and when to try again.
 
+pub mod agent;
+pub mod bounce;
+pub mod failure;
+pub mod launcher;
 pub mod local;
+pub mod runner;
+pub mod schedule;
+
+pub use failure::Failure;

@@ -3,6 +3,8 @@
 pub mod address;
 pub mod date;
 pub mod header;
+pub mod list;
 pub mod received;
+pub mod submission;
 
 pub use address::Address;

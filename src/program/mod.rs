@@ -6,6 +6,7 @@ mod local_deliver;
 mod mailctl;
 mod mta_queue;
 mod popd;
+mod queue_view;
 mod sendmail;
 mod smtpd;
 

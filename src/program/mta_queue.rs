@@ -1,11 +1,26 @@
 //! `mta-queue`: the delivery runner, and the queue's tool.
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 
 use clap::Parser;
+use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::Pid;
 
-use super::{Common, Failure, load, run};
-use crate::sys::Exit;
+use super::{Common, Failure, load, prepare_queue, queue_view, run};
+use crate::config::Config;
+use crate::delivery::launcher::Launcher;
+use crate::delivery::runner::{Ended, Runner, now};
+use crate::queue::Spool;
+use crate::sys::channel::Channel;
+use crate::sys::signal::Signals;
+use crate::sys::{Account, Exit, Log, privilege, process};
+
+/// A watching runner looks again after so many seconds at the latest.
+const MAX_NAP: u64 = 300;
 
 /// Delivery runner: tries every message that is due once, then ends.
 #[derive(Debug, Parser)]
@@ -33,6 +48,156 @@ pub fn main() -> ExitCode {
 }
 
 fn mta_queue(arguments: Args) -> Result<Exit, Failure> {
-    let _config = load(&arguments.common)?;
-    Err(Failure::new(Exit::Unavailable, "not built yet"))
+    let failed = |error| Failure::new(Exit::OsErr, error);
+    crate::sys::fd::ensure_standard().map_err(failed)?;
+    let config = load(&arguments.common)?;
+    let spool = Spool::new(&config.paths.queue);
+    if arguments.list || arguments.show.is_some() {
+        // Root parses no queue file.
+        privilege::become_account(&owner_of(&spool)?).map_err(failed)?;
+        return match &arguments.show {
+            Some(id) => queue_view::show(&spool, id),
+            None => queue_view::list(&spool),
+        };
+    }
+    let log = Log::open("mta-queue", config.log.into());
+    let owner = prepare_queue(&spool)?;
+    let (ours, theirs) = Channel::pair().map_err(failed)?;
+    let signals = Signals::take(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD]);
+    let signals = signals.map_err(failed)?;
+    let mut ours = Some(ours);
+    let worker = process::fork(|| {
+        // Or else the worker would not notice that the parent has gone.
+        ours = None;
+        match work(&config, &log, spool, &owner, &theirs, &signals, &arguments) {
+            Ok(()) => Exit::Ok,
+            Err(error) => {
+                log.error(&format!("{}: {error}", config.paths.queue.display()));
+                Exit::TempFail
+            }
+        }
+    });
+    let worker = worker.map_err(failed)?;
+    drop(theirs);
+    let config_file = arguments.common.config.map(std::path::absolute).transpose();
+    let launcher = Launcher {
+        config: &config,
+        config_file: config_file.map_err(failed)?,
+        log: &log,
+    };
+    match ours {
+        Some(ours) => launch(&launcher, &ours, &signals, worker).map_err(failed),
+        None => Ok(Exit::Software),
+    }
+}
+
+/// The parent: starts delivery agents for the worker, and passes signals on, until it ends.
+fn launch(
+    launcher: &Launcher<'_>,
+    worker: &Channel,
+    signals: &Signals,
+    pid: Pid,
+) -> std::io::Result<Exit> {
+    let mut exit = Exit::Software;
+    loop {
+        let mut fds = [
+            PollFd::new(worker.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let asked = fds.first().and_then(PollFd::any) == Some(true);
+        while let Some(signal) = signals.next() {
+            if signal != Signal::SIGCHLD {
+                let _ = nix::sys::signal::kill(pid, Signal::SIGTERM);
+            }
+        }
+        let mut ended = false;
+        while let Some((child, how)) = process::reap() {
+            if child == pid {
+                ended = true;
+                if how == process::Ended::Exited(0) {
+                    exit = Exit::Ok;
+                } else if how == process::Ended::Exited(Exit::TempFail as i32) {
+                    exit = Exit::TempFail;
+                }
+            }
+        }
+        if ended {
+            return Ok(exit);
+        }
+        if asked {
+            launcher.serve(worker)?;
+        }
+    }
+}
+
+/// The child: the queue's owner, who runs the queue.
+fn work(
+    config: &Config,
+    log: &Log,
+    spool: Spool,
+    owner: &Account,
+    launcher: &Channel,
+    signals: &Signals,
+    arguments: &Args,
+) -> std::io::Result<()> {
+    privilege::become_account(owner)?;
+    spool.prepare()?;
+    let wake = open_wake(&spool)?;
+    let inlet = spool.incoming()?;
+    let runner = Runner {
+        config,
+        log,
+        spool,
+        inlet,
+        launcher,
+        signals,
+    };
+    let mut flush = arguments.flush;
+    loop {
+        drain(&wake);
+        let ended = runner.run(std::mem::take(&mut flush))?;
+        if ended == Ended::Stopped || !arguments.watch {
+            return Ok(());
+        }
+        let due = runner
+            .spool
+            .next_due()?
+            .map_or(MAX_NAP, |due| due.saturating_sub(now()));
+        let nap = u32::try_from(due.min(MAX_NAP) * 1000).unwrap_or(u32::MAX);
+        let mut fds = [
+            PollFd::new(wake.as_fd(), PollFlags::POLLIN),
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(
+            &mut fds,
+            PollTimeout::try_from(nap).unwrap_or(PollTimeout::MAX),
+        ) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if signals.next().is_some() {
+            return Ok(());
+        }
+    }
+}
+
+/// The FIFO that says that there is something new; open for both, so that it never ends.
+fn open_wake(spool: &Spool) -> std::io::Result<OwnedFd> {
+    let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    Ok(open(&spool.root().join("wake"), flags, Mode::empty())?)
+}
+
+fn drain(wake: &OwnedFd) {
+    let mut bytes = [0; 4096];
+    while nix::unistd::read(wake, &mut bytes).is_ok_and(|count| count == bytes.len()) {}
+}
+
+fn owner_of(spool: &Spool) -> Result<Account, Failure> {
+    spool
+        .owner()
+        .map_err(|error| Failure::new(Exit::NoPerm, format!("{}: {error}", spool.root().display())))
 }

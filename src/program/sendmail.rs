@@ -1,12 +1,29 @@
 //! `sendmail`: submission by a command; also `mailq`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
+use jiff::ZonedDateTime;
+use nix::unistd::User;
 
-use super::{Common, Failure, load, run};
-use crate::sys::Exit;
+use super::{Common, Failure, load, prepare_queue, run};
+use crate::config::{Config, Wakeup};
+use crate::message::submission::{Missing, complete, header_end, recipients as header_recipients};
+use crate::message::{Address, date, list};
+use crate::queue::{Envelope, Id, Inlet, Origin, Spool, enqueue};
+use crate::server::Connection;
+use crate::server::smtp::Server;
+use crate::server::spawner::Waker;
+use crate::sys::jail::Jail;
+use crate::sys::{Exit, Log, privilege, process};
+use crate::text::canonical::Reader;
+
+/// The longest header that is taken.
+const MAX_HEADER: usize = 16 << 20;
 
 /// Submission command: puts the message on stdin into the queue.
 ///
@@ -63,10 +80,247 @@ pub(super) struct Args {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
-    run(std::env::args_os(), sendmail)
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    let called = arguments.first().map(PathBuf::from);
+    let name = called.as_deref().and_then(Path::file_name);
+    if name == Some(OsStr::new("mailq")) {
+        arguments.push("-bp".into());
+    }
+    // -q15m: the value is attached or not there at all, or else it would eat a recipient.
+    for argument in &mut arguments {
+        if let Some(time) = argument.to_str().and_then(|text| text.strip_prefix("-q"))
+            && !time.is_empty()
+            && !time.starts_with('=')
+        {
+            *argument = format!("-q={time}").into();
+        }
+    }
+    run(arguments, sendmail)
 }
 
 fn sendmail(arguments: Args) -> Result<Exit, Failure> {
-    let _config = load(&arguments.common)?;
-    Err(Failure::new(Exit::Unavailable, "not built yet"))
+    let failed = |error| Failure::new(Exit::OsErr, error);
+    crate::sys::fd::ensure_standard().map_err(failed)?;
+    crate::sys::signal::ignore_file_size_signal().map_err(failed)?;
+    let config = load(&arguments.common)?;
+    match (arguments.mode.as_str(), &arguments.run_queue) {
+        ("p", _) => mta_queue(&arguments, Some("--list")),
+        (_, Some(time)) if time.is_empty() => mta_queue(&arguments, None),
+        (_, Some(time)) => Err(Failure::new(
+            Exit::Usage,
+            format!("-q{time}: no daemon stays here; mta-queue's timer or cron does that"),
+        )),
+        ("s", _) => smtp(&config),
+        _ => submit(&arguments, &config),
+    }
+}
+
+/// Becomes mta-queue, without the group that we were given.
+fn mta_queue(arguments: &Args, flag: Option<&str>) -> Result<Exit, Failure> {
+    let failed = |error| Failure::new(Exit::OsErr, error);
+    privilege::drop_setgid().map_err(failed)?;
+    let program = std::env::current_exe()
+        .map_err(failed)?
+        .with_file_name("mta-queue");
+    let mut argv = vec![OsStr::new("mta-queue")];
+    argv.extend(flag.map(OsStr::new));
+    if let Some(config) = &arguments.common.config {
+        argv.extend([OsStr::new("-C"), config.as_os_str()]);
+    }
+    let path = OsStr::new("/usr/local/bin:/usr/bin:/bin");
+    let zone = std::env::var_os("TZ");
+    let mut environment = vec![("PATH", path)];
+    environment.extend(zone.as_deref().map(|zone| ("TZ", zone)));
+    let error = process::exec(&program, &argv, &environment, io::stdin(), io::stdout());
+    Err(Failure::new(
+        Exit::OsFile,
+        format!("{}: can't be run: {error}", program.display()),
+    ))
+}
+
+/// `-bs`: the SMTP server's own session, into drop/.
+fn smtp(config: &Config) -> Result<Exit, Failure> {
+    let failed = |error| Failure::new(Exit::OsErr, error);
+    let log = Log::open("sendmail", config.log.into());
+    let spool = Spool::new(&config.paths.queue);
+    let server = Server {
+        config,
+        log: &log,
+        inlet: drop_box(&spool)?,
+        waker: Waker::open(&config.paths.queue, config.queue.wakeup),
+        jail: Jail::prepare().map_err(failed)?,
+        owner: None,
+    };
+    let input = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
+    let output = io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
+    Ok(server.session(Connection::new(input, output)))
+}
+
+/// The directory that sendmail may create entries in.
+fn drop_box(spool: &Spool) -> Result<Inlet, Failure> {
+    if !privilege::is_elevated() && !privilege::is_root() {
+        // A private queue: make what is missing. Elsewhere it is not ours to make.
+        if spool.owner().is_ok() {
+            prepare_queue(spool)?;
+        }
+    }
+    spool.drop_box().map_err(|error| {
+        Failure::new(
+            Exit::TempFail,
+            format!(
+                "{}: can't put a message there: {error}",
+                spool.root().join("drop").display()
+            ),
+        )
+    })
+}
+
+fn text(argument: &OsStr) -> Result<&str, Failure> {
+    argument
+        .to_str()
+        .ok_or_else(|| Failure::new(Exit::DataErr, "an argument is not UTF-8"))
+}
+
+fn submit(arguments: &Args, config: &Config) -> Result<Exit, Failure> {
+    let bad = |what: String| Failure::new(Exit::DataErr, what);
+    let origin = config.origin();
+    let caller = caller(origin)?;
+    let sender = match &arguments.sender {
+        None => Some(caller.address.clone()),
+        Some(sender) => match text(sender)? {
+            "" | "<>" => None,
+            sender => match list::addresses(sender.as_bytes(), origin)
+                .map_err(bad)?
+                .as_slice()
+            {
+                [one] => Some(one.clone()),
+                _ => return Err(bad(format!("-f {sender}: one address is wanted"))),
+            },
+        },
+    };
+    let mut recipients = Vec::new();
+    for argument in &arguments.recipients {
+        recipients.extend(list::addresses(text(argument)?.as_bytes(), origin).map_err(bad)?);
+    }
+    let ignore_dots = arguments.ignore_dots || arguments.option.iter().any(|option| option == "i");
+    let mut reader = Reader::new(io::stdin().lock(), !ignore_dots);
+    let mut start = Vec::new();
+    let end = loop {
+        let more = reader.read(&mut start).map_err(unreadable)?;
+        if let Some(end) = header_end(&start, !more) {
+            break end;
+        }
+        if start.len() > MAX_HEADER {
+            return Err(bad(format!("the header is longer than {MAX_HEADER} bytes")));
+        }
+    };
+    let header = start.get(..end.header).unwrap_or_default();
+    if arguments.from_header {
+        recipients.extend(header_recipients(header, origin).map_err(bad)?);
+    }
+    let mut unique: Vec<Address> = Vec::new();
+    for recipient in recipients {
+        if !unique.iter().any(|other| other.is_same(&recipient)) {
+            unique.push(recipient);
+        }
+    }
+    if unique.is_empty() {
+        let hint = if arguments.from_header {
+            ""
+        } else {
+            "; give some, or -t"
+        };
+        return Err(Failure::new(
+            Exit::Usage,
+            format!("the message has no recipients{hint}"),
+        ));
+    }
+    if unique.len() > config.smtp.max_recipients {
+        let most = config.smtp.max_recipients;
+        return Err(bad(format!(
+            "more than {most} recipients ([smtp] max_recipients)"
+        )));
+    }
+    let now = ZonedDateTime::now();
+    let spool = Spool::new(&config.paths.queue);
+    let inlet = drop_box(&spool)?;
+    let id = Id::new().map_err(|error| Failure::new(Exit::OsErr, error))?;
+    let header = complete(
+        header,
+        &Missing {
+            sender: sender.as_ref().unwrap_or(&caller.address),
+            full_name: match &arguments.full_name {
+                Some(name) => text(name)?,
+                None => &caller.full_name,
+            },
+            date: &date::rfc5322(&now),
+            message_id: &format!("{id}@{}", config.hostname),
+        },
+    )
+    .map_err(bad)?;
+    let envelope = Envelope {
+        arrived: u64::try_from(now.timestamp().as_second()).unwrap_or(0),
+        origin: Origin::User(nix::unistd::getuid().as_raw()),
+        sender,
+        eight_bit: true,
+        recipients: unique,
+    };
+    let unwritable = |error: io::Error| {
+        Failure::new(
+            Exit::TempFail,
+            format!(
+                "{}: can't keep the message: {error}",
+                spool.root().display()
+            ),
+        )
+    };
+    let mut draft = inlet.create(id, &envelope).map_err(unwritable)?;
+    draft.write(&header).map_err(unwritable)?;
+    draft.write(b"\r\n").map_err(unwritable)?;
+    let mut body = start.split_off(end.body);
+    loop {
+        draft.write(&body).map_err(unwritable)?;
+        if draft.size() > config.smtp.max_message_size {
+            let most = config.smtp.max_message_size;
+            return Err(bad(format!(
+                "more than {most} bytes ([smtp] max_message_size)"
+            )));
+        }
+        body.clear();
+        if !reader.read(&mut body).map_err(unreadable)? && body.is_empty() {
+            break;
+        }
+    }
+    draft.commit().map_err(unwritable)?;
+    if config.queue.wakeup != Wakeup::None
+        && let Some(wake) = enqueue::open_wake(spool.root())
+    {
+        enqueue::nudge(&wake);
+    }
+    Ok(Exit::Ok)
+}
+
+fn unreadable(error: io::Error) -> Failure {
+    Failure::new(Exit::NoInput, format!("stdin: {error}"))
+}
+
+/// Who calls, by the real user id.
+struct Caller {
+    address: Address,
+    full_name: String,
+}
+
+fn caller(origin: &str) -> Result<Caller, Failure> {
+    let uid = nix::unistd::getuid();
+    let user = User::from_uid(uid).ok().flatten();
+    let name = user
+        .as_ref()
+        .map_or_else(|| format!("uid{uid}"), |user| user.name.clone());
+    let address = Address::parse(format!("{name}@{origin}").as_bytes())
+        .map_err(|error| Failure::new(Exit::NoUser, format!("user {name}: {error}")))?;
+    let gecos = user
+        .map(|user| user.gecos.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let full_name = gecos.split(',').next().unwrap_or_default().to_owned();
+    Ok(Caller { address, full_name })
 }

@@ -14,7 +14,7 @@ use crate::server::listener::Listener;
 use crate::server::smtp::{Server, busy};
 use crate::server::spawner::{Spawner, Waker};
 use crate::sys::jail::Jail;
-use crate::sys::{Exit, Log};
+use crate::sys::{Exit, Log, privilege};
 
 /// SMTP server: receives mail into the queue.
 ///
@@ -56,7 +56,7 @@ fn smtpd(arguments: Args) -> Result<Exit, Failure> {
         inlet: spool.incoming().map_err(broken)?,
         waker: Waker::open(&config.paths.queue, config.queue.wakeup),
         jail: Jail::prepare().map_err(|error| Failure::new(Exit::OsErr, error))?,
-        owner,
+        owner: privilege::is_root().then_some(owner),
     };
     match handed {
         Handed::Session { input, output } => Ok(server.session(Connection::new(input, output))),

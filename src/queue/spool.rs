@@ -25,13 +25,19 @@ pub enum Place {
     Deferred(u64, Id),
     /// Waits for the operator.
     Hold(Id),
+    /// From sendmail; pickup brings it in.
+    Drop(Id),
 }
 
 impl Place {
     /// Its id.
     pub fn id(&self) -> &Id {
         match self {
-            Self::Work(id) | Self::Incoming(id) | Self::Deferred(_, id) | Self::Hold(id) => id,
+            Self::Work(id)
+            | Self::Incoming(id)
+            | Self::Deferred(_, id)
+            | Self::Hold(id)
+            | Self::Drop(id) => id,
         }
     }
 
@@ -41,6 +47,7 @@ impl Place {
             Self::Incoming(id) => Path::new("incoming").join(id.as_str()),
             Self::Deferred(due, id) => Path::new("deferred").join(format!("{due:010}.{id}")),
             Self::Hold(id) => Path::new("hold").join(id.as_str()),
+            Self::Drop(id) => Path::new("drop").join(id.as_str()),
         }
     }
 }
@@ -161,20 +168,25 @@ impl Spool {
     /// All entries, those of interrupted runs first, then the new, then the waiting by due time.
     pub fn list(&self) -> io::Result<Vec<Place>> {
         let mut places = Vec::new();
-        for id in self.names("work")? {
-            places.extend(Id::parse(&id).map(Place::Work));
-        }
-        for id in self.names("incoming")? {
-            places.extend(Id::parse(&id).map(Place::Incoming));
+        let kinds: [(&str, fn(Id) -> Place); 4] = [
+            ("work", Place::Work),
+            ("incoming", Place::Incoming),
+            ("hold", Place::Hold),
+            ("drop", Place::Drop),
+        ];
+        for (directory, kind) in kinds {
+            places.extend(
+                self.names(directory)?
+                    .iter()
+                    .filter_map(|id| Id::parse(id))
+                    .map(kind),
+            );
         }
         for name in self.names("deferred")? {
             let place = name
                 .split_once('.')
                 .and_then(|(due, id)| Some(Place::Deferred(due.parse().ok()?, Id::parse(id)?)));
             places.extend(place);
-        }
-        for id in self.names("hold")? {
-            places.extend(Id::parse(&id).map(Place::Hold));
         }
         places.sort();
         Ok(places)
@@ -230,7 +242,7 @@ impl Spool {
     }
 
     /// Removes an entry whose every recipient is done or was returned.
-    pub fn remove(&self, entry: Entry) -> io::Result<()> {
+    pub fn remove(&self, entry: &Entry) -> io::Result<()> {
         fs::remove_file(self.root.join(entry.place.path()))
     }
 

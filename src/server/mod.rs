@@ -3,6 +3,7 @@
 
 pub mod connection;
 pub mod listener;
+pub mod lmtp;
 pub mod pop3;
 pub mod record;
 pub mod smtp;

@@ -43,8 +43,8 @@ pub struct Server<'a> {
     pub waker: Waker,
     /// The cell of the session children.
     pub jail: Jail,
-    /// The queue's owner, whom session children become.
-    pub owner: Account,
+    /// The queue's owner, whom session children become, with root.
+    pub owner: Option<Account>,
 }
 
 /// A question of the session child to its monitor: one byte of kind, then at most `MAX` of text.
@@ -168,8 +168,7 @@ impl Server<'_> {
         keep.extend(self.jail.descriptor());
         keep.extend(inlet.descriptors());
         process::close_others(&keep)?;
-        let account = crate::sys::privilege::is_root().then_some(&self.owner);
-        self.jail.enter(account, Some(inlet.grant()))
+        self.jail.enter(self.owner.as_ref(), Some(inlet.grant()))
     }
 }
 
@@ -205,7 +204,8 @@ impl<'a> Talk<'a> {
             errors: MAX_ERRORS,
         };
         let strict = self.connection.is_remote();
-        let mut session = Session::new(Dialect::Smtp, &config.hostname, limits, strict);
+        let (name, origin) = (&config.hostname, config.origin());
+        let mut session = Session::new(Dialect::Smtp, name, origin, limits, strict);
         if strict && self.connection.has_input() {
             session.output().clear();
             session.hang_up(&Reply::new(554, "5.5.0", "Error: wait for the greeting"));

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::text::line::{Line, LineReader};
+
 /// One reply of the server, of one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
@@ -64,4 +66,160 @@ fn printable(text: &str) -> String {
         })
         .take(400)
         .collect()
+}
+
+/// A reply as a client reads it: possibly of several lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The three digits.
+    pub code: u16,
+    /// The lines behind the digits, made printable.
+    pub lines: Vec<String>,
+}
+
+impl Answer {
+    /// Whether it says yes (2yz), or "go on" (3yz).
+    pub fn is_positive(&self) -> bool {
+        (200..400).contains(&self.code)
+    }
+
+    /// Whether it says no for good (5yz).
+    pub fn is_permanent(&self) -> bool {
+        (500..600).contains(&self.code)
+    }
+
+    /// The enhanced status code in front of the text (RFC 2034), where there is one that fits the
+    /// digits; else the general one of its class.
+    pub fn enhanced(&self) -> String {
+        let class = self.code / 100;
+        let first = self.lines.first().map_or("", String::as_str);
+        let word = first.split(' ').next().unwrap_or_default();
+        let mut parts = word.split('.');
+        let fits = parts.next() == Some(class.to_string().as_str())
+            && parts.clone().count() == 2
+            && parts.all(|part| {
+                (1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit())
+            });
+        if fits {
+            word.to_owned()
+        } else {
+            format!("{class}.0.0")
+        }
+    }
+}
+
+impl fmt::Display for Answer {
+    /// The digits and all text, in one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.code, self.lines.join(" "))
+    }
+}
+
+/// Collects replies from reads of any size; memory is bounded.
+#[derive(Debug)]
+pub struct AnswerReader {
+    reader: LineReader,
+    lines: Vec<String>,
+}
+
+/// What a server said is no reply.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NoReply(pub String);
+
+/// The most lines of one reply.
+const MAX_LINES: usize = 100;
+
+impl Default for AnswerReader {
+    fn default() -> Self {
+        Self {
+            reader: LineReader::new(2048),
+            lines: Vec::new(),
+        }
+    }
+}
+
+impl AnswerReader {
+    /// Takes the next whole reply from the input; `None` when it is used up before.
+    ///
+    ///     Reply-line = *( Reply-code "-" [ textstring ] CRLF ) Reply-code [ SP textstring ] CRLF
+    ///
+    /// (RFC 5321 section 4.2)
+    pub fn take(&mut self, input: &mut &[u8]) -> Result<Option<Answer>, NoReply> {
+        loop {
+            let line = match self.reader.take(input) {
+                Line::More => return Ok(None),
+                Line::TooLong => return Err(NoReply("a reply line that is too long".into())),
+                Line::Whole(line) => line,
+            };
+            let text = printable(&String::from_utf8_lossy(&line));
+            let code = text
+                .get(..3)
+                .filter(|code| code.bytes().all(|b| b.is_ascii_digit()));
+            let Some(code) = code.and_then(|code| code.parse().ok()) else {
+                return Err(NoReply(text));
+            };
+            self.lines
+                .push(text.get(4..).unwrap_or_default().to_owned());
+            match text.as_bytes().get(3) {
+                Some(b'-') if self.lines.len() < MAX_LINES => {}
+                Some(b' ') | None => {
+                    return Ok(Some(Answer {
+                        code,
+                        lines: std::mem::take(&mut self.lines),
+                    }));
+                }
+                _ => return Err(NoReply(text)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Answer, AnswerReader, NoReply, Reply};
+
+    #[test]
+    fn a_reply_that_quotes_a_client_is_still_one_line() {
+        let reply = Reply::new(501, "5.5.2", "bad\r\n250 ok\u{e9}");
+        assert_eq!(reply.to_string(), "501 5.5.2 bad??250 ok?");
+    }
+
+    #[test]
+    fn replies_are_read_from_reads_of_any_size() {
+        let input = b"250-a\r\n250 b\r\n550 5.1.1 no\r\n250\r\n";
+        for cut in 1..input.len() {
+            let (mut reader, mut answers) = (AnswerReader::default(), Vec::new());
+            for mut part in input.chunks(cut) {
+                while let Some(answer) = reader.take(&mut part).unwrap() {
+                    answers.push(answer);
+                }
+            }
+            assert_eq!(answers.len(), 3);
+            assert_eq!(
+                answers[0],
+                Answer {
+                    code: 250,
+                    lines: vec!["a".into(), "b".into()]
+                }
+            );
+            assert_eq!(
+                (answers[1].enhanced(), answers[1].is_permanent()),
+                ("5.1.1".into(), true)
+            );
+            assert_eq!(answers[2].enhanced(), "2.0.0");
+        }
+    }
+
+    #[test]
+    fn what_is_no_reply_is_refused() {
+        let long = [&[b'2'; 5000][..], b"\n"].concat();
+        for bad in [&b"hello\r\n"[..], b"25\r\n", b"250_x\r\n", &long] {
+            assert!(matches!(
+                AnswerReader::default().take(&mut &bad[..]),
+                Err(NoReply(_))
+            ));
+        }
+        let many = b"250-x\r\n".repeat(1000);
+        assert!(AnswerReader::default().take(&mut &many[..]).is_err());
+    }
 }

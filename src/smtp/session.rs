@@ -86,6 +86,7 @@ enum State {
 pub struct Session {
     dialect: Dialect,
     hostname: String,
+    origin: String,
     limits: Limits,
     /// Whether input that comes before its turn ends the session.
     strict: bool,
@@ -103,13 +104,21 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that greets in the name of `hostname`. `strict` is for clients of the network:
+    /// A session that greets in the name of `hostname`; addresses without a domain are in
+    /// `origin`. `strict` is for clients of the network:
     /// input sent before its turn, other than pipelined commands, ends the session (RFC 2920,
     /// CVE-2023-51764); a pipe may bring a whole session at once.
-    pub fn new(dialect: Dialect, hostname: &str, limits: Limits, strict: bool) -> Self {
+    pub fn new(
+        dialect: Dialect,
+        hostname: &str,
+        origin: &str,
+        limits: Limits,
+        strict: bool,
+    ) -> Self {
         let mut session = Self {
             dialect,
             hostname: hostname.to_owned(),
+            origin: origin.to_owned(),
             limits,
             strict,
             state: State::Commands,
@@ -396,7 +405,7 @@ impl Session {
             return self.refuse(&Reply::new(552, "5.3.4", text));
         }
         self.transaction = Some(Transaction {
-            sender: from.map(|mailbox| mailbox.or_domain(&self.hostname)),
+            sender: from.map(|mailbox| mailbox.or_domain(&self.origin)),
             recipients: Vec::new(),
             eight_bit: parameters.eight_bit,
         });
@@ -410,7 +419,7 @@ impl Session {
         if transaction.recipients.len() >= self.limits.recipients {
             return self.reply(&Reply::new(452, "4.5.3", "Error: too many recipients"));
         }
-        self.state = State::CheckingRecipient(to.or_domain(&self.hostname));
+        self.state = State::CheckingRecipient(to.or_domain(&self.origin));
     }
 
     fn data(&mut self) {

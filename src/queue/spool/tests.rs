@@ -60,7 +60,7 @@ fn what_goes_in_comes_out_whatever_its_size() {
         let entry = spool.claim(&place).unwrap();
         assert_eq!(content(&entry), pieces.concat());
         assert_eq!(entry.envelope, envelope());
-        spool.remove(entry).unwrap();
+        spool.remove(&entry).unwrap();
         assert_eq!(spool.list().unwrap(), []);
     }
 }

@@ -83,9 +83,12 @@ impl Maildrop<'_> {
         tally: &mut Tally,
     ) -> io::Result<bool> {
         let messages: Vec<Message> = (0..self.snapshot.len())
-            .map(|n| Message {
-                size: self.snapshot.size(n),
-                unique_id: self.snapshot.unique_id(n),
+            .filter_map(|n| {
+                let size = self.snapshot.size(n)?;
+                Some(Message {
+                    size,
+                    unique_id: self.snapshot.unique_id(n)?,
+                })
             })
             .collect();
         tally.messages = messages.len();

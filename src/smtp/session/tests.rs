@@ -44,7 +44,7 @@ fn codes(replies: &str) -> Vec<&str> {
 }
 
 fn lenient(dialect: Dialect) -> Session {
-    Session::new(dialect, "here", LIMITS, false)
+    Session::new(dialect, "here", "here", LIMITS, false)
 }
 
 #[test]
@@ -102,13 +102,13 @@ fn input_before_its_turn_ends_a_strict_session() {
         b"HELO x\r\nMAIL FROM:<a@b>\r\n",
     ] {
         let (replies, _) = play(
-            Session::new(Dialect::Smtp, "here", LIMITS, true),
+            Session::new(Dialect::Smtp, "here", "here", LIMITS, true),
             input,
             1000,
         );
         assert_eq!(codes(&replies), ["220", "503"]);
     }
-    let mut session = Session::new(Dialect::Smtp, "here", LIMITS, true);
+    let mut session = Session::new(Dialect::Smtp, "here", "here", LIMITS, true);
     session.extended = true;
     let input = b"MAIL FROM:<a@b>\r\n";
     assert!(play(session, input, 1000).0.contains("503 5.5.1"));
@@ -133,7 +133,7 @@ fn too_many_hops_are_refused() {
     input.extend(b"Received: x\r\n".repeat(101));
     input.extend(b"\r\nbody\r\n.\r\n");
     let (replies, messages) = play(
-        Session::new(Dialect::Smtp, "here", limits, false),
+        Session::new(Dialect::Smtp, "here", "here", limits, false),
         &input,
         50,
     );

@@ -1,0 +1,232 @@
+//! One `local-deliver --lmtp` and the messages that go through it, without ever waiting for it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::lmtp::{Client, Event};
+use crate::queue::Entry;
+use crate::smtp::reply::Answer;
+use crate::sys::fd;
+use crate::text::dot::Stuffer;
+
+/// Text is read from the queue in pieces of this size.
+const CHUNK: usize = 64 * 1024;
+
+/// A recipient of an entry that is in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// The entry, by the runner's number for it.
+    pub entry: u64,
+    /// Which of its recipients.
+    pub recipient: usize,
+}
+
+/// A running delivery agent.
+#[derive(Debug)]
+pub struct Agent {
+    /// The user that it is for.
+    pub name: String,
+    socket: OwnedFd,
+    client: Client,
+    /// What waits for it.
+    pub jobs: VecDeque<Job>,
+    current: Option<Current>,
+    /// Bytes of the output that were sent.
+    sent: usize,
+    output: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Current {
+    job: Job,
+    /// While the text is being sent: how far, and the dots.
+    text: Option<(u64, Stuffer)>,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Report {
+    /// A job has its answer.
+    Answered(Job, Answer),
+    /// The agent is gone; its jobs are to be tried later.
+    Gone(String),
+}
+
+impl Agent {
+    /// Takes over a fresh agent's socket.
+    pub fn new(name: &str, socket: OwnedFd, hostname: &str) -> io::Result<Self> {
+        fd::set_nonblocking(&socket, true)?;
+        Ok(Self {
+            name: name.to_owned(),
+            socket,
+            client: Client::new(hostname),
+            jobs: VecDeque::new(),
+            current: None,
+            sent: 0,
+            output: Vec::new(),
+        })
+    }
+
+    /// Whether there is nothing for it to do.
+    pub fn is_idle(&self) -> bool {
+        self.current.is_none() && self.jobs.is_empty()
+    }
+
+    /// The job it is at, if any, and those that wait: for when it is gone.
+    pub fn unfinished(self) -> impl Iterator<Item = Job> {
+        self.current
+            .map(|current| current.job)
+            .into_iter()
+            .chain(self.jobs)
+    }
+
+    /// For poll(2).
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Whether it has output that its socket did not take yet.
+    pub fn wants_to_write(&self) -> bool {
+        self.sent < self.output.len()
+    }
+
+    /// Does what can be done without waiting; `entry` finds a job's entry.
+    pub fn pump<'e>(&mut self, entry: impl Fn(u64) -> Option<&'e Entry>) -> Vec<Report> {
+        let mut reports = Vec::new();
+        match self.work(&entry, &mut reports) {
+            Ok(()) => {}
+            Err(error) => reports.push(Report::Gone(error.to_string())),
+        }
+        reports
+    }
+
+    fn work<'e>(
+        &mut self,
+        entry: &impl Fn(u64) -> Option<&'e Entry>,
+        reports: &mut Vec<Report>,
+    ) -> io::Result<()> {
+        loop {
+            if !self.flush()? {
+                return Ok(());
+            }
+            if self.send_text(entry)? || self.start(entry) {
+                continue;
+            }
+            match self.client.next() {
+                Some(Event::Ready) => continue,
+                Some(Event::SendText) => {
+                    if let Some(current) = &mut self.current {
+                        current.text = Some((0, Stuffer::default()));
+                    }
+                    continue;
+                }
+                Some(Event::Outcome(answer)) => {
+                    reports.extend(
+                        self.current
+                            .take()
+                            .map(|at| Report::Answered(at.job, answer)),
+                    );
+                    continue;
+                }
+                Some(Event::Broken(said)) => {
+                    return Err(io::Error::other(format!("local-deliver said: {said}")));
+                }
+                None => {}
+            }
+            if !self.wants_to_write() && self.client.output().is_empty() && !self.read()? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends what is to be sent; false where the socket is full.
+    fn flush(&mut self) -> io::Result<bool> {
+        if self.sent == self.output.len() {
+            self.output.clear();
+            self.sent = 0;
+            self.output.append(self.client.output());
+        }
+        while let Some(rest) = self.output.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            match nix::unistd::write(&self.socket, rest) {
+                Ok(count) => self.sent += count,
+                Err(nix::Error::EINTR) => {}
+                Err(nix::Error::EAGAIN) => return Ok(false),
+                // It may have said why before it went.
+                Err(nix::Error::EPIPE) => return Err(gone()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads the next piece of the text into the output; false where there is none to send.
+    fn send_text<'e>(&mut self, entry: &impl Fn(u64) -> Option<&'e Entry>) -> io::Result<bool> {
+        let Some(Current { job, text }) = &mut self.current else {
+            return Ok(false);
+        };
+        let Some((offset, stuffer)) = text else {
+            return Ok(false);
+        };
+        let Some(entry) = entry(job.entry) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        self.output.clear();
+        self.sent = 0;
+        let mut buffer = vec![0; CHUNK];
+        let count = entry.read_content(*offset, &mut buffer)?;
+        if count > 0 {
+            stuffer.push(buffer.get(..count).unwrap_or_default(), &mut self.output);
+            *offset += count as u64;
+        }
+        if *offset >= entry.size() {
+            std::mem::take(stuffer).finish(&mut self.output);
+            *text = None;
+            self.client.sent();
+        }
+        Ok(true)
+    }
+
+    /// Starts the next job where one can be started.
+    fn start<'e>(&mut self, entry: &impl Fn(u64) -> Option<&'e Entry>) -> bool {
+        if self.current.is_some() || !self.client.is_ready() {
+            return false;
+        }
+        let Some(job) = self.jobs.pop_front() else {
+            return false;
+        };
+        let Some(entry) = entry(job.entry) else {
+            return true;
+        };
+        let Some(recipient) = entry.envelope.recipients.get(job.recipient) else {
+            return true;
+        };
+        let envelope = &entry.envelope;
+        self.client
+            .start(envelope.sender.as_ref(), recipient, envelope.eight_bit);
+        self.current = Some(Current { job, text: None });
+        true
+    }
+
+    /// Reads what there is; false where there is nothing.
+    fn read(&mut self) -> io::Result<bool> {
+        let mut buffer = [0; 4096];
+        loop {
+            match nix::unistd::read(&self.socket, &mut buffer) {
+                Ok(0) => return Err(gone()),
+                Ok(count) => {
+                    self.client.push(buffer.get(..count).unwrap_or_default());
+                    return Ok(true);
+                }
+                Err(nix::Error::EINTR) => {}
+                Err(nix::Error::EAGAIN) => return Ok(false),
+                Err(nix::Error::ECONNRESET) => return Err(gone()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::other("local-deliver ended unexpectedly")
+}

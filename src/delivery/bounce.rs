@@ -1,0 +1,229 @@
+//! The report to a sender whose message could not be delivered (RFC 3461 to 3464).
+//!
+//! A multipart/report of three parts: a text for the person, the facts for programs, and the
+//! returned message's header. Its reverse-path is null, so that a report never causes a report.
+
+use std::fmt::Write as _;
+use std::io;
+
+use jiff::ZonedDateTime;
+
+use crate::message::{Address, date};
+use crate::queue::{Envelope, Id, Inlet, Origin};
+
+/// How much of the returned message's header is returned.
+pub const MAX_HEADER: usize = 64 * 1024;
+
+/// A recipient who will never get the message.
+#[derive(Clone, Debug)]
+pub struct Failed {
+    /// Who.
+    pub recipient: Address,
+    /// Enhanced status code (RFC 3463).
+    pub code: String,
+    /// Why, in words.
+    pub text: String,
+}
+
+/// The message that is reported on.
+#[derive(Clone, Debug)]
+pub struct Report<'a> {
+    /// This host.
+    pub hostname: &'a str,
+    /// Its queue id.
+    pub id: &'a Id,
+    /// Its envelope's sender, who gets the report.
+    pub sender: &'a Address,
+    /// When it arrived, seconds since 1970.
+    pub arrived: u64,
+    /// Who will not get it.
+    pub failed: &'a [Failed],
+    /// The start of its text, [`MAX_HEADER`] bytes at most.
+    pub text: &'a [u8],
+}
+
+impl Report<'_> {
+    /// Puts the report into the queue.
+    pub fn enqueue(&self, inlet: &Inlet) -> io::Result<Id> {
+        let now = ZonedDateTime::now();
+        let envelope = Envelope {
+            arrived: u64::try_from(now.timestamp().as_second()).unwrap_or(0),
+            origin: Origin::Local,
+            sender: None,
+            eight_bit: self.header().iter().any(|byte| !byte.is_ascii()),
+            recipients: vec![self.sender.clone()],
+        };
+        let mut draft = inlet.create(Id::new()?, &envelope)?;
+        let message = self.message(draft.id(), &now);
+        draft.write(&message)?;
+        draft.commit()
+    }
+
+    /// The returned message's header, as far as it is returned.
+    fn header(&self) -> &[u8] {
+        let text = self.text.get(..MAX_HEADER).unwrap_or(self.text);
+        match memchr::memmem::find(text, b"\r\n\r\n") {
+            Some(end) => text.get(..end + 2).unwrap_or(text),
+            None => match memchr::memrchr(b'\n', text) {
+                Some(end) => text.get(..=end).unwrap_or(text),
+                None => &[],
+            },
+        }
+    }
+
+    fn message(&self, own_id: &Id, now: &ZonedDateTime) -> Vec<u8> {
+        let Self {
+            hostname,
+            id,
+            sender,
+            ..
+        } = self;
+        // Not in the returned header: its writer could not know our id.
+        let boundary = format!("{own_id}.{id}/{hostname}");
+        let date = date::rfc5322(now);
+        let header = self.header();
+        let eight_bit = header.iter().any(|byte| !byte.is_ascii());
+        let encoding = if eight_bit { "8bit" } else { "7bit" };
+        let mut text = format!(
+            "Date: {date}\n\
+             From: Mail Delivery System <MAILER-DAEMON@{hostname}>\n\
+             To: <{sender}>\n\
+             Subject: Undelivered Mail Returned to Sender\n\
+             Message-ID: <{own_id}@{hostname}>\n\
+             Auto-Submitted: auto-replied\n\
+             MIME-Version: 1.0\n\
+             Content-Type: multipart/report; report-type=delivery-status;\n\
+             \tboundary=\"{boundary}\"\n\
+             Content-Transfer-Encoding: {encoding}\n\
+             \n\
+             This is a MIME-encapsulated message.\n\
+             \n\
+             --{boundary}\n\
+             Content-Description: Notification\n\
+             Content-Type: text/plain; charset=us-ascii\n\
+             \n\
+             This is the mail system at host {hostname}.\n\
+             \n\
+             Your message could not be delivered to one or more recipients.\n\
+             The header of your message is attached below.\n\n"
+        );
+        for Failed {
+            recipient,
+            text: why,
+            ..
+        } in self.failed
+        {
+            let _ = writeln!(text, "<{recipient}>: {}\n", ascii(why));
+        }
+        let arrived = i64::try_from(self.arrived)
+            .ok()
+            .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
+            .map(|time| date::rfc5322(&time.to_zoned_datetime(now.time_zone().clone())));
+        let _ = write!(
+            text,
+            "--{boundary}\n\
+             Content-Description: Delivery report\n\
+             Content-Type: message/delivery-status\n\
+             \n\
+             Reporting-MTA: dns; {hostname}\n\
+             X-Hikyaku-Queue-ID: {id}\n"
+        );
+        if let Some(arrived) = arrived {
+            let _ = writeln!(text, "Arrival-Date: {arrived}");
+        }
+        for Failed {
+            recipient,
+            code,
+            text: why,
+        } in self.failed
+        {
+            let _ = write!(
+                text,
+                "\n\
+                 Final-Recipient: rfc822; {recipient}\n\
+                 Action: failed\n\
+                 Status: {code}\n\
+                 Diagnostic-Code: X-Hikyaku; {}\n",
+                ascii(why)
+            );
+        }
+        let _ = write!(
+            text,
+            "\n--{boundary}\n\
+             Content-Description: Undelivered Message Headers\n\
+             Content-Type: text/rfc822-headers\n\
+             Content-Transfer-Encoding: {encoding}\n\n"
+        );
+        let mut message = text.replace('\n', "\r\n").into_bytes();
+        message.extend_from_slice(header);
+        message.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+        message
+    }
+}
+
+/// A stranger's words as one line of ASCII.
+fn ascii(text: &str) -> String {
+    text.chars()
+        .map(|c| {
+            if c == ' ' || c.is_ascii_graphic() {
+                c
+            } else {
+                '?'
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_report_is_read_by_an_independent_parser() {
+        let sender = Address::parse(b"toshi@tenbin.org").unwrap();
+        let failed = [Failed {
+            recipient: Address::parse(b"nobody@smkwlab.net").unwrap(),
+            code: "5.1.1".into(),
+            text: "no such user\r\nX-Forged: \u{e9}".into(),
+        }];
+        let id = Id::parse("0123456789ABCDE").unwrap();
+        let report = Report {
+            hostname: "mx.smkwlab.net",
+            id: &id,
+            sender: &sender,
+            arrived: 1_087_755_320,
+            failed: &failed,
+            text: b"Subject: hello\r\nX-Long: a\r\n b\r\n\r\nsecret body\r\n",
+        };
+        let message = report.message(&Id::new().unwrap(), &ZonedDateTime::now());
+        let lines = String::from_utf8(message.clone()).unwrap();
+        assert!(lines.replace("\r\n", "").find(['\r', '\n']).is_none());
+        assert!(!lines.contains("secret body"));
+        let mail = mailparse::parse_mail(&message).unwrap();
+        assert_eq!(mail.ctype.mimetype, "multipart/report");
+        let types: Vec<&str> = mail
+            .subparts
+            .iter()
+            .map(|p| p.ctype.mimetype.as_str())
+            .collect();
+        assert_eq!(
+            types,
+            [
+                "text/plain",
+                "message/delivery-status",
+                "text/rfc822-headers"
+            ]
+        );
+        let status = mail.subparts[1].get_body().unwrap();
+        assert!(
+            status.contains("Final-Recipient: rfc822; nobody@smkwlab.net\r\nAction: failed\r\n")
+        );
+        assert!(!status.contains("\nX-Forged"));
+        assert!(
+            mail.subparts[2]
+                .get_body()
+                .unwrap()
+                .contains("Subject: hello\r\n")
+        );
+    }
+}

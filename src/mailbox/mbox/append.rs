@@ -1,0 +1,345 @@
+//! Appending so that a killed process leaves nothing torn for longer than until our next open.
+//!
+//! Under the locks, with the length n known:
+//!
+//! | step | killed behind it, the next opener |
+//! | --- | --- |
+//! | 1. intent written and synced: device, inode, old size, n, place of the `F` | clears the intent |
+//! | 2. file extended by n (NULs) | cuts it back |
+//! | 3. blank line at its new end: whatever a neighbour appends stands behind it | cuts it back, or moves down what stands behind |
+//! | 4. everything but the first byte, the `F` of `From ` | likewise |
+//! | 5. the `F`, then fsync | keeps the message |
+//! | 6. intent cleared | has nothing to do |
+//!
+//! An append is undone only where the intent proves it: same file, the bytes before the old size
+//! as they were, a NUL where the `F` would stand. Where anything else is found a neighbour has
+//! rewritten the file, and it is left alone.
+
+use std::fs::{File, FileTimes};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::{Duration, SystemTime};
+
+use super::error::Error;
+use super::identity::Identity;
+use super::index::Index;
+use super::window::read_full;
+use super::{Opened, record, redo};
+use crate::mailbox::stored::StoredMessage;
+
+const ENDING: &str = ".append";
+const MAGIC: [u8; 8] = *b"hkappnd1";
+const RECORD: usize = 128;
+
+/// So many bytes before the old size prove that the file is as we left it.
+const ANCHOR: u64 = 64;
+
+/// What an append that is under way will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Intent {
+    pub dev: u64,
+    pub ino: u64,
+    /// The size before.
+    pub old: u64,
+    /// Where the `F` stands: behind line ends that the old file lacked.
+    pub from: u64,
+    /// The size behind.
+    pub end: u64,
+    /// CRC of the bytes before `old`.
+    pub anchor: u64,
+}
+
+impl Intent {
+    fn read(index: &Index) -> Result<Option<Self>, Error> {
+        let Some(file) = index.file(ENDING, false)? else {
+            return Ok(None);
+        };
+        let mut bytes = [0; RECORD];
+        let read = read_full(&file, &mut bytes, 0)
+            .map_err(|error| index.error(ENDING, "can't be read", Some(error)))?;
+        if read < RECORD {
+            return Ok(None);
+        }
+        // A torn record was never followed by step 2: it is synced first.
+        let Some([dev, ino, old, from, end, anchor]) = record::read(MAGIC, &bytes) else {
+            return Ok(None);
+        };
+        let sound = old <= from && from.saturating_sub(old) <= 2 && from < end;
+        Ok(sound.then_some(Self {
+            dev,
+            ino,
+            old,
+            from,
+            end,
+            anchor,
+        }))
+    }
+
+    pub fn write(&self, index: &Index) -> Result<(), Error> {
+        let fail = |error| index.error(ENDING, "can't be written", Some(error));
+        let Some(file) = index.file(ENDING, true)? else {
+            return Ok(());
+        };
+        let fields = [
+            self.dev,
+            self.ino,
+            self.old,
+            self.from,
+            self.end,
+            self.anchor,
+        ];
+        let record = record::write::<RECORD>(MAGIC, &fields);
+        let known = file.metadata().map_err(fail)?.len() >= record.len() as u64;
+        file.write_all_at(&record, 0).map_err(fail)?;
+        if known {
+            // The same blocks again: nothing but the data has to reach the disk.
+            return file.sync_data().map_err(fail);
+        }
+        file.sync_all().map_err(fail)?;
+        index.sync().map_err(fail)
+    }
+
+    /// Not synced: an intent that comes back after a power cut finds its `F`, and proves nothing.
+    fn clear(index: &Index) -> Result<(), Error> {
+        let Some(file) = index.file(ENDING, false)? else {
+            return Ok(());
+        };
+        file.write_all_at(&[0; RECORD], 0)
+            .map_err(|error| index.error(ENDING, "can't be cleared", Some(error)))
+    }
+}
+
+/// Whether an intent is left over, seen under a read lock.
+pub(super) fn is_pending(index: &Index) -> Result<bool, Error> {
+    Ok(Intent::read(index)?.is_some())
+}
+
+/// Appends the message, durably; on any failure the file is as before.
+pub(super) fn append(
+    opened: &mut Opened,
+    index: &Index,
+    message: &StoredMessage,
+) -> Result<(), Error> {
+    let path = opened.spool.path.clone();
+    let fail = |error| Error::io(&path, "be written", error);
+    let old = opened.identity.size;
+    let accessed = opened.file.metadata().and_then(|m| m.accessed());
+    let separator = separator(&opened.file, old).map_err(fail)?;
+    let too_large = || fail(io::ErrorKind::FileTooLarge.into());
+    let from = old
+        .checked_add(separator.len() as u64)
+        .ok_or_else(too_large)?;
+    let end = message
+        .length()
+        .and_then(|length| from.checked_add(length)?.checked_add(1))
+        .filter(|end| i64::try_from(*end).is_ok())
+        .ok_or_else(too_large)?;
+    let intent = Intent {
+        dev: opened.identity.dev,
+        ino: opened.identity.ino,
+        old,
+        from,
+        end,
+        anchor: anchor(&opened.file, old).map_err(fail)?,
+    };
+    if let Err(error) = intent.write(index) {
+        let _ = Intent::clear(index);
+        return Err(error);
+    }
+    let written = write(&opened.file, &intent, separator, message)
+        .and_then(|()| leave_unread(&opened.file, accessed))
+        .and_then(|()| opened.file.sync_all());
+    if let Err(error) = written {
+        // Without its F the append proves itself unfinished, and is undone like anybody's.
+        let size = opened.file.metadata().map_or(0, |m| m.size());
+        if size > intent.from {
+            let _ = opened.file.write_all_at(&[0], intent.from);
+        }
+        let _ = recover(opened, index, &mut Vec::new());
+        return Err(fail(error));
+    }
+    if old == 0 {
+        opened.spool.sync_directory();
+    }
+    // The message stands; an intent that can't be cleared will be found to be done.
+    let _ = Intent::clear(index);
+    Ok(())
+}
+
+fn write(
+    file: &File,
+    intent: &Intent,
+    separator: &[u8],
+    message: &StoredMessage,
+) -> io::Result<()> {
+    file.set_len(intent.end)?;
+    file.write_all_at(b"\n\n", intent.end.saturating_sub(2))?;
+    file.write_all_at(separator, intent.old)?;
+    let mut at = intent.from;
+    message.each(&mut |bytes| {
+        let (skipped, bytes) = if at == intent.from {
+            (1, bytes.get(1..).unwrap_or_default())
+        } else {
+            (0, bytes)
+        };
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let next = at.saturating_add(skipped);
+        file.write_all_at(bytes, next)?;
+        at = next.saturating_add(bytes.len() as u64);
+        Ok(())
+    })?;
+    if at.saturating_add(1) != intent.end {
+        return Err(io::Error::other("the message changed its length"));
+    }
+    file.write_all_at(b"F", intent.from)
+}
+
+/// The line ends that make the old file end in a blank line.
+fn separator(file: &File, size: u64) -> io::Result<&'static [u8]> {
+    let mut last = [0; 3];
+    let length = size.min(3);
+    let space = last.get_mut(..usize::try_from(length).unwrap_or(0));
+    let space = space.unwrap_or_default();
+    file.read_exact_at(space, size.saturating_sub(length))?;
+    Ok(match &*space {
+        b"" | b"\n" | b"\r\n" | [.., b'\n', b'\n'] | [b'\n', b'\r', b'\n'] => b"",
+        [.., b'\n'] => b"\n",
+        _ => b"\n\n",
+    })
+}
+
+fn anchor(file: &File, old: u64) -> io::Result<u64> {
+    let length = old.min(ANCHOR);
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+    file.read_exact_at(&mut bytes, old.saturating_sub(length))?;
+    Ok(crc32fast::hash(&bytes).into())
+}
+
+/// biff, shells and mutt see new mail where the access is older than the change. Our own look at
+/// the end of the file does not count.
+fn leave_unread(file: &File, accessed: io::Result<SystemTime>) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    let (Ok(now), Ok(modified), Ok(before)) = (metadata.accessed(), metadata.modified(), accessed)
+    else {
+        return Ok(());
+    };
+    if now < modified {
+        return Ok(());
+    }
+    let second = Duration::from_secs(1);
+    let unread = before.min(modified.checked_sub(second).unwrap_or(modified));
+    file.set_times(FileTimes::new().set_accessed(unread))
+}
+
+/// Finishes or undoes an append that was interrupted. The write locks are held.
+pub(super) fn recover(
+    opened: &mut Opened,
+    index: &Index,
+    warnings: &mut Vec<String>,
+) -> Result<(), Error> {
+    let Some(intent) = Intent::read(index)? else {
+        return Ok(());
+    };
+    let path = opened.spool.path.clone();
+    let fail = |error| Error::io(&path, "be mended", error);
+    let now = Identity::of(&opened.file).map_err(fail)?;
+    let verdict = judge(&opened.file, &now, &intent).map_err(fail)?;
+    match verdict {
+        Verdict::Nothing => {}
+        Verdict::Foreign => warnings.push(format!(
+            "{}: an append was interrupted, and the file has been changed since: left as it is",
+            path.display()
+        )),
+        Verdict::Complete => close(&opened.file, &now, &intent).map_err(fail)?,
+        Verdict::Cut => {
+            opened.file.set_len(intent.old).map_err(fail)?;
+            opened.file.sync_all().map_err(fail)?;
+        }
+        Verdict::Remove => {
+            // The line ends stay: what a neighbour appended must stand behind a blank line.
+            let separator = separator(&opened.file, intent.old).map_err(fail)?;
+            opened
+                .file
+                .write_all_at(separator, intent.old)
+                .map_err(fail)?;
+            redo::remove(opened, index, &[(intent.from, intent.end)])?;
+        }
+    }
+    Intent::clear(index)?;
+    opened.identity = Identity::of(&opened.file).map_err(fail)?;
+    Ok(())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// The file was not changed, or has been cut back.
+    Nothing,
+    /// Somebody has rewritten the file: nothing is proved.
+    Foreign,
+    /// The message stands.
+    Complete,
+    /// Unfinished, with nothing behind it.
+    Cut,
+    /// Unfinished, with something behind it.
+    Remove,
+}
+
+fn judge(file: &File, now: &Identity, intent: &Intent) -> io::Result<Verdict> {
+    if (now.dev, now.ino) != (intent.dev, intent.ino) || now.size < intent.old {
+        return Ok(Verdict::Foreign);
+    }
+    if anchor(file, intent.old)? != intent.anchor {
+        return Ok(Verdict::Foreign);
+    }
+    if now.size == intent.old {
+        return Ok(Verdict::Nothing);
+    }
+    // Between the old size and the F there are at most two line ends of ours.
+    let length = now.size.min(intent.from).saturating_sub(intent.old);
+    let mut between = vec![0; usize::try_from(length).unwrap_or(0)];
+    file.read_exact_at(&mut between, intent.old)?;
+    if between.iter().any(|b| !matches!(b, 0 | b'\n')) {
+        return Ok(Verdict::Foreign);
+    }
+    if now.size <= intent.from {
+        return Ok(Verdict::Cut);
+    }
+    let mut first = [0];
+    file.read_exact_at(&mut first, intent.from)?;
+    match first {
+        [b'F'] => return Ok(Verdict::Complete),
+        [0] => {}
+        _ => return Ok(Verdict::Foreign),
+    }
+    if now.size <= intent.end {
+        return Ok(Verdict::Cut);
+    }
+    let mut last = [0];
+    file.read_exact_at(&mut last, intent.end.saturating_sub(1))?;
+    Ok(match last {
+        [0 | b'\n'] => Verdict::Remove,
+        _ => Verdict::Foreign,
+    })
+}
+
+/// After a power cut the blank line behind a message may be missing though its `F` is there: what
+/// a neighbour appends then must not end up on the same line.
+fn close(file: &File, now: &Identity, intent: &Intent) -> io::Result<()> {
+    let mut mended = false;
+    for at in [intent.end.saturating_sub(2), intent.end.saturating_sub(1)] {
+        let mut byte = [b'\n'];
+        if at < now.size && at > intent.from {
+            file.read_exact_at(&mut byte, at)?;
+        }
+        if byte == [0] {
+            file.write_all_at(b"\n", at)?;
+            mended = true;
+        }
+    }
+    if mended { file.sync_all() } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests;

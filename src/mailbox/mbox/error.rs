@@ -1,0 +1,149 @@
+//! What can go wrong with a mailbox, in the words of its owner and of the operator.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Why an operation on a mailbox failed. In each case the mailbox is as it was.
+#[derive(Debug)]
+pub enum Error {
+    /// Other programs held a lock all the time.
+    Locked {
+        /// The mailbox.
+        path: PathBuf,
+        /// Which lock, and who where it is known.
+        held: String,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// The file or its directory is not what a mailbox may be.
+    Refused {
+        /// The file or directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The dot lock can't be made, neither by us nor by the helper.
+    Dotlock {
+        /// The mailbox.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+    /// The directory of the journals can't be used: without them nothing is written.
+    Index {
+        /// The directory, or a file in it.
+        path: PathBuf,
+        /// What was tried, or is wrong.
+        why: String,
+        /// What the system said, if it did.
+        source: Option<io::Error>,
+    },
+    /// The system failed.
+    Io {
+        /// The mailbox; empty where only the caller knows it.
+        path: PathBuf,
+        /// What was tried.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A message is not there any more, or not as it was.
+    Changed,
+    /// The mailbox has more messages than are listed.
+    TooMany(usize),
+    /// Whoever was given the message failed to take it.
+    Sink(io::Error),
+}
+
+impl Error {
+    pub(super) fn io(path: &Path, doing: &'static str, source: io::Error) -> Self {
+        Self::Io {
+            path: path.to_owned(),
+            doing,
+            source,
+        }
+    }
+
+    pub(super) fn reading(source: io::Error) -> Self {
+        Self::io(Path::new(""), "be read", source)
+    }
+
+    /// Puts the path in where it was not known.
+    pub(super) fn at(self, name: &Path) -> Self {
+        match self {
+            Self::Io {
+                path,
+                doing,
+                source,
+            } if path.as_os_str().is_empty() => Self::io(name, doing, source),
+            other => other,
+        }
+    }
+
+    /// The system's error number, where there is one.
+    pub fn os_error(&self) -> Option<i32> {
+        match self {
+            Self::Io { source, .. }
+            | Self::Sink(source)
+            | Self::Index {
+                source: Some(source),
+                ..
+            } => source.raw_os_error(),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Locked { path, held, waited } => {
+                let (path, seconds) = (path.display(), waited.as_secs());
+                write!(
+                    f,
+                    "{path} was locked by another program for {seconds} s ({held})"
+                )
+            }
+            Self::Refused { path, why } => write!(f, "{} {why}", path.display()),
+            Self::Dotlock { path, why } => {
+                let path = path.display();
+                write!(
+                    f,
+                    "can't make {path}.lock: {why}; install the dotlock helper setgid mail, \
+                     or take \"dotlock\" out of [mailbox] locks"
+                )
+            }
+            Self::Index { path, why, source } => {
+                write!(f, "{} {why}", path.display())?;
+                if let Some(source) = source {
+                    write!(f, ": {source}")?;
+                }
+                write!(f, " (a mailbox is not changed without its journal)")
+            }
+            Self::Io {
+                path,
+                doing,
+                source,
+            } => write!(f, "{} can't {doing}: {source}", path.display()),
+            Self::Changed => write!(f, "the message has been changed or removed meanwhile"),
+            Self::TooMany(most) => write!(f, "the mailbox has more than {most} messages"),
+            Self::Sink(error) => write!(f, "the message can't be passed on: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io { source, .. }
+            | Self::Sink(source)
+            | Self::Index {
+                source: Some(source),
+                ..
+            } => Some(source),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The header fields that mail programs keep their own state in.
+
+/// Says that we quoted lines of this body (`>From `), so that one `>` comes off again for clients.
+pub const QUOTED: &str = "X-Mbox-Quoted";
+
+/// Fields that clients never see, and that are stripped from arriving mail: a stranger must not
+/// set flags, UIDs or lengths.
+const HIDDEN: [&str; 9] = [
+    "Status",
+    "X-Status",
+    "X-Keywords",
+    "X-UID",
+    "X-IMAPbase",
+    "X-IMAP",
+    "Content-Length",
+    "Lines",
+    QUOTED,
+];
+
+/// Whether a field of this name is ours to hide.
+pub fn is_hidden(name: &[u8]) -> bool {
+    HIDDEN
+        .iter()
+        .any(|hidden| name.eq_ignore_ascii_case(hidden.as_bytes()))
+}
+
+/// The name of the field that a header line begins; `None` where it begins none.
+///
+/// `field-name = 1*ftext` (RFC 5322 section 3.6.8), with blanks before the colon as the obsolete
+/// syntax has them.
+pub fn name(line: &[u8]) -> Option<&[u8]> {
+    let colon = memchr::memchr(b':', line)?;
+    let name = line.get(..colon)?.trim_ascii_end();
+    (!name.is_empty() && name.iter().all(u8::is_ascii_graphic)).then_some(name)
+}
+
+/// What stands behind the colon, without the blanks and line ends around it.
+pub fn value(line: &[u8]) -> &[u8] {
+    memchr::memchr(b':', line)
+        .and_then(|colon| line.get(colon..))
+        .and_then(|rest| rest.get(1..))
+        .unwrap_or_default()
+        .trim_ascii()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_hidden, name, value};
+
+    #[test]
+    fn a_hidden_field_is_known_in_any_case_and_with_blanks_before_the_colon() {
+        for line in [&b"STATUS: RO\n"[..], b"x-uid  : 4\n", b"Content-length:5\n"] {
+            assert!(is_hidden(name(line).unwrap()));
+        }
+        assert!(!is_hidden(name(b"Status-Report: x").unwrap()));
+        assert_eq!(name(b"no field"), None);
+        assert_eq!(name(b" folded: x"), None);
+        assert_eq!(value(b"Content-Length:     17 \r\n"), b"17");
+    }
+}
