@@ -180,8 +180,10 @@ impl Other {
             Err(nix::Error::ENOENT) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        let changed = found.st_mtime.max(found.st_ctime);
-        let changed = UNIX_EPOCH + Duration::from_secs(u64::try_from(changed).unwrap_or(0));
+        let seconds = u64::try_from(found.st_mtime).unwrap_or(0);
+        let changed = UNIX_EPOCH
+            .checked_add(Duration::from_secs(seconds))
+            .unwrap_or_else(SystemTime::now);
         let regular = SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits());
         let regular = regular == SFlag::S_IFREG;
         Ok(Some(Self {
@@ -295,6 +297,20 @@ mod tests {
         std::os::unix::fs::symlink("target", dir.path().join("box.lock")).unwrap();
         assert!(matches!(try_lock(dir.path()), Tried::Held(_)));
         assert!(!dir.path().join("target").exists());
+    }
+
+    #[test]
+    fn an_old_lock_is_stale_unless_its_process_lives() {
+        let dir = tempfile::tempdir().unwrap();
+        for text in ["", "0", "-1", "999999999", "1:another.host"] {
+            put(dir.path(), text, 301);
+            assert!(matches!(try_lock(dir.path()), Tried::Made(_)), "{text}");
+        }
+        let own = std::process::id();
+        for text in [format!("{own}"), format!("{own}\n"), format!("{own}:")] {
+            put(dir.path(), &text, 301);
+            assert!(matches!(try_lock(dir.path()), Tried::Held(_)), "{text}");
+        }
     }
 
     #[test]

@@ -347,7 +347,7 @@ mod tests {
         check(
             b"A: 1\n\nFrom a\n>From b\n>>\nFrom\n From c\nFro",
             "X-Mbox-Quoted: yes\n",
-            38,
+            37,
             "A: 1\n\n>From a\n>>From b\n>>\nFrom\n From c\nFro\n",
         );
     }

@@ -23,6 +23,7 @@ use std::time::{Duration, SystemTime};
 use super::error::Error;
 use super::identity::Identity;
 use super::index::Index;
+use super::moment::moment;
 use super::window::read_full;
 use super::{Opened, record, redo};
 use crate::mailbox::stored::StoredMessage;
@@ -90,6 +91,7 @@ impl Intent {
         ];
         let record = record::write::<RECORD>(MAGIC, &fields);
         let known = file.metadata().map_err(fail)?.len() >= record.len() as u64;
+        moment();
         file.write_all_at(&record, 0).map_err(fail)?;
         if known {
             // The same blocks again: nothing but the data has to reach the disk.
@@ -104,6 +106,7 @@ impl Intent {
         let Some(file) = index.file(ENDING, false)? else {
             return Ok(());
         };
+        moment();
         file.write_all_at(&[0; RECORD], 0)
             .map_err(|error| index.error(ENDING, "can't be cleared", Some(error)))
     }
@@ -158,6 +161,7 @@ pub(super) fn append(
         let _ = recover(opened, index, &mut Vec::new());
         return Err(fail(error));
     }
+    moment();
     if old == 0 {
         opened.spool.sync_directory();
     }
@@ -172,8 +176,11 @@ fn write(
     separator: &[u8],
     message: &StoredMessage,
 ) -> io::Result<()> {
+    moment();
     file.set_len(intent.end)?;
+    moment();
     file.write_all_at(b"\n\n", intent.end.saturating_sub(2))?;
+    moment();
     file.write_all_at(separator, intent.old)?;
     let mut at = intent.from;
     message.each(&mut |bytes| {
@@ -186,6 +193,7 @@ fn write(
             return Ok(());
         }
         let next = at.saturating_add(skipped);
+        moment();
         file.write_all_at(bytes, next)?;
         at = next.saturating_add(bytes.len() as u64);
         Ok(())
@@ -193,6 +201,7 @@ fn write(
     if at.saturating_add(1) != intent.end {
         return Err(io::Error::other("the message changed its length"));
     }
+    moment();
     file.write_all_at(b"F", intent.from)
 }
 
@@ -254,12 +263,14 @@ pub(super) fn recover(
         )),
         Verdict::Complete => close(&opened.file, &now, &intent).map_err(fail)?,
         Verdict::Cut => {
+            moment();
             opened.file.set_len(intent.old).map_err(fail)?;
             opened.file.sync_all().map_err(fail)?;
         }
         Verdict::Remove => {
             // The line ends stay: what a neighbour appended must stand behind a blank line.
             let separator = separator(&opened.file, intent.old).map_err(fail)?;
+            moment();
             opened
                 .file
                 .write_all_at(separator, intent.old)
@@ -334,12 +345,10 @@ fn close(file: &File, now: &Identity, intent: &Intent) -> io::Result<()> {
             file.read_exact_at(&mut byte, at)?;
         }
         if byte == [0] {
+            moment();
             file.write_all_at(b"\n", at)?;
             mended = true;
         }
     }
     if mended { file.sync_all() } else { Ok(()) }
 }
-
-#[cfg(test)]
-mod tests;

@@ -16,6 +16,7 @@ pub mod fields;
 pub mod from_line;
 mod identity;
 mod index;
+mod moment;
 mod open;
 mod present;
 pub mod quote;

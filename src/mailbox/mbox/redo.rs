@@ -28,6 +28,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use super::error::Error;
 use super::identity::Identity;
 use super::index::Index;
+use super::moment::moment;
 use super::window::read_full;
 use super::{Opened, record};
 use crate::sys::lock::free_space;
@@ -43,7 +44,7 @@ const SLOT: [u8; 8] = *b"hkredos1";
 /// Records stand in blocks of their own, so that a torn write hits one of them only.
 const BLOCK: u64 = 4096;
 const RECORD: usize = 128;
-const LARGEST_CHUNK: u64 = 4 * 1024 * 1024;
+const LARGEST_CHUNK: u64 = if cfg!(test) { BLOCK } else { 4 * 1024 * 1024 };
 const MOST_RANGES: u64 = 1_000_000;
 
 /// So many of the file's last bytes prove that it is as we left it.
@@ -219,6 +220,7 @@ pub(super) fn remove(
     };
     if joined.as_slice() == [(first, identity.size)] {
         // Nothing stands behind: cutting it off is one step.
+        moment();
         opened.file.set_len(first).map_err(fail)?;
         return opened.file.sync_all().map_err(fail);
     }
@@ -250,11 +252,13 @@ fn create(index: &Index, plan: &Plan) -> Result<File, Error> {
     if free_space(&index.path).map_err(fail)? < needed {
         return Err(fail(nix::Error::ENOSPC.into()));
     }
+    moment();
     index.remove(NEW)?;
     let Some(journal) = index.file(NEW, true)? else {
         return Err(fail(io::ErrorKind::NotFound.into()));
     };
     let size = plan.journal_size();
+    moment();
     let filled = reserve(&journal, size)
         .and_then(|()| plan.write(&journal))
         .and_then(|()| journal.sync_all());
@@ -262,6 +266,7 @@ fn create(index: &Index, plan: &Plan) -> Result<File, Error> {
         let _ = index.remove(NEW);
         return Err(fail(error));
     }
+    moment();
     index.rename(NEW, ENDING)?;
     Ok(journal)
 }
@@ -409,12 +414,14 @@ fn run(opened: &mut Opened, index: &Index, journal: &File, plan: &Plan) -> Resul
     }
     step.serial = step.serial.saturating_add(1);
     record_cut(journal, plan, &opened.file, &step).map_err(fail)?;
+    moment();
     opened.file.set_len(step.dest).map_err(fail)?;
     finish(opened, index).map_err(fail)
 }
 
 /// Writes a chunk that ends at `end`, durably.
 fn put(file: &File, bytes: &[u8], end: u64) -> io::Result<()> {
+    moment();
     file.write_all_at(bytes, end.saturating_sub(bytes.len() as u64))?;
     file.sync_data()
 }
@@ -454,12 +461,16 @@ fn record_chunk(journal: &File, plan: &Plan, step: &Step, bytes: &[u8]) -> io::R
         bytes.len() as u64,
         crc32fast::hash(bytes).into(),
     ];
+    moment();
     journal.write_all_at(bytes, slot.saturating_add(BLOCK))?;
+    moment();
     journal.write_all_at(&record::write::<RECORD>(SLOT, &fields), slot)?;
+    moment();
     journal.sync_data()
 }
 
 fn record_cut(journal: &File, plan: &Plan, file: &File, step: &Step) -> io::Result<()> {
+    moment();
     file.write_all_at(&[0], step.dest)?;
     file.sync_data()?;
     let length = step.source.saturating_sub(step.dest).min(ANCHOR);
@@ -470,6 +481,7 @@ fn record_cut(journal: &File, plan: &Plan, file: &File, step: &Step) -> io::Resu
         length,
         crc_at(file, step.dest, length)?,
     ];
+    moment();
     journal.write_all_at(&record::write::<RECORD>(CUT, &fields), plan.cut_at())?;
     journal.sync_data()
 }
@@ -487,11 +499,10 @@ fn cut_is_due(file: &File, step: &Step, length: u64, crc: u64) -> io::Result<boo
 }
 
 fn finish(opened: &mut Opened, index: &Index) -> io::Result<()> {
+    moment();
     opened.file.sync_all()?;
+    moment();
     index.remove(ENDING).map_err(io::Error::other)?;
     opened.identity = Identity::of(&opened.file)?;
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;

@@ -244,32 +244,23 @@ fn counted(window: &mut Window<'_>, body: u64, length: u64) -> io::Result<Option
     let Some(body_end) = body.checked_add(length).filter(|end| *end <= window.end()) else {
         return Ok(None);
     };
-    // A body may lack its last line end: then that comes first.
-    let mut line_ends = 1;
-    if length > 0 {
-        let last = window.peek(body_end.saturating_sub(1), 1)?.first();
-        line_ends += usize::from(last != Some(&b'\n'));
+    // A body may lack its last line end: then one must follow. Blank lines may follow in any case.
+    let last = match length {
+        0 => None,
+        _ => window.peek(body_end.saturating_sub(1), 1)?.first().copied(),
+    };
+    let view = window.peek(body_end, LOOK)?;
+    let gap = view
+        .iter()
+        .take_while(|b| matches!(b, b'\n' | b'\r'))
+        .count();
+    let ended = matches!(last, None | Some(b'\n')) || gap > 0 || view.is_empty();
+    let (line_ends, next) = view.split_at_checked(gap).unwrap_or_default();
+    let at_end = next.is_empty() && view.len() < LOOK;
+    if !ended || !(at_end || from_line::begins(next) && !line_ends.ends_with(b"\r")) {
+        return Ok(None);
     }
-    let mut view = window.peek(body_end, LOOK)?;
-    let mut end = body_end;
-    for taken in 0..=line_ends {
-        if view.is_empty() {
-            return Ok(Some((body_end, end)));
-        }
-        // Without its last line end, a body can't have the next message on the same line.
-        if from_line::begins(view) && (taken > 0 || line_ends == 1) {
-            return Ok(Some((body_end, end)));
-        }
-        let Some(rest) = view
-            .strip_prefix(b"\n")
-            .or_else(|| view.strip_prefix(b"\r\n"))
-        else {
-            return Ok(None);
-        };
-        end = end.saturating_add(count(view.len().saturating_sub(rest.len())));
-        view = rest;
-    }
-    Ok(None)
+    Ok(Some((body_end, body_end.saturating_add(count(gap)))))
 }
 
 /// From a line's start on, finds where the next message begins; gives `sink` what is before the

@@ -1,1 +1,395 @@
+//! The mailbox as a whole: every operation, killed at every step.
 
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::moment::killed_at;
+use super::{Error, Mbox, Place, StoredMessage};
+use crate::config::LockKind;
+
+/// A mailbox in a directory of its own.
+struct Home {
+    _dir: tempfile::TempDir,
+    inbox: PathBuf,
+    index: PathBuf,
+}
+
+impl Home {
+    fn new(content: &[u8]) -> Self {
+        // In memory: there are thousands of fsyncs.
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let dir = dir.unwrap();
+        let (inbox, index) = (dir.path().join("box"), dir.path().join("mail/.index"));
+        fs::write(&inbox, content).unwrap();
+        Self {
+            _dir: dir,
+            inbox,
+            index,
+        }
+    }
+
+    fn open(&self) -> Mbox {
+        Mbox::new(Place {
+            inbox: self.inbox.clone(),
+            index: self.index.clone(),
+            owner: nix::unistd::geteuid(),
+            locks: vec![LockKind::Fcntl, LockKind::Flock, LockKind::Dotlock],
+            libexec: "/nonexistent".into(),
+            lock_timeout: Duration::from_millis(200),
+        })
+    }
+
+    fn content(&self) -> String {
+        String::from_utf8(fs::read(&self.inbox).unwrap()).unwrap()
+    }
+
+    /// What procmail would do: it appends, and asks no journal.
+    fn neighbour(&self, bytes: &[u8]) {
+        let mut file = fs::OpenOptions::new()
+            .append(true)
+            .open(&self.inbox)
+            .unwrap();
+        file.write_all(bytes).unwrap();
+    }
+
+    fn journals(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(&self.index) else {
+            return Vec::new();
+        };
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.retain(|name| name != "box.append");
+        names
+    }
+}
+
+fn text(name: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "From {name}@b.org Thu Jan  1 00:00:00 1970\nSubject: {name}\nContent-Length: {length}\n\n{body}"
+    )
+}
+
+fn message(name: &str, body: &str) -> StoredMessage {
+    StoredMessage::from_bytes(text(name, body).into_bytes()).unwrap()
+}
+
+fn stored(names: &[&str], size: usize) -> String {
+    names
+        .iter()
+        .map(|name| text(name, &format!("{name}{}\n", "x".repeat(size))) + "\n")
+        .collect()
+}
+
+fn shown(mailbox: &mut Mbox) -> Vec<String> {
+    let snapshot = mailbox.scan().unwrap();
+    (0..snapshot.len())
+        .map(|n| {
+            let mut out = Vec::new();
+            let mut sink = |bytes: &[u8]| {
+                out.extend_from_slice(bytes);
+                Ok(())
+            };
+            mailbox.read(&snapshot, n, None, &mut sink).unwrap();
+            assert_eq!(snapshot.size(n), Some(out.len() as u64));
+            String::from_utf8(out).unwrap()
+        })
+        .collect()
+}
+
+#[test]
+fn what_is_appended_is_read_back_and_ends_in_a_blank_line() {
+    for before in ["", "\n", "junk", "junk\n", "junk\n\n", "junk\r\n\r\n"] {
+        let home = Home::new(before.as_bytes());
+        let mut mailbox = home.open();
+        mailbox.append(&message("a", "1\n")).unwrap();
+        mailbox.append(&message("b", "2\n")).unwrap();
+        let written = format!("{}\n{}\n", text("a", "1\n"), text("b", "2\n"));
+        let separator = match before {
+            "junk" => "\n\n",
+            "junk\n" => "\n",
+            _ => "",
+        };
+        assert_eq!(home.content(), format!("{before}{separator}{written}"));
+        assert_eq!(
+            shown(&mut mailbox),
+            [
+                "Subject: a\r\n\r\n1\r\n".to_owned(),
+                "Subject: b\r\n\r\n2\r\n".into()
+            ]
+        );
+        assert!(mailbox.take_warnings().is_empty());
+    }
+}
+
+#[test]
+fn a_missing_mailbox_is_empty_and_an_append_makes_it() {
+    let home = Home::new(b"");
+    fs::remove_file(&home.inbox).unwrap();
+    let mut mailbox = home.open();
+    let nothing = mailbox.scan().unwrap();
+    assert!(nothing.is_empty());
+    assert_eq!(mailbox.expunge(&nothing, &[0]).unwrap(), 0);
+    mailbox.append(&message("a", "1\n")).unwrap();
+    assert_eq!(shown(&mut mailbox).len(), 1);
+}
+
+#[test]
+fn an_append_killed_at_any_step_is_undone_or_complete_and_a_neighbours_mail_survives() {
+    for before in [String::new(), stored(&["old"], 3), "torn bo".to_owned()] {
+        for neighbour in [false, true] {
+            for again in 0..30 {
+                let mut n = 0;
+                loop {
+                    let home = Home::new(before.as_bytes());
+                    let killed = killed_at(n, || {
+                        home.open().append(&message("new", "new\n")).unwrap();
+                    });
+                    let size = home.content().len();
+                    if neighbour {
+                        // Neighbours see a blank line before them, unless they were too quick.
+                        home.neighbour(stored(&["neighbour"], 1).as_bytes());
+                    }
+                    // The recovery is killed, too.
+                    killed_at(again, || drop(home.open().scan()));
+                    let mut mailbox = home.open();
+                    let messages = shown(&mut mailbox);
+                    let content = home.content();
+                    assert!(!content.contains('\0'), "step {n}, {again}: {content:?}");
+                    assert!(content.starts_with(&before));
+                    let complete = content.contains("new@b.org");
+                    assert!(complete || killed, "step {n}");
+                    let old = usize::from(before.starts_with("From"));
+                    let wanted = old + usize::from(complete) + usize::from(neighbour);
+                    let glued = before == "torn bo" && size == before.len() && neighbour;
+                    if !glued {
+                        assert_eq!(messages.len(), wanted, "step {n}, {again}: {content:?}");
+                        assert!(mailbox.take_warnings().is_empty());
+                    }
+                    assert!(home.journals().is_empty());
+                    if !killed {
+                        break;
+                    }
+                    n += 1;
+                }
+                assert!(n > 6);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_expunge_killed_at_any_step_is_finished_and_a_neighbours_mail_survives() {
+    let names = ["a", "b", "c", "d", "e"];
+    for expunged in [&[0][..], &[1, 3], &[4], &[3, 4], &[0, 1, 2, 3, 4], &[2]] {
+        for size in [10, 5000] {
+            for neighbour in [0, 1, 9000] {
+                for again in (0..40).step_by(if size == 10 { 1 } else { 3 }) {
+                    check_expunge(&names, expunged, size, neighbour, again);
+                }
+            }
+        }
+    }
+}
+
+fn check_expunge(names: &[&str], expunged: &[usize], size: usize, neighbour: usize, again: u32) {
+    let before = stored(names, size);
+    let kept: Vec<&str> = (0..names.len())
+        .filter(|n| !expunged.contains(n))
+        .map(|n| names[n])
+        .collect();
+    let after = stored(&kept, size);
+    let mut n = 0;
+    loop {
+        let home = Home::new(before.as_bytes());
+        let mut mailbox = home.open();
+        let snapshot = mailbox.scan().unwrap();
+        assert_eq!(snapshot.len(), names.len());
+        let killed = killed_at(n, || {
+            let removed = mailbox.expunge(&snapshot, expunged).unwrap();
+            assert_eq!(removed, expunged.len());
+        });
+        let more = if neighbour > 0 {
+            stored(&["neighbour"], neighbour)
+        } else {
+            String::new()
+        };
+        home.neighbour(more.as_bytes());
+        killed_at(again, || drop(home.open().scan()));
+        let mut mailbox = home.open();
+        mailbox.scan().unwrap();
+        let content = home.content();
+        let whole = killed && content == format!("{before}{more}");
+        assert!(
+            whole || content == format!("{after}{more}"),
+            "{expunged:?} {size} {neighbour} step {n}, {again}: {content}"
+        );
+        assert!(mailbox.take_warnings().is_empty());
+        assert!(
+            home.journals()
+                .iter()
+                .all(|name| name.ends_with(".redo.new"))
+        );
+        if !killed {
+            break;
+        }
+        n += 3;
+    }
+}
+
+#[test]
+fn a_message_that_others_moved_or_flagged_is_found_again_and_one_that_is_gone_is_left_out() {
+    let home = Home::new(stored(&["a", "b", "b", "c"], 3).as_bytes());
+    let mut mailbox = home.open();
+    let snapshot = mailbox.scan().unwrap();
+    let ids: Vec<String> = (0..4).map(|n| snapshot.unique_id(n).unwrap()).collect();
+    assert_eq!(
+        ids.iter().collect::<std::collections::HashSet<_>>().len(),
+        4
+    );
+    // As mutt would: a is gone, all others are flagged.
+    let flagged = stored(&["b", "b", "c"], 3).replace("Subject", "Status: RO\nSubject");
+    fs::write(&home.inbox, &flagged).unwrap();
+    let now = mailbox.scan().unwrap();
+    let same: Vec<String> = (0..3).map(|n| now.unique_id(n).unwrap()).collect();
+    assert_eq!(same, ids[1..]);
+    let mut sink = |_: &[u8]| Ok(());
+    assert!(mailbox.read(&snapshot, 3, None, &mut sink).is_ok());
+    assert!(matches!(
+        mailbox.read(&snapshot, 0, None, &mut sink),
+        Err(Error::Changed)
+    ));
+    assert_eq!(mailbox.expunge(&snapshot, &[0, 2, 3]).unwrap(), 2);
+    assert_eq!(
+        home.content(),
+        stored(&["b"], 3).replace("Subject", "Status: RO\nSubject")
+    );
+}
+
+#[test]
+fn a_large_message_is_read_on_while_others_flag_it_but_not_when_it_is_replaced() {
+    let big = stored(&["a", "b"], 1_000_000);
+    for (then, good) in [
+        (big.replace("Subject", "Status: RO\nSubject"), true),
+        (stored(&["c", "b"], 1_000_000), false),
+        (String::new(), false),
+    ] {
+        let home = Home::new(big.as_bytes());
+        let mut mailbox = home.open();
+        let snapshot = mailbox.scan().unwrap();
+        let (mut size, mut first) = (0, true);
+        let read = mailbox.read(&snapshot, 0, None, &mut |bytes| {
+            size += bytes.len() as u64;
+            if std::mem::take(&mut first) {
+                fs::write(&home.inbox, &then).unwrap();
+            }
+            Ok(())
+        });
+        assert_eq!(read.is_ok(), good, "{read:?}");
+        assert_eq!(Some(size) == snapshot.size(0), good);
+    }
+}
+
+#[test]
+fn a_lock_of_another_is_waited_for_and_never_written_past() {
+    let home = Home::new(b"");
+    let lock = home.inbox.with_file_name("box.lock");
+    fs::write(&lock, "1").unwrap();
+    let failed = home.open().append(&message("a", "1\n"));
+    assert!(matches!(failed, Err(Error::Locked { .. })), "{failed:?}");
+    assert_eq!(home.content(), "");
+    // Readers share the kernel's locks, and need no dot lock.
+    assert!(home.open().scan().is_ok());
+    fs::remove_file(&lock).unwrap();
+    let other = fs::File::options().write(true).open(&home.inbox).unwrap();
+    other.try_lock().unwrap();
+    let failed = home.open().append(&message("a", "1\n"));
+    assert!(matches!(failed, Err(Error::Locked { .. })), "{failed:?}");
+    assert!(!lock.exists());
+}
+
+#[test]
+fn what_is_no_mailbox_of_its_owner_is_refused() {
+    let home = Home::new(b"");
+    let other = home.inbox.with_file_name("other");
+    let refused = |home: &Home| {
+        let failed = home.open().append(&message("a", "1\n"));
+        assert!(matches!(failed, Err(Error::Refused { .. })), "{failed:?}");
+        let failed = home.open().scan().err();
+        assert!(matches!(failed, Some(Error::Refused { .. })), "{failed:?}");
+    };
+    fs::hard_link(&home.inbox, &other).unwrap();
+    refused(&home);
+    fs::remove_file(&home.inbox).unwrap();
+    std::os::unix::fs::symlink(&other, &home.inbox).unwrap();
+    refused(&home);
+    fs::remove_file(&home.inbox).unwrap();
+    nix::unistd::mkfifo(&home.inbox, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    refused(&home);
+    fs::remove_file(&home.inbox).unwrap();
+    fs::create_dir(&home.inbox).unwrap();
+    refused(&home);
+}
+
+#[test]
+fn journals_that_prove_nothing_are_not_applied() {
+    let before = stored(&["a", "b"], 10);
+    for garbage in [
+        &b""[..],
+        b"garbage",
+        &[0xff; 8192],
+        b"hkredop1\0\0\0\0\0\0\0\0",
+    ] {
+        let home = Home::new(before.as_bytes());
+        home.open().append(&message("c", "1\n")).unwrap();
+        let content = home.content();
+        fs::write(home.index.join("box.append"), garbage).unwrap();
+        fs::write(home.index.join("box.redo"), garbage).unwrap();
+        let mut mailbox = home.open();
+        assert_eq!(shown(&mut mailbox).len(), 3);
+        assert_eq!(home.content(), content);
+        assert_eq!(mailbox.take_warnings().len(), 1);
+        assert_eq!(home.journals(), ["box.redo.bad"]);
+    }
+}
+
+#[test]
+fn a_file_that_somebody_rewrote_behind_a_killed_append_is_left_alone() {
+    for n in 2..8 {
+        let home = Home::new(stored(&["a"], 300).as_bytes());
+        killed_at(n, || {
+            home.open().append(&message("b", "2\n")).unwrap();
+        });
+        let other = stored(&["x", "y"], 300);
+        fs::write(&home.inbox, &other).unwrap();
+        assert_eq!(shown(&mut home.open()).len(), 2);
+        assert_eq!(home.content(), other);
+    }
+}
+
+#[test]
+fn without_an_index_directory_nothing_is_written_and_mail_can_be_read() {
+    let home = Home::new(stored(&["a"], 3).as_bytes());
+    fs::write(home.index.parent().unwrap(), "a file").unwrap();
+    let failed = home.open().append(&message("b", "1\n"));
+    assert!(matches!(failed, Err(Error::Index { .. })), "{failed:?}");
+    assert_eq!(home.content(), stored(&["a"], 3));
+}
+
+#[test]
+fn a_failed_write_leaves_the_file_as_it_was() {
+    let home = Home::new(stored(&["a"], 3).as_bytes());
+    let mut mailbox = home.open();
+    // A spool that is shorter than it says stands for a disk that fails in the middle.
+    let mut spool = tempfile::tempfile().unwrap();
+    spool.write_all(b"x\n").unwrap();
+    let head = text("b", "").into_bytes();
+    let torn = StoredMessage::new(head, Some((spool, 9)), b"\n".to_vec()).unwrap();
+    assert!(mailbox.append(&torn).is_err());
+    assert_eq!(home.content(), stored(&["a"], 3));
+    assert!(home.open().append(&message("c", "1\n")).is_ok());
+    assert_eq!(shown(&mut mailbox).len(), 2);
+}

@@ -1,0 +1,45 @@
+//! Moments at which a test ends an operation as if the process had been killed there.
+
+/// Stands before each call that changes a file.
+#[cfg(not(test))]
+pub fn moment() {}
+
+#[cfg(test)]
+pub use killing::{killed_at, moment};
+
+#[cfg(test)]
+mod killing {
+    use std::cell::Cell;
+    use std::panic::{AssertUnwindSafe, catch_unwind, panic_any};
+
+    thread_local! {
+        static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+    }
+
+    struct Killed;
+
+    /// Ends the operation if its time has come. (Unwinding gives the locks back, as the kernel
+    /// would, and runs no code that handles errors.)
+    pub fn moment() {
+        match LEFT.get() {
+            Some(0) => {
+                LEFT.set(None);
+                std::panic::resume_unwind(Box::new(Killed));
+            }
+            Some(left) => LEFT.set(Some(left - 1)),
+            None => {}
+        }
+    }
+
+    /// Runs `action` and kills it at its `n`th step; true if it had so many.
+    pub fn killed_at(n: u32, action: impl FnOnce()) -> bool {
+        LEFT.set(Some(n));
+        let ended = catch_unwind(AssertUnwindSafe(action));
+        LEFT.set(None);
+        match ended {
+            Ok(()) => false,
+            Err(panic) if panic.is::<Killed>() => true,
+            Err(panic) => panic_any(panic),
+        }
+    }
+}

@@ -1,0 +1,478 @@
+//! `local-deliver` through its real binary: what it writes, what it refuses, and how it ends.
+//!
+//! As root it delivers to `nobody`, else to whoever runs the tests.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that can't go on fails"
+)]
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use hikyaku::config::LockKind;
+use hikyaku::mailbox::{Mbox, Place};
+use hikyaku::sys::Account;
+use nix::unistd::{Gid, Uid, geteuid};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_local-deliver");
+
+const OK: i32 = 0;
+const USAGE: i32 = 64;
+const DATAERR: i32 = 65;
+const NOUSER: i32 = 67;
+const IOERR: i32 = 74;
+const TEMPFAIL: i32 = 75;
+const NOPERM: i32 = 77;
+const CONFIG: i32 = 78;
+
+/// A spool with one user.
+struct Host {
+    dir: tempfile::TempDir,
+    account: Account,
+    spool: PathBuf,
+    inbox: PathBuf,
+}
+
+impl Host {
+    fn new() -> Self {
+        let uid = if geteuid().is_root() {
+            Uid::from_raw(65534)
+        } else {
+            geteuid()
+        };
+        let account = Account::by_uid(uid).unwrap().unwrap();
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let dir = dir.unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let spool = dir.path().join("spool");
+        for name in ["spool", "users"] {
+            let path = dir.path().join(name);
+            fs::create_dir(&path).unwrap();
+            chown(&path, Some(account.uid.as_raw()), None).unwrap();
+        }
+        let host = Self {
+            inbox: spool.join(&account.name),
+            dir,
+            account,
+            spool,
+        };
+        host.configure("");
+        host
+    }
+
+    fn configure(&self, more: &str) {
+        let libexec = Path::new(PROGRAM).parent().unwrap().display();
+        let (spool, dir) = (self.spool.display(), self.dir.path().display());
+        let text = format!(
+            "hostname = \"mx.example.org\"\nlog = \"stderr\"\n[users]\nmin_uid = 1\n[paths]\n\
+             inbox = \"{spool}/%u\"\nindex = \"{dir}/users/%u/.index\"\nlibexec = \"{libexec}\"\n{more}"
+        );
+        fs::write(self.config(), text).unwrap();
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.path().join("hikyaku.toml")
+    }
+
+    fn run(&self, arguments: &[&str], input: &[u8]) -> Output {
+        let mut command = Command::new(PROGRAM);
+        command.arg("-C").arg(self.config()).args(arguments);
+        feed(&mut command, input)
+    }
+
+    /// Delivers to the user.
+    fn deliver(&self, input: &[u8]) -> Output {
+        self.run(&["-f", "s@b.org", &self.account.name], input)
+    }
+
+    fn content(&self) -> String {
+        String::from_utf8(fs::read(&self.inbox).unwrap()).unwrap()
+    }
+
+    fn put(&self, content: &str) {
+        fs::write(&self.inbox, content).unwrap();
+        chown(&self.inbox, Some(self.account.uid.as_raw()), None).unwrap();
+    }
+
+    /// The messages as clients get them.
+    fn shown(&self) -> Vec<String> {
+        let mut mailbox = Mbox::new(Place {
+            inbox: self.inbox.clone(),
+            index: self
+                .dir
+                .path()
+                .join("users")
+                .join(&self.account.name)
+                .join(".index"),
+            owner: self.account.uid,
+            locks: vec![LockKind::Fcntl, LockKind::Flock],
+            libexec: PathBuf::new(),
+            lock_timeout: Duration::from_secs(5),
+        });
+        let snapshot = mailbox.scan().unwrap();
+        (0..snapshot.len())
+            .map(|n| {
+                let mut out = Vec::new();
+                let mut sink = |bytes: &[u8]| {
+                    out.extend_from_slice(bytes);
+                    Ok(())
+                };
+                mailbox.read(&snapshot, n, None, &mut sink).unwrap();
+                assert_eq!(snapshot.size(n), Some(out.len() as u64));
+                String::from_utf8(out).unwrap()
+            })
+            .collect()
+    }
+
+    /// A message as it is stored, less its From_ line.
+    fn stored(&self, more: &str, length: usize, rest: &str) -> String {
+        let name = &self.account.name;
+        format!(
+            "Return-Path: <s@b.org>\nDelivered-To: {name}@mx.example.org\n\
+             Content-Length: {length}\n{more}{rest}\n"
+        )
+    }
+}
+
+fn feed(command: &mut Command, input: &[u8]) -> Output {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let _ = stdin.write_all(input);
+    drop(stdin);
+    child.wait_with_output().unwrap()
+}
+
+fn expect(output: &Output, status: i32, said: &str) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(status), "{stderr}");
+    assert!(stderr.contains(said), "{said:?} is not in {stderr:?}");
+    assert!(output.stdout.is_empty());
+}
+
+/// The From_ line and the rest.
+fn after_from(content: &str) -> &str {
+    let (from, rest) = content.split_once('\n').unwrap();
+    assert!(from.starts_with("From s@b.org "), "{from}");
+    rest
+}
+
+#[test]
+fn a_message_is_appended_byte_for_byte() {
+    let host = Host::new();
+    let output = host.deliver(b"Subject: a\r\nStatus: RO\r\n\r\nx\r\nFrom y\r\n.\r\nlast");
+    let said = format!("to=<{}> status=delivered size=", host.account.name);
+    expect(&output, OK, &said);
+    let rest = "Subject: a\n\nx\n>From y\n.\nlast\n";
+    let first = host.stored("X-Mbox-Quoted: yes\n", 17, rest);
+    assert_eq!(after_from(&host.content()), first);
+    let found = fs::metadata(&host.inbox).unwrap();
+    assert_eq!(found.uid(), host.account.uid.as_raw());
+    assert_eq!(found.mode() & 0o777, 0o600);
+    expect(
+        &host.deliver(b"From x@y Thu Jan  1 00:00:00 1970\nB: 1\n\nz\n"),
+        OK,
+        "",
+    );
+    let content = host.content();
+    let second = content
+        .strip_prefix(content.lines().next().unwrap())
+        .unwrap();
+    let second = second
+        .strip_prefix('\n')
+        .unwrap()
+        .strip_prefix(&first)
+        .unwrap();
+    assert_eq!(after_from(second), host.stored("", 2, "B: 1\n\nz\n"));
+    let head = |name: &str| {
+        let user = &host.account.name;
+        format!("Return-Path: <s@b.org>\r\nDelivered-To: {user}@mx.example.org\r\n{name}\r\n\r\n")
+    };
+    assert_eq!(
+        host.shown(),
+        [
+            head("Subject: a") + "x\r\nFrom y\r\n.\r\nlast\r\n",
+            head("B: 1") + "z\r\n"
+        ]
+    );
+}
+
+#[test]
+fn the_null_sender_is_mailer_daemon_and_the_default_is_the_caller() {
+    let host = Host::new();
+    for from in ["", "<>"] {
+        expect(
+            &host.run(&["-f", from, "-d", &host.account.name], b"A: 1\n\n"),
+            OK,
+            "",
+        );
+        let content = host.content();
+        assert!(content.starts_with("From MAILER-DAEMON "));
+        assert!(content.contains("\nReturn-Path: <>\n"));
+        fs::remove_file(&host.inbox).unwrap();
+    }
+    expect(&host.run(&[&host.account.name], b"A: 1\n\n"), OK, "");
+    let caller = Account::by_uid(nix::unistd::getuid())
+        .unwrap()
+        .unwrap()
+        .name;
+    assert!(
+        host.content()
+            .contains(&format!("\nReturn-Path: <{caller}>\n"))
+    );
+}
+
+#[test]
+fn exit_statuses_tell_the_caller_what_to_do() {
+    let host = Host::new();
+    expect(&host.deliver(b""), DATAERR, "no message");
+    assert!(!host.inbox.exists() || host.content().is_empty());
+    expect(
+        &host.run(&["no-such-user"], b"A: 1\n\n"),
+        NOUSER,
+        "no user no-such-user",
+    );
+    expect(&host.run(&["--no-such-flag"], b""), USAGE, "--no-such-flag");
+    expect(&host.run(&["-f", "a\nb", "x"], b""), USAGE, "control");
+    expect(&host.run(&["../x"], b"A: 1\n\n"), NOUSER, "");
+    let root = if geteuid().is_root() { NOUSER } else { NOPERM };
+    expect(&host.run(&["root"], b"A: 1\n\n"), root, "root");
+    let delivered_to = format!("Delivered-To: {}@mx.example.org\n\n", host.account.name);
+    expect(&host.deliver(delivered_to.as_bytes()), DATAERR, "5.4.6");
+    // The good one is delivered all the same.
+    let both = host.run(&["no-such-user", &host.account.name], b"A: 1\n\n");
+    expect(&both, NOUSER, "status=delivered");
+    fs::write(host.config(), "nonsense = 1\n").unwrap();
+    expect(&host.deliver(b"A: 1\n\n"), CONFIG, "nonsense");
+}
+
+#[test]
+fn an_input_that_breaks_off_delivers_nothing() {
+    let host = Host::new();
+    let output = Command::new(PROGRAM)
+        .arg("-C")
+        .arg(host.config())
+        .arg(&host.account.name)
+        // Reading a directory fails.
+        .stdin(fs::File::open("/").unwrap())
+        .output()
+        .unwrap();
+    expect(&output, IOERR, "can't be read");
+    assert!(!host.inbox.exists() || host.content().is_empty());
+}
+
+#[test]
+fn a_message_over_the_limit_is_refused_for_good() {
+    let host = Host::new();
+    host.configure("[smtp]\nmax_message_size = 65536\n");
+    let mut message = b"A: 1\n\n".to_vec();
+    message.resize(65536, b'x');
+    expect(&host.deliver(&message), DATAERR, "5.3.4");
+    message.truncate(65000);
+    expect(&host.deliver(&message), OK, "");
+    // Many lines: each line end counts as two.
+    let lines = [&b"A: 1\n\n"[..], &b"x\n".repeat(30_000)].concat();
+    expect(&host.deliver(&lines), DATAERR, "5.3.4");
+}
+
+#[test]
+fn what_may_not_be_a_mailbox_is_refused_and_the_mail_waits() {
+    let host = Host::new();
+    let other = host.spool.join("other");
+    let refused = |said: &str| {
+        expect(&host.deliver(b"A: 1\n\nx\n"), TEMPFAIL, said);
+        expect(
+            &host.deliver(b"A: 1\n\nx\n"),
+            TEMPFAIL,
+            "status=deferred 4.3.0",
+        );
+    };
+    fs::write(&other, "").unwrap();
+    symlink(&other, &host.inbox).unwrap();
+    refused("is a symbolic link");
+    fs::remove_file(&host.inbox).unwrap();
+    symlink(host.spool.join("nowhere"), &host.inbox).unwrap();
+    refused("is a symbolic link");
+    fs::remove_file(&host.inbox).unwrap();
+    host.put("");
+    fs::hard_link(&host.inbox, host.spool.join("second")).unwrap();
+    refused("has a second name");
+    fs::remove_file(&host.inbox).unwrap();
+    fs::create_dir(&host.inbox).unwrap();
+    refused("is a directory");
+    fs::remove_dir(&host.inbox).unwrap();
+    nix::unistd::mkfifo(&host.inbox, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    chown(&host.inbox, Some(host.account.uid.as_raw()), None).unwrap();
+    refused("is not a regular file");
+    fs::remove_file(&host.inbox).unwrap();
+    if geteuid().is_root() {
+        fs::write(&host.inbox, "").unwrap();
+        fs::set_permissions(&host.inbox, fs::Permissions::from_mode(0o666)).unwrap();
+        refused("belongs to uid 0");
+        fs::remove_file(&host.inbox).unwrap();
+    }
+    fs::set_permissions(&host.spool, fs::Permissions::from_mode(0o777)).unwrap();
+    refused("sticky");
+    fs::set_permissions(&host.spool, fs::Permissions::from_mode(0o1777)).unwrap();
+    expect(&host.deliver(b"A: 1\n\nx\n"), OK, "");
+    assert_eq!(fs::read(&other).unwrap(), b"");
+}
+
+#[test]
+fn a_maildir_is_not_mistaken_for_an_mbox() {
+    let host = Host::new();
+    let text = fs::read_to_string(host.config()).unwrap();
+    fs::write(host.config(), text.replace("/%u\"\nindex", "/%u/\"\nindex")).unwrap();
+    expect(&host.deliver(b"A: 1\n\nx\n"), TEMPFAIL, "Maildir");
+}
+
+#[test]
+fn a_full_disk_leaves_the_mailbox_as_it_was() {
+    let host = Host::new();
+    host.put("From a@b Thu Jan  1 00:00:00 1970\n\nold\n\n");
+    let before = host.content();
+    let script = "ulimit -f 20; exec \"$@\"";
+    let mut message = b"A: 1\n\n".to_vec();
+    message.resize(200_000, b'x');
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", script, "sh", PROGRAM, "-C"])
+        .arg(host.config());
+    command.args(["-f", "s@b.org", &host.account.name]);
+    expect(&feed(&mut command, &message), TEMPFAIL, "4.3.1");
+    assert_eq!(host.content(), before);
+    expect(&host.deliver(b"A: 1\n\nx\n"), OK, "");
+    assert!(host.content().starts_with(&before));
+    assert_eq!(host.shown().len(), 2);
+}
+
+#[test]
+fn twenty_processes_at_once_lose_and_tear_nothing() {
+    const EACH: usize = 50;
+    let host = Host::new();
+    std::thread::scope(|scope| {
+        for process in 0..20 {
+            let host = &host;
+            scope.spawn(move || {
+                for n in 0..EACH {
+                    let body = format!("{process}.{n} ").repeat(n * 7);
+                    let message = format!("Subject: {process}.{n}\n\n{body}\nFrom me\n");
+                    expect(&host.deliver(message.as_bytes()), OK, "");
+                }
+            });
+        }
+    });
+    let mut subjects: Vec<String> = host
+        .shown()
+        .iter()
+        .map(|message| {
+            let subject = message.split_once("Subject: ").unwrap().1;
+            let (subject, rest) = subject.split_once("\r\n\r\n").unwrap();
+            let n: usize = subject.split_once('.').unwrap().1.parse().unwrap();
+            let body = format!("{subject} ").repeat(n * 7);
+            assert_eq!(rest, format!("{body}\r\nFrom me\r\n"));
+            subject.to_owned()
+        })
+        .collect();
+    subjects.sort();
+    subjects.dedup();
+    assert_eq!(subjects.len(), 20 * EACH);
+    assert!(
+        !host
+            .spool
+            .join(format!("{}.lock", host.account.name))
+            .exists()
+    );
+}
+
+#[test]
+fn a_foreign_lock_makes_the_mail_wait() {
+    let host = Host::new();
+    host.put("");
+    let other = fs::File::options().write(true).open(&host.inbox).unwrap();
+    other.lock().unwrap();
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| host.deliver(b"A: 1\n\nx\n"));
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(host.content(), "");
+        other.unlock().unwrap();
+        expect(&waiting.join().unwrap(), OK, "");
+    });
+}
+
+#[test]
+fn the_setgid_helper_locks_where_the_user_may_not() {
+    if !geteuid().is_root() {
+        return;
+    }
+    let Some(mail) = nix::unistd::Group::from_name("mail").unwrap() else {
+        return;
+    };
+    let host = Host::new();
+    let libexec = host.dir.path().join("libexec");
+    fs::create_dir(&libexec).unwrap();
+    let helper = libexec.join("dotlock");
+    fs::copy(env!("CARGO_BIN_EXE_dotlock"), &helper).unwrap();
+    let mail: Gid = mail.gid;
+    chown(&host.spool, Some(0), Some(mail.as_raw())).unwrap();
+    fs::set_permissions(&host.spool, fs::Permissions::from_mode(0o2775)).unwrap();
+    let text = fs::read_to_string(host.config()).unwrap();
+    let build = Path::new(PROGRAM).parent().unwrap().display().to_string();
+    let text = text.replace(&build, &libexec.display().to_string());
+    fs::write(host.config(), text).unwrap();
+    // Not setgid yet: it can't help, and says so.
+    expect(&host.deliver(b"A: 1\n\nx\n"), TEMPFAIL, "setgid mail");
+    assert_eq!(host.content(), "");
+    assert_eq!(fs::metadata(&host.inbox).unwrap().mode() & 0o777, 0o660);
+    chown(&helper, Some(0), Some(mail.as_raw())).unwrap();
+    fs::set_permissions(&helper, fs::Permissions::from_mode(0o2755)).unwrap();
+    let output = host.deliver(b"A: 1\n\nx\n");
+    if String::from_utf8_lossy(&output.stderr).contains("setgid") {
+        // The file system is mounted nosuid.
+        return;
+    }
+    expect(&output, OK, "delivered");
+    assert_eq!(host.shown().len(), 1);
+    let lock = host.spool.join(format!("{}.lock", host.account.name));
+    assert!(!lock.exists());
+    // It holds on until its input ends, and refuses a second one.
+    let as_user = || {
+        let mut command = Command::new("setpriv");
+        let (uid, gid) = (host.account.uid.to_string(), host.account.gid.to_string());
+        command.args(["--reuid", &uid, "--regid", &gid, "--clear-groups"]);
+        command.arg(&helper);
+        command
+    };
+    let mut holder = as_user()
+        .arg(&host.inbox)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    holder.stdin.as_mut().unwrap().write_all(b"l").unwrap();
+    let mut answer = [0];
+    std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut answer).unwrap();
+    assert_eq!(answer, *b"y");
+    assert!(lock.exists());
+    assert_eq!(feed(as_user().arg(&host.inbox), b"l").stdout, b"n");
+    drop(holder.stdin.take());
+    assert!(holder.wait().unwrap().success());
+    assert!(!lock.exists());
+    // Nobody else's mailbox can be locked.
+    let foreign = host.spool.join("root");
+    fs::write(&foreign, "").unwrap();
+    fs::set_permissions(&foreign, fs::Permissions::from_mode(0o666)).unwrap();
+    let refused = feed(as_user().arg(&foreign), b"l").stdout;
+    assert!(refused.starts_with(b"e"), "{refused:?}");
+    assert!(!host.spool.join("root.lock").exists());
+}
