@@ -238,6 +238,11 @@ impl Run<'_> {
                     agent.jobs.push_back(job);
                     self.agents.push(agent);
                 }
+                // Its mail is never refused (RFC 5321 section 4.5.1); it waits for the operator.
+                Launched::NoUser if name.eq_ignore_ascii_case("postmaster") => {
+                    let text = "there is no account postmaster to take this; make one";
+                    self.answer(job, Outcome::Deferred, "4.3.5", text);
+                }
                 Launched::NoUser => {
                     self.answer(job, Outcome::Failed, "5.1.1", "there is no such user here");
                 }

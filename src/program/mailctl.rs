@@ -1,10 +1,19 @@
 //! `mailctl`: the operator's single commands.
 
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use nix::unistd::{AccessFlags, access};
 
 use super::{Common, Failure, load, run};
+use crate::auth::users_file;
+use crate::config::{Config, Source};
+use crate::mailbox::dotlock;
+use crate::queue::{self, Spool};
+use crate::route;
 use crate::sys::Exit;
 
 /// The operator's tool.
@@ -29,8 +38,123 @@ pub fn main() -> ExitCode {
 }
 
 fn mailctl(arguments: Args) -> Result<Exit, Failure> {
-    let _config = load(&arguments.common)?;
+    let config = load(&arguments.common)?;
     match arguments.command {
-        Command::Check => Ok(Exit::Ok),
+        Command::Check => check(&config),
+    }
+}
+
+/// Prints what is wrong, a line each; `Exit::Config` where there is anything.
+fn check(config: &Config) -> Result<Exit, Failure> {
+    let mut problems = Vec::new();
+    queue(config, &mut problems);
+    programs(config, &mut problems);
+    users(config, &mut problems);
+    inboxes(config, &mut problems);
+    for problem in &problems {
+        super::complain("mailctl", problem);
+    }
+    if !problems.is_empty() {
+        return Ok(Exit::Config);
+    }
+    writeln!(
+        io::stdout(),
+        "The configuration of {} is sound.",
+        config.hostname
+    )
+    .map_err(|error| Failure::new(Exit::IoErr, error))?;
+    Ok(Exit::Ok)
+}
+
+fn queue(config: &Config, problems: &mut Vec<String>) {
+    let spool = Spool::new(&config.paths.queue);
+    let owner = match spool.owner() {
+        Ok(owner) => owner,
+        Err(error) => {
+            problems.push(format!(
+                "[paths] queue: {}: {error}",
+                spool.root().display()
+            ));
+            return;
+        }
+    };
+    for (name, mode) in queue::spool::DIRECTORIES {
+        let path = spool.root().join(name);
+        // What is missing is made by the first program that needs it.
+        let Ok(found) = std::fs::symlink_metadata(&path) else {
+            continue;
+        };
+        let path = path.display();
+        if !found.is_dir() || found.uid() != owner.uid.as_raw() {
+            problems.push(format!(
+                "{path}: is no directory of the queue's owner (uid {})",
+                owner.uid
+            ));
+        } else if found.mode() & 0o7777 != mode {
+            let now = found.mode() & 0o7777;
+            problems.push(format!(
+                "{path}: has mode {now:04o}; chmod {mode:04o} {path}"
+            ));
+        }
+    }
+}
+
+fn programs(config: &Config, problems: &mut Vec<String>) {
+    for name in ["local-deliver", "dotlock"] {
+        let path = config.paths.libexec.join(name);
+        if access(&path, AccessFlags::X_OK).is_err() {
+            problems.push(format!(
+                "[paths] libexec: {}: no such program",
+                path.display()
+            ));
+        }
+    }
+}
+
+fn users(config: &Config, problems: &mut Vec<String>) {
+    if let Err(failure) = super::login_account(config) {
+        problems.push(failure.what);
+    }
+    if config.users.source == Source::File {
+        match users_file::read(&config.users.file) {
+            Ok(lines) => {
+                problems.extend(
+                    lines
+                        .iter()
+                        .filter_map(|line| line.as_ref().err())
+                        .map(ToString::to_string),
+                );
+            }
+            Err(error) => problems.push(format!("{}: {error}", config.users.file.display())),
+        }
+    }
+    match route::account(config, "postmaster") {
+        Ok(Some(_)) => {}
+        Ok(None) => problems.push(
+            "there is no account postmaster: mail for it is taken (RFC 5321) and waits in the queue"
+                .into(),
+        ),
+        Err(error) => problems.push(format!("account postmaster: {error}")),
+    }
+}
+
+fn inboxes(config: &Config, problems: &mut Vec<String>) {
+    let Some(directory) = Path::new(&config.paths.inbox).parent() else {
+        return;
+    };
+    if directory.to_str().is_none_or(|text| text.contains('%')) {
+        return;
+    }
+    let shown = directory.display();
+    match std::fs::metadata(directory) {
+        Ok(found) if !found.is_dir() => {
+            problems.push(format!("[paths] inbox: {shown} is no directory"));
+        }
+        Ok(found) if !dotlock::is_safe_directory(found.mode()) => problems.push(format!(
+            "[paths] inbox: {shown} can be written by everybody and has no sticky bit; \
+             chmod 1777 {shown}, or 2775 with group mail"
+        )),
+        Ok(_) => {}
+        Err(error) => problems.push(format!("[paths] inbox: {shown}: {error}")),
     }
 }

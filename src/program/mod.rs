@@ -48,7 +48,7 @@ pub fn commands() -> Vec<clap::Command> {
 #[derive(Debug, clap::Args)]
 struct Common {
     /// Read FILE instead of the installed hikyaku.toml
-    #[arg(short = 'C', long = "config", value_name = "FILE")]
+    #[arg(short = 'C', long = "config", value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 }
 

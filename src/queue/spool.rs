@@ -89,7 +89,7 @@ impl std::fmt::Display for Error {
 }
 
 /// The directories and their modes.
-const DIRECTORIES: [(&str, u32); 6] = [
+pub const DIRECTORIES: [(&str, u32); 6] = [
     ("incoming", 0o700),
     ("drop", 0o1730),
     ("work", 0o700),

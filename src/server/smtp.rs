@@ -314,6 +314,8 @@ impl<'a> Talk<'a> {
                 "5.7.1",
                 format!("<{address}>: Relay access denied"),
             ))),
+            // RFC 5321 section 4.5.1: always taken, whether or not there is such an account.
+            Route::Local(name) if name.eq_ignore_ascii_case("postmaster") => Ok(Verdict::Accept),
             Route::Local(name) => {
                 self.say(Ask::User, name)?;
                 let mut answer = [0];
