@@ -255,6 +255,19 @@ impl Site {
             .unwrap_or_else(|| panic!("no user {name}"))
     }
 
+    /// Whose a file of a site is that a program has made: `home/USER/…`, `mail/USER…`.
+    pub fn owner(path: &Path) -> Option<(u32, u32)> {
+        let path = path
+            .strip_prefix("home")
+            .or(path.strip_prefix("mail"))
+            .ok()?;
+        let name = path.iter().next()?.to_str()?;
+        let name = name.strip_suffix(".lock").unwrap_or(name);
+        let mut accounts = Self::accounts().into_iter();
+        let account = accounts.find(|account| account.name == name)?;
+        Some((account.uid, account.gid))
+    }
+
     /// The account that owns the queue.
     pub fn queue_uid() -> u32 {
         if is_root() {
