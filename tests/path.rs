@@ -90,6 +90,22 @@ fn a_message_goes_from_smtp_to_pop3_and_is_the_same() {
 }
 
 #[test]
+fn mail_is_delivered_and_fetched_where_only_root_reads_the_passwords() {
+    let site = Site::new();
+    site.hide_passwords();
+    let (_server, address) = site.serve("smtpd");
+    let to = ["hunt@smkwlab.net", "bob@smkwlab.net"];
+    Site::send(address, "toshi@example.org", &to, "Subject: hidden\n\nx\n");
+    let ran = site.mta_queue(&NONE).expect(0);
+    assert_eq!(site.queued(), NONE, "{ran}");
+    assert!(fetch(&site, "hunt").contains("Subject: hidden"));
+    let mut command = site.command("local-deliver");
+    command.args(["-f", "a@example.org", "-d", "bob"]);
+    support::run::run(&mut command, b"Subject: direct\n\nx\n").expect(0);
+    assert_eq!(site.messages("bob").len(), 2);
+}
+
+#[test]
 fn each_recipient_gets_one_copy_and_no_other_recipients() {
     let site = Site::new();
     let (_server, address) = site.serve("smtpd");
