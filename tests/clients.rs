@@ -13,11 +13,11 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use support::run::run;
+use support::run::{run, spawn, wait};
 use support::site::{Site, must};
-use support::{mbox, need};
+use support::{PATIENCE, mbox, need};
 
 const NONE: [&str; 0] = [];
 
@@ -104,9 +104,10 @@ fn curl_sends_and_fetches() {
         "{text}"
     );
     let mut command = Command::new("curl");
-    command.args(["-sS", "-u", "hunt:Watts?Watt?", "-X", "DELE 1", "-l"]);
+    // -I: no text follows the answer.
+    command.args(["-sS", "-u", "hunt:Watts?Watt?", "-X", "DELE", "-I"]);
     command.arg(format!("pop3://{address}/1"));
-    run(&mut command, b"");
+    must(&mut command);
     assert_eq!(site.messages("hunt").len(), 0);
 }
 
@@ -174,8 +175,15 @@ fn mutt_copies(site: &Site) -> Vec<mbox::Message> {
     command
         .args(["-qec", &mutt, "/dev/null"])
         .env("TERM", "vt100")
-        .env("HOME", site.path());
-    run(&mut command, b"");
+        .env("HOME", site.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null());
+    // The end of input would be a key that somebody pressed: it comes after mutt's own end.
+    let mut child = spawn(&mut command);
+    let keyboard = child.stdin.take();
+    let status = wait(&mut child, PATIENCE);
+    drop(keyboard);
+    assert!(status.is_some(), "mutt does not end");
     mbox::parse(&fs::read(copy).unwrap_or_default())
 }
 
