@@ -12,14 +12,14 @@ use std::process::ExitCode;
 use clap::Parser;
 use nix::unistd::getuid;
 
-use super::{Common, Failure, complain, load, run};
+use super::{Common, Failure, complain, load, run, start};
 use crate::auth::{find_account, is_name};
 use crate::config::{Config, LogTarget};
 use crate::delivery::{self, local};
 use crate::server::{self, Connection};
 use crate::sys::log::Level;
 use crate::sys::process::{self, Ended};
-use crate::sys::{Account, Exit, Log, fd, privilege};
+use crate::sys::{Account, Exit, Log, privilege};
 
 /// Delivery agent: appends the message on stdin to users' mailboxes.
 #[derive(Debug, Parser)]
@@ -49,7 +49,7 @@ pub fn main() -> ExitCode {
 }
 
 fn local_deliver(arguments: &Args) -> Result<Exit, Failure> {
-    fd::ensure_standard().map_err(|error| Failure::new(Exit::OsErr, error))?;
+    start()?;
     let config = load(&arguments.common)?;
     let log = Log::open(NAME, config.log.into());
     let mut names = [arguments.deliver_to.as_slice(), &arguments.users].concat();
