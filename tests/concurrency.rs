@@ -52,7 +52,7 @@ fn proven(message: &mbox::Message) -> String {
 }
 
 /// The same proof by Python's mailbox module, which shares nothing with anything here.
-const CHECK: &str = r#"
+const CHECK: &str = r"
 import mailbox, re, sys, zlib
 box = mailbox.mbox(sys.argv[1], create=False)
 for key in box.keys():
@@ -63,7 +63,7 @@ for key in box.keys():
     text, total = body[:at], body[at:].decode()
     subject = re.search(rb'(?m)^Subject: (.*)$', header).group(1).decode()
     print(subject, 'whole' if '%08x' % zlib.crc32(text) == total else 'torn')
-"#;
+";
 
 /// Delivers messages through one `local-deliver --lmtp`.
 fn deliver(site: &Site, writer: usize, count: usize) {

@@ -46,7 +46,7 @@ fn fetch(site: &Site, user: &str) -> String {
     let octets: usize = answer.rsplit(' ').next().unwrap().parse().unwrap();
     assert!(peer.pop("RETR 1").starts_with("+OK"));
     let text = peer.pop_body();
-    let lines = memchr::memchr_iter(b'\n', text).count();
+    let lines = memchr::memchr_iter(b'\n', &text).count();
     assert_eq!(text.len() + lines, octets, "STAT counts what RETR sends");
     assert!(peer.pop("DELE 1").starts_with("+OK"));
     assert!(peer.pop("QUIT").starts_with("+OK"));

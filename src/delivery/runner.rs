@@ -517,9 +517,9 @@ impl Run<'_> {
         }
         match self.report(entry, Action::Delayed, &waiting) {
             Ok(()) => {
-                waiting
-                    .iter_mut()
-                    .for_each(|event| event.outcome = Outcome::Warned);
+                for event in &mut waiting {
+                    event.outcome = Outcome::Warned;
+                }
                 flight.news.extend(waiting);
             }
             // The next attempt tells.
