@@ -174,9 +174,6 @@ pub struct Delivered {
 impl Agent {
     /// For the account that this process has become.
     pub fn new(config: &Config, account: &Account) -> Result<Self, Failure> {
-        // A file size limit shall fail a write, not end the process.
-        crate::sys::signal::ignore_file_size_signal()
-            .map_err(|error| Failure::temporary("4.3.0", error))?;
         Ok(Self {
             mailbox: mailbox_of(config, account)?,
             limit: config.smtp.max_message_size,

@@ -159,23 +159,14 @@ impl Batch<'_> {
 }
 
 fn check(config: &Config, account: &Account, address: &Address) -> Verdict {
-    let unknown = || {
-        Verdict::Refuse(Reply::new(
+    match route::route(config, address) {
+        // As route::account compares them.
+        Route::Local(name) if name == account.name => Verdict::Accept,
+        Route::Local(name) if name.to_ascii_lowercase() == account.name => Verdict::Accept,
+        _ => Verdict::Refuse(Reply::new(
             550,
             "5.1.1",
             format!("<{address}>: this agent delivers to {} only", account.name),
-        ))
-    };
-    let Route::Local(name) = route::route(config, address) else {
-        return unknown();
-    };
-    match route::account(config, name) {
-        Ok(Some(found)) if found.name == account.name => Verdict::Accept,
-        Ok(_) => unknown(),
-        Err(error) => Verdict::Refuse(Reply::new(
-            451,
-            "4.3.0",
-            format!("<{address}>: can't be looked up: {error}"),
         )),
     }
 }
