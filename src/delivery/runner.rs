@@ -150,7 +150,7 @@ impl Run<'_> {
                 taken += usize::from(self.take(&place));
             }
             self.hire()?;
-            if self.flights.is_empty() {
+            if self.flights.is_empty() && (due.is_empty() || self.stopped) {
                 // Agents are kept for the next entries of this run only.
                 self.agents.clear();
                 return Ok(taken);
