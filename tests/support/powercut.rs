@@ -15,6 +15,9 @@
 //!   the new name is.
 //! - Operations on one name stay in order.
 //!
+//! Files that were there before or after the program keep their inode in every state, as they would
+//! on a disk: journals tell by it which file they are for.
+//!
 //! A file without a name (`O_TMPFILE`) is followed until linkat(2) gives it one. What the model
 //! does not know (a shared writable mapping, sendfile into the tree) ends the test.
 
@@ -102,6 +105,8 @@ pub struct Recorder {
     root: PathBuf,
     owner: Owner,
     model: Model,
+    /// The numbers of the files on the real disk.
+    numbers: HashMap<u64, Inode>,
     _directory: TempDir,
     output: PathBuf,
 }
@@ -110,12 +115,13 @@ impl Recorder {
     pub fn new(root: &Path) -> Self {
         let root = root.canonicalize().unwrap();
         let mut model = Model::default();
-        model.scan(&root);
+        let numbers = model.scan(&root);
         let (directory, output) = trace::output();
         Self {
             root,
             owner: |_| None,
             model,
+            numbers,
             _directory: directory,
             output,
         }
@@ -140,7 +146,7 @@ impl Recorder {
     pub fn finish(self, spoken_on: &str) -> Recording {
         let text = fs::read_to_string(&self.output).unwrap();
         let events = trace::parse(&text);
-        let steps = Reader {
+        let (steps, after) = Reader {
             root: &self.root,
             working_directory: self.root.clone(),
             spoken_on,
@@ -150,9 +156,17 @@ impl Recorder {
             steps: Vec::new(),
         }
         .read(&events);
+        let mut numbers = self.numbers;
+        after.find(&self.root, ROOT, &mut numbers);
+        let beside = self.root.parent().unwrap();
+        let vault = tempfile::tempdir_in(beside).unwrap();
         Recording {
-            root: self.root,
-            owner: self.owner,
+            disk: RealDisk {
+                root: self.root,
+                owner: self.owner,
+                numbers,
+                vault,
+            },
             before: self.model,
             steps,
             events,
@@ -162,11 +176,19 @@ impl Recorder {
 
 /// What a program did.
 pub struct Recording {
-    root: PathBuf,
-    owner: Owner,
+    disk: RealDisk,
     before: Model,
     steps: Vec<Step>,
     pub events: Vec<Event>,
+}
+
+/// The place where the states of the model are made for the checker.
+struct RealDisk {
+    root: PathBuf,
+    owner: Owner,
+    numbers: HashMap<u64, Inode>,
+    /// Where files wait that have no name in a state, or are about to get one.
+    vault: TempDir,
 }
 
 /// One thing that matters to the disk or to those who rely on it.
@@ -227,11 +249,32 @@ struct Model {
 const ROOT: Inode = 0;
 
 impl Model {
-    fn scan(&mut self, path: &Path) {
+    /// Reads a tree; the numbers of its files.
+    fn scan(&mut self, path: &Path) -> HashMap<u64, Inode> {
         let mut known = HashMap::new();
         let node = self.add(path);
         assert_eq!(node, ROOT);
         self.scan_below(path, ROOT, &mut known);
+        known
+    }
+
+    /// Finds the numbers of the files that the tree has now.
+    fn find(&self, path: &Path, at: Inode, numbers: &mut HashMap<u64, Inode>) {
+        for ((_, name), inode) in self.entries(at) {
+            let path = path.join(name);
+            if let Ok(metadata) = fs::symlink_metadata(&path) {
+                numbers.insert(metadata.ino(), *inode);
+                if metadata.is_dir() {
+                    self.find(&path, *inode, numbers);
+                }
+            }
+        }
+    }
+
+    /// What is in a directory.
+    fn entries(&self, at: Inode) -> impl Iterator<Item = (&(Inode, String), &Inode)> {
+        self.names
+            .range((at, String::new())..(at + 1, String::new()))
     }
 
     fn scan_below(&mut self, path: &Path, at: Inode, known: &mut HashMap<u64, Inode>) {
@@ -292,59 +335,6 @@ impl Model {
         }
     }
 
-    /// Makes the tree as this model has it.
-    fn restore(&self, root: &Path, owner: Owner) {
-        for entry in fs::read_dir(root).unwrap() {
-            let entry = entry.unwrap();
-            if entry.file_type().unwrap().is_dir() {
-                fs::remove_dir_all(entry.path()).unwrap();
-            } else {
-                fs::remove_file(entry.path()).unwrap();
-            }
-        }
-        let mut made = HashMap::new();
-        self.restore_below(root, Path::new(""), ROOT, owner, &mut made);
-    }
-
-    fn restore_below(
-        &self,
-        root: &Path,
-        below: &Path,
-        at: Inode,
-        owner: Owner,
-        made: &mut HashMap<Inode, PathBuf>,
-    ) {
-        let names = self
-            .names
-            .range((at, String::new())..(at + 1, String::new()));
-        for ((_, name), inode) in names {
-            let node = &self.nodes[*inode];
-            let below = below.join(name);
-            let path = root.join(&below);
-            if node.directory {
-                fs::create_dir(&path).unwrap();
-            } else if let Some(first) = made.get(inode) {
-                fs::hard_link(first, &path).unwrap();
-                continue;
-            } else if node.fifo {
-                let mode = nix::sys::stat::Mode::from_bits_truncate(node.mode);
-                nix::unistd::mkfifo(&path, mode).unwrap();
-            } else {
-                fs::write(&path, &node.bytes).unwrap();
-            }
-            if is_root() {
-                let known = node.owner.or_else(|| owner(&below));
-                let (uid, gid) = known.or(self.nodes[at].owner).unwrap_or((0, 0));
-                chown(&path, Some(uid), Some(gid)).unwrap();
-            }
-            fs::set_permissions(&path, fs::Permissions::from_mode(node.mode)).unwrap();
-            made.insert(*inode, path.clone());
-            if node.directory {
-                self.restore_below(root, &below, *inode, owner, made);
-            }
-        }
-    }
-
     /// What can be told apart by somebody who looks at the disk.
     fn fingerprint(&self) -> u64 {
         use std::hash::{DefaultHasher, Hash, Hasher};
@@ -354,6 +344,69 @@ impl Model {
             self.nodes[*inode].bytes.hash(&mut hasher);
         }
         hasher.finish()
+    }
+}
+
+impl RealDisk {
+    /// Makes the tree as the model has it.
+    fn restore(&mut self, model: &Model) {
+        self.clear(&self.root.clone());
+        let mut made = HashMap::new();
+        self.make(model, Path::new(""), ROOT, &mut made);
+    }
+
+    /// Empties a directory; files that are known go into the vault.
+    fn clear(&self, directory: &Path) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let entry = entry.unwrap();
+            let (path, metadata) = (entry.path(), entry.metadata().unwrap());
+            if metadata.is_dir() {
+                self.clear(&path);
+                fs::remove_dir(&path).unwrap();
+            } else if let Some(inode) = self.numbers.get(&metadata.ino()) {
+                fs::rename(&path, self.kept(*inode)).unwrap();
+            } else {
+                fs::remove_file(&path).unwrap();
+            }
+        }
+    }
+
+    fn kept(&self, inode: Inode) -> PathBuf {
+        self.vault.path().join(inode.to_string())
+    }
+
+    fn make(&mut self, model: &Model, below: &Path, at: Inode, made: &mut HashMap<Inode, PathBuf>) {
+        for ((_, name), inode) in model.entries(at) {
+            let node = &model.nodes[*inode];
+            let below = below.join(name);
+            let path = self.root.join(&below);
+            if node.directory {
+                fs::create_dir(&path).unwrap();
+            } else if let Some(first) = made.get(inode) {
+                fs::hard_link(first, &path).unwrap();
+                continue;
+            } else if node.fifo {
+                let _ = fs::remove_file(self.kept(*inode));
+                let mode = nix::sys::stat::Mode::from_bits_truncate(node.mode);
+                nix::unistd::mkfifo(&path, mode).unwrap();
+            } else {
+                // The same file as in the states before, where it is still there.
+                let _ = fs::rename(self.kept(*inode), &path);
+                fs::write(&path, &node.bytes).unwrap();
+                let number = fs::metadata(&path).unwrap().ino();
+                self.numbers.insert(number, *inode);
+            }
+            if is_root() {
+                let known = node.owner.or_else(|| (self.owner)(&below));
+                let (uid, gid) = known.or(model.nodes[at].owner).unwrap_or((0, 0));
+                chown(&path, Some(uid), Some(gid)).unwrap();
+            }
+            fs::set_permissions(&path, fs::Permissions::from_mode(node.mode)).unwrap();
+            made.insert(*inode, path);
+            if node.directory {
+                self.make(model, &below, *inode, made);
+            }
+        }
     }
 }
 
@@ -403,7 +456,7 @@ enum Place {
 }
 
 impl Reader<'_> {
-    fn read(mut self, events: &[Event]) -> Vec<Step> {
+    fn read(mut self, events: &[Event]) -> (Vec<Step>, Model) {
         let first = events.iter().find_map(|event| match event {
             Event::Call(call) => Some(call.pid),
             _ => None,
@@ -418,7 +471,7 @@ impl Reader<'_> {
                 Event::Exit(..) | Event::Killed(..) => {}
             }
         }
-        self.steps
+        (self.steps, self.model)
     }
 
     fn change(&mut self, change: Change) {
@@ -923,7 +976,7 @@ impl Disk {
 impl Recording {
     /// Cuts the power after each step, and lets `check` look at each state of the disk. The tree
     /// is made anew in its own place for each.
-    pub fn replay(&self, check: &mut dyn FnMut(&Moment<'_>) -> Result<(), String>) -> Report {
+    pub fn replay(mut self, check: &mut dyn FnMut(&Moment<'_>) -> Result<(), String>) -> Report {
         let mut disk = Disk {
             durable: self.before.clone(),
             pending: Vec::new(),
@@ -981,7 +1034,7 @@ impl Recording {
                     continue;
                 }
                 report.states += 1;
-                state.restore(&self.root, self.owner);
+                self.disk.restore(&state);
                 let moment = Moment { said: &said, ended };
                 if let Err(wrong) = check(&moment) {
                     report.failures.push(format!(
