@@ -604,9 +604,9 @@ fn five_messages() -> Vec<u8> {
     let mut mbox = String::new();
     for number in 1..=5 {
         let text = format!("line of message {number}\n").repeat(120);
-        mbox.push_str(&format!(
-            "From x@example.org Mon Jun 21 03:15:2{number} 2004\nSubject: {number}\n\n{text}\n"
-        ));
+        let date = format!("Mon Jun 21 03:15:2{number} 2004");
+        mbox += &["From x@example.org ", &date, "\nSubject: "].concat();
+        mbox += &[&number.to_string(), "\n\n", &text, "\n"].concat();
     }
     mbox.into_bytes()
 }
