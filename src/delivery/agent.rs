@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use crate::lmtp::{Client, Event};
 use crate::queue::Entry;
@@ -30,11 +31,13 @@ pub struct Agent {
     socket: OwnedFd,
     client: Client,
     /// What waits for it.
-    pub jobs: VecDeque<Job>,
+    jobs: VecDeque<Job>,
     current: Option<Current>,
     /// Bytes of the output that were sent.
     sent: usize,
     output: Vec<u8>,
+    /// Since when it has been at what it is at.
+    since: Instant,
 }
 
 #[derive(Debug)]
@@ -65,12 +68,31 @@ impl Agent {
             current: None,
             sent: 0,
             output: Vec::new(),
+            since: Instant::now(),
         })
     }
 
     /// Whether there is nothing for it to do.
     pub fn is_idle(&self) -> bool {
         self.current.is_none() && self.jobs.is_empty()
+    }
+
+    /// Gives it something to do.
+    pub fn give(&mut self, job: Job) {
+        if self.is_idle() {
+            self.since = Instant::now();
+        }
+        self.jobs.push_back(job);
+    }
+
+    /// Takes back what it has not begun.
+    pub fn take_waiting(&mut self) -> VecDeque<Job> {
+        std::mem::take(&mut self.jobs)
+    }
+
+    /// How much is left of the time that it may take for one message, its start included.
+    pub fn left(&self, patience: Duration) -> Duration {
+        patience.saturating_sub(self.since.elapsed())
     }
 
     /// The job it is at, if any, and those that wait: for when it is gone.
@@ -122,6 +144,7 @@ impl Agent {
                     continue;
                 }
                 Some(Event::Outcome(answer)) => {
+                    self.since = Instant::now();
                     reports.extend(
                         self.current
                             .take()
