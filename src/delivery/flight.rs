@@ -6,11 +6,11 @@
 
 use std::io;
 
-use super::bounce::{self, Failed};
+use super::bounce::{self, Action, Failed};
 use super::runner::{Runner, now};
 use super::schedule::{self, Next};
 use crate::queue::entry::Path;
-use crate::queue::{Entry, Event, Outcome};
+use crate::queue::{Entry, Envelope, Event, Outcome};
 use crate::route::{self, Route};
 use crate::sys::Log;
 
@@ -24,6 +24,8 @@ pub struct Flight {
     news: Vec<Event>,
     /// Whether something was put off.
     deferred: bool,
+    /// Recipients that mean the same mailbox as another one, which gets the one copy.
+    same: Vec<(usize, usize)>,
 }
 
 impl Flight {
@@ -34,7 +36,13 @@ impl Flight {
             entry,
             news: Vec::new(),
             deferred: false,
+            same: Vec::new(),
         }
+    }
+
+    /// What becomes of `first` becomes of this recipient, too.
+    pub fn join(&mut self, recipient: usize, first: usize) {
+        self.same.push((recipient, first));
     }
 
     /// Whether every recipient has an answer.
@@ -42,8 +50,23 @@ impl Flight {
         self.open == 0
     }
 
-    /// Notes a recipient's fate, and logs it.
+    /// Notes the fate of a recipient and of those that mean the same mailbox, and logs it.
     pub fn settle(
+        &mut self,
+        runner: &Runner<'_>,
+        recipient: usize,
+        outcome: Outcome,
+        code: &str,
+        text: &str,
+    ) {
+        let same = self.same.iter().filter(|(_, first)| *first == recipient);
+        let others: Vec<usize> = same.map(|(other, _)| *other).collect();
+        for recipient in std::iter::once(recipient).chain(others) {
+            self.settle_one(runner, recipient, outcome, code, text);
+        }
+    }
+
+    fn settle_one(
         &mut self,
         runner: &Runner<'_>,
         recipient: usize,
@@ -68,6 +91,7 @@ impl Flight {
             Outcome::Done => "sent",
             Outcome::Deferred => "deferred",
             Outcome::Failed => "bounced",
+            Outcome::Warned => "waiting",
         };
         self.deferred |= outcome == Outcome::Deferred;
         let to = envelope.recipients.get(recipient);
@@ -121,7 +145,7 @@ impl Flight {
         let id = self.entry.id().clone();
         let failed = self.news_of(Outcome::Failed);
         if !failed.is_empty()
-            && let Err(error) = self.report(runner, &failed)
+            && let Err(error) = self.report(runner, Action::Failed, &failed)
         {
             // Nobody knows yet that they failed: they are tried again rather than forgotten.
             log.error(&format!(
@@ -143,6 +167,7 @@ impl Flight {
                 Err(error) => log.error(&format!("{id}: can't be removed: {error}")),
             }
         }
+        self.warn(runner);
         let entry = &mut self.entry;
         if let Err(error) = entry.record(&self.news) {
             log.error(&format!("{id}: can't record what happened: {error}"));
@@ -168,8 +193,38 @@ impl Flight {
         true
     }
 
-    /// Tells the sender, durably, before anybody is recorded as failed.
-    fn report(&self, runner: &Runner<'_>, failed: &[Event]) -> io::Result<()> {
+    /// Tells the sender once that the message still waits, when it has waited for long.
+    fn warn(&mut self, runner: &Runner<'_>) {
+        let Envelope {
+            arrived, sender, ..
+        } = &self.entry.envelope;
+        let after = runner.config.queue.warn_after.seconds();
+        let mut history = self.entry.history.iter();
+        let told = history.any(|event| event.outcome == Outcome::Warned);
+        if told || now() < arrived.saturating_add(after) {
+            return;
+        }
+        let mut waiting = self.news_of(Outcome::Deferred);
+        if sender.is_none() || waiting.is_empty() {
+            return;
+        }
+        match self.report(runner, Action::Delayed, &waiting) {
+            Ok(()) => {
+                for event in &mut waiting {
+                    event.outcome = Outcome::Warned;
+                }
+                self.news.append(&mut waiting);
+            }
+            // The next attempt tells.
+            Err(error) => runner.log.error(&format!(
+                "{}: can't make the report to the sender: {error}",
+                self.entry.id()
+            )),
+        }
+    }
+
+    /// Tells the sender, durably, before anything of it is recorded.
+    fn report(&self, runner: &Runner<'_>, action: Action, failed: &[Event]) -> io::Result<()> {
         let Runner {
             log, config, inlet, ..
         } = runner;
@@ -200,11 +255,16 @@ impl Flight {
             id: entry.id(),
             sender,
             arrived: entry.envelope.arrived,
+            action,
             failed: &failed,
             text: &text,
         };
         let id = report.enqueue(inlet)?;
-        log.info(&format!("{}: sender told of the failure: {id}", entry.id()));
+        let what = match action {
+            Action::Failed => "failure",
+            Action::Delayed => "delay",
+        };
+        log.info(&format!("{}: sender told of the {what}: {id}", entry.id()));
         Ok(())
     }
 }

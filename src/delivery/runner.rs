@@ -199,6 +199,7 @@ impl Run<'_> {
         self.next += 1;
         let pending = entry.pending();
         let mut flight = Flight::new(entry);
+        let mut local: Vec<(usize, String)> = Vec::new();
         let mut refused = Vec::new();
         for recipient in pending {
             let Some(address) = flight.entry.envelope.recipients.get(recipient) else {
@@ -206,19 +207,23 @@ impl Run<'_> {
             };
             match route::route(config, address) {
                 Route::Local(name) => {
-                    self.waiting.push_back((
-                        name.to_owned(),
-                        Job {
-                            entry: number,
-                            recipient,
-                        },
-                    ));
+                    let known = local
+                        .iter()
+                        .find(|(_, other)| other.eq_ignore_ascii_case(name));
+                    match known {
+                        Some((first, _)) => flight.join(recipient, *first),
+                        None => local.push((recipient, name.to_owned())),
+                    }
                 }
                 Route::Remote(domain) => refused.push((
                     recipient,
                     format!("mail for {domain} waits: this version delivers on this host only"),
                 )),
             }
+        }
+        for (recipient, name) in local {
+            let entry = number;
+            self.waiting.push_back((name, Job { entry, recipient }));
         }
         for (recipient, text) in refused {
             flight.settle(self.runner, recipient, Outcome::Deferred, "4.4.3", &text);

@@ -167,8 +167,13 @@ fn make_named(dir: &OwnedFd, name: &OsStr) -> io::Result<File> {
 
 /// Before the file has a name, so that nobody ever sees it without them.
 fn write_pid(file: &mut File) -> io::Result<()> {
-    lock::try_flock(file, Kind::Exclusive)?;
-    file.write_all(format!("{:010}\n", std::process::id()).as_bytes())
+    let pid = std::process::id();
+    // A file system without flock gets a lock that has to grow old, like anybody's.
+    let text = match lock::try_flock(file, Kind::Exclusive) {
+        Ok(true) => format!("{pid:010}\n"),
+        _ => format!("{pid}\n"),
+    };
+    file.write_all(text.as_bytes())
 }
 
 /// A lock file that stands in our way.

@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::{Common, Failure, load, prepare_queue, queue_view, run};
+use super::{Common, Failure, load, prepare_queue, queue_view, run, start};
 use crate::config::Config;
 use crate::delivery::launcher::Launcher;
 use crate::delivery::runner::{Ended, PATIENCE, Runner, now};
@@ -47,7 +47,7 @@ pub fn main() -> ExitCode {
 
 fn mta_queue(arguments: &Args) -> Result<Exit, Failure> {
     let failed = |error| Failure::new(Exit::OsErr, error);
-    crate::sys::fd::ensure_standard().map_err(failed)?;
+    start()?;
     let config = load(&arguments.common)?;
     let spool = Spool::new(&config.paths.queue);
     if arguments.list || arguments.show.is_some() {
@@ -148,7 +148,6 @@ fn work(
     arguments: &Args,
 ) -> std::io::Result<()> {
     privilege::become_account(owner)?;
-    crate::sys::signal::ignore_file_size_signal()?;
     spool.prepare()?;
     let wake = Wake::open(spool.root())?;
     let inlet = spool.incoming()?;
