@@ -1,0 +1,587 @@
+//! What "accepted" promises: the order of system calls in front of the promise, and what is left
+//! when a program is killed, or the power cut, at any of them.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests and their helpers fail by panicking"
+)]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use support::entry::{self, Entry};
+use support::kill::{Attempt, kill_at_each};
+use support::mbox;
+use support::peer::{Heard, Peer};
+use support::powercut::Recorder;
+use support::run::run;
+use support::site::{Site, queue_id};
+use support::trace::{self, Call, Event};
+use support::{find, is_root, need};
+
+/// More than a block, so that a torn one shows, and with lines that need care on the way.
+fn message() -> Vec<u8> {
+    let mut text = b"From: toshi@example.org\nSubject: durable\n\n.\nFrom here on\n".to_vec();
+    for number in 0..150 {
+        text.extend_from_slice(format!("line {number} of the text that must last\n").as_bytes());
+    }
+    text
+}
+
+/// The message as the queue has it.
+fn crlf(message: &[u8]) -> Vec<u8> {
+    String::from_utf8_lossy(message)
+        .replace('\n', "\r\n")
+        .into_bytes()
+}
+
+/// One message by SMTP, with a server that may die at any moment; the reply to its end, if that
+/// came whole.
+fn send(peer: &mut Peer) -> Option<String> {
+    let text = message();
+    let mut said = peer.reply();
+    for command in [
+        "EHLO client.example",
+        "MAIL FROM:<toshi@example.org>",
+        "RCPT TO:<toshi@smkwlab.net>",
+        "RCPT TO:<hunt@smkwlab.net>",
+        "DATA",
+    ] {
+        if said.is_empty() || said.starts_with(['4', '5']) {
+            return None;
+        }
+        said = peer.command(command);
+    }
+    if !said.starts_with("354 ") {
+        return None;
+    }
+    peer.send(support::peer::stuffed(&text));
+    let reply = match peer.hear() {
+        Heard::Line(line) => String::from_utf8_lossy(&line).into_owned(),
+        _ => return None,
+    };
+    peer.command("QUIT");
+    reply.starts_with("250 2.0.0 ").then_some(reply)
+}
+
+/// What is in a directory of the queue; every file must be whole and have a proper name.
+fn entries(site: &Site, directory: &str) -> Result<Vec<Entry>, String> {
+    let mut entries = Vec::new();
+    for name in site.queued_in(directory) {
+        if name.starts_with('.') {
+            return Err(format!("{directory}/{name} is left"));
+        }
+        entries.push(entry::read(&site.queue().join(directory).join(name))?);
+    }
+    Ok(entries)
+}
+
+/// The rule of the accept path: nothing or a whole message, and after the promise a whole message.
+fn nothing_or_whole(site: &Site, directory: &str, promised: bool) -> Result<(), String> {
+    let entries = entries(site, directory)?;
+    let whole =
+        |entry: &Entry| entry.content.ends_with(&crlf(&message())) && entry.recipients.len() == 2;
+    match entries.as_slice() {
+        [] if promised => Err("a message that was promised is not there".into()),
+        [] => Ok(()),
+        [entry] if whole(entry) => Ok(()),
+        [entry] => Err(format!("not the message that was sent: {entry:?}")),
+        _ => Err(format!("{} messages", entries.len())),
+    }
+}
+
+/// The calls that make something last, and those that tell of it.
+const LASTING: [&str; 17] = [
+    "fsync",
+    "fdatasync",
+    "sync",
+    "syncfs",
+    "sync_file_range",
+    "link",
+    "linkat",
+    "rename",
+    "renameat",
+    "renameat2",
+    "write",
+    "writev",
+    "pwrite64",
+    "pwritev",
+    "sendto",
+    "sendmsg",
+    "openat",
+];
+
+/// Runs a command under strace, and gives the calls that matter to durability.
+fn watch(command: &Command, go: impl FnOnce(Command)) -> Vec<Event> {
+    let (_directory, output) = trace::output();
+    go(support::site::behind(
+        &trace::arguments(&output, &LASTING),
+        command,
+    ));
+    trace::parse(&fs::read_to_string(&output).unwrap())
+}
+
+fn is_sync(call: &Call) -> bool {
+    matches!(call.name.as_str(), "fsync" | "fdatasync") && !call.failed()
+}
+
+/// That `events` sync a file of `directory` once, name it, and sync the directory once, in this
+/// order and before the event at `promise`.
+fn assert_lasting(events: &[Event], directory: &Path, promise: usize) {
+    let place = |wanted: &dyn Fn(&Call) -> bool| -> Vec<usize> {
+        (0..)
+            .zip(events)
+            .filter(|(_, event)| matches!(event, Event::Call(call) if wanted(call)))
+            .map(|(at, _)| at)
+            .collect()
+    };
+    let text = directory.display().to_string();
+    let file_syncs =
+        place(&|call| is_sync(call) && call.descriptor(0).file.starts_with(&format!("{text}/")));
+    let names = place(&|call| {
+        let at = if call.name.starts_with("link") { 2 } else { 0 };
+        !call.failed()
+            && (matches!(call.name.as_str(), "linkat" | "renameat" | "renameat2")
+                && call.descriptor(at).file == text
+                || matches!(call.name.as_str(), "link" | "rename")
+                    && call.text(1).starts_with(&text))
+    });
+    let directory_syncs = place(&|call| is_sync(call) && call.descriptor(0).file == text);
+    assert_eq!(file_syncs.len(), 1, "one fsync of the file: {file_syncs:?}");
+    assert_eq!(names.len(), 1, "one name is made: {names:?}");
+    assert_eq!(
+        directory_syncs.len(),
+        1,
+        "one fsync of the directory: {directory_syncs:?}"
+    );
+    let others = place(&|call| call.name.starts_with("sync"));
+    assert!(others.is_empty(), "no sync of everything");
+    assert!(
+        file_syncs[0] < names[0] && names[0] < directory_syncs[0] && directory_syncs[0] < promise,
+        "fsync of the file at {}, name at {}, fsync of the directory at {}, promise at {promise}",
+        file_syncs[0],
+        names[0],
+        directory_syncs[0],
+    );
+    let late = place(&|call| {
+        call.written()
+            .is_some_and(|(descriptor, _)| descriptor.file.starts_with(&format!("{text}/")))
+    });
+    assert!(
+        late.iter().all(|write| *write < file_syncs[0]),
+        "nothing is written to the file after its fsync"
+    );
+}
+
+#[test]
+fn smtpd_says_250_after_one_fsync_of_the_file_and_one_of_the_directory() {
+    if !need("strace") {
+        return;
+    }
+    let site = Site::new();
+    let mut socket = String::new();
+    let events = watch(&site.command("smtpd"), |command| {
+        let (server, mut peer) = Site::session_of(command);
+        socket.clone_from(&peer.other_end);
+        send(&mut peer).unwrap_or_else(|| panic!("{}", peer.dialogue()));
+        server.join();
+    });
+    let promise = events.iter().position(|event| {
+        matches!(event, Event::Call(call) if call.written().is_some_and(
+            |(descriptor, bytes)| descriptor.file == socket && bytes.starts_with(b"250 2.0.0 ")))
+    });
+    assert_lasting(&events, &site.queue().join("incoming"), promise.unwrap());
+}
+
+#[test]
+fn sendmail_ends_with_0_after_one_fsync_of_the_file_and_one_of_the_directory() {
+    if !need("strace") {
+        return;
+    }
+    let site = Site::new();
+    let mut command = site.command("sendmail");
+    command.args(["-i", "toshi@smkwlab.net", "hunt@smkwlab.net"]);
+    let events = watch(&command, |mut command| {
+        site.become_user(&mut command, "alice");
+        run(&mut command, &message()).expect(0);
+    });
+    let end = events
+        .iter()
+        .rposition(|event| matches!(event, Event::Exit(_, 0)));
+    assert_lasting(&events, &site.queue().join("drop"), end.unwrap());
+}
+
+#[test]
+fn smtpd_killed_anywhere_leaves_nothing_or_a_whole_message() {
+    if !need("strace") {
+        return;
+    }
+    kill_at_each("smtpd", &[], |attempt: &Attempt| {
+        let site = Site::new();
+        let (server, mut peer) = Site::session_of(attempt.wrap(&site.command("smtpd")));
+        let promised = send(&mut peer).is_some();
+        drop(peer);
+        server.join();
+        if attempt.is_whole() && !promised {
+            return Err("the message was not accepted".into());
+        }
+        nothing_or_whole(&site, "incoming", promised)
+    });
+}
+
+#[test]
+fn sendmail_killed_anywhere_leaves_nothing_or_a_whole_message() {
+    if !need("strace") {
+        return;
+    }
+    kill_at_each("sendmail", &[], |attempt: &Attempt| {
+        let site = Site::new();
+        let mut command = site.command("sendmail");
+        command.args(["-i", "toshi@smkwlab.net", "hunt@smkwlab.net"]);
+        let mut command = attempt.wrap(&command);
+        site.become_user(&mut command, "alice");
+        let ran = run(&mut command, &message());
+        if attempt.is_whole() && ran.code() != Some(0) {
+            return Err(ran.to_string());
+        }
+        nothing_or_whole(&site, "drop", ran.code() == Some(0))
+    });
+}
+
+#[test]
+fn a_power_cut_loses_nothing_that_smtpd_said_250_to() {
+    if !need("strace") {
+        return;
+    }
+    let site = Site::new();
+    let recorder = Recorder::new(site.path());
+    let (server, mut peer) = Site::session_of(recorder.wrap(&site.command("smtpd")));
+    let reply = send(&mut peer).unwrap_or_else(|| panic!("{}", peer.dialogue()));
+    let socket = peer.other_end.clone();
+    drop(peer);
+    server.join();
+    let mut promises = 0;
+    let report = recorder.finish(&socket).replay(&mut |moment| {
+        let promised = String::from_utf8_lossy(moment.said).contains(&reply);
+        promises += usize::from(promised);
+        nothing_or_whole(&site, "incoming", promised)?;
+        let name = queue_id(&reply);
+        if promised && !site.queued_in("incoming").contains(&name) {
+            return Err(format!("it is not there under {name}"));
+        }
+        Ok(())
+    });
+    report.expect_none("smtpd");
+    assert!(promises > 0 && report.states > 2, "the model saw nothing");
+}
+
+#[test]
+fn a_power_cut_loses_nothing_that_sendmail_ended_with_0_for() {
+    if !need("strace") {
+        return;
+    }
+    let site = Site::new();
+    let recorder = Recorder::new(site.path());
+    let mut command = site.command("sendmail");
+    command.args(["-i", "toshi@smkwlab.net", "hunt@smkwlab.net"]);
+    let mut command = recorder.wrap(&command);
+    site.become_user(&mut command, "alice");
+    run(&mut command, &message()).expect(0);
+    let report = recorder
+        .finish("")
+        .replay(&mut |moment| nothing_or_whole(&site, "drop", moment.ended == Some(0)));
+    report.expect_none("sendmail");
+    assert!(report.states > 2, "the model saw nothing");
+}
+
+/// A mailbox that was there before, with what neighbours write.
+fn older() -> Vec<u8> {
+    b"From someone@example.org Mon Jun 21 03:15:20 2004\n\
+      From: someone@example.org\nSubject: older\nStatus: RO\n\nAn older message.\n\n"
+        .to_vec()
+}
+
+const SECOND: &[u8] = b"From: second@example.org\nSubject: second\n\nThe second one.\n";
+
+/// That the mailbox is the older one, then the durable message `least` to `most` times, then the
+/// second one `seconds` times, each of them whole.
+fn mailbox_is(site: &Site, least: usize, most: usize, seconds: usize) -> Result<(), String> {
+    let spool = site.spool("toshi");
+    let shown = || spool.escape_ascii().to_string();
+    let Some(rest) = spool.strip_prefix(older().as_slice()) else {
+        return Err(format!("the older message was changed: {}", shown()));
+    };
+    let text = message();
+    let body = String::from_utf8_lossy(&text);
+    let (_, body) = body.split_once("\n\n").unwrap();
+    let (mut durable, mut second) = (0, 0);
+    for message in mbox::parse(rest) {
+        match message.field("Subject") {
+            Some("durable") if message.text() == body => durable += 1,
+            Some("second") if message.text() == "The second one.\n" => second += 1,
+            _ => return Err(format!("a torn message {message:?} in {}", shown())),
+        }
+        if message.from_line.is_empty() {
+            return Err(format!("a message without its From_ line in {}", shown()));
+        }
+    }
+    if (least..=most).contains(&durable) && second == seconds {
+        return Ok(());
+    }
+    Err(format!(
+        "the message is there {durable} times ({least} to {most} are right), the second one \
+         {second} times ({seconds} is right)"
+    ))
+}
+
+fn is_delivered(code: Option<i32>) -> usize {
+    usize::from(code == Some(0))
+}
+
+#[test]
+fn local_deliver_killed_anywhere_leaves_the_mailbox_whole_for_the_next_delivery() {
+    if !need("strace") {
+        return;
+    }
+    kill_at_each("local-deliver", &[], |attempt: &Attempt| {
+        let site = Site::new();
+        site.fill("toshi", &older());
+        let mut command = site.command("local-deliver");
+        command.args(["-f", "toshi@example.org", "-d", "toshi"]);
+        let mut command = attempt.wrap(&command);
+        site.become_user(&mut command, "toshi");
+        let code = run(&mut command, &message()).code();
+        if attempt.is_whole() && code != Some(0) {
+            return Err(format!("exit status {code:?}"));
+        }
+        let next = site.local_deliver("toshi", "second@example.org", SECOND);
+        if next.code() != Some(0) {
+            return Err(format!("the next delivery: {next}"));
+        }
+        mailbox_is(&site, is_delivered(code), 1, 1)
+    });
+}
+
+#[test]
+fn local_deliver_as_root_killed_anywhere_leaves_the_mailbox_whole_for_the_next_delivery() {
+    if !need("strace") || !support::need_root() {
+        return;
+    }
+    kill_at_each("local-deliver as root", &[], |attempt: &Attempt| {
+        let site = Site::new();
+        site.fill("toshi", &older());
+        let mut command = site.command("local-deliver");
+        command.args(["-f", "toshi@example.org", "-d", "toshi"]);
+        let code = run(&mut attempt.wrap(&command), &message()).code();
+        if attempt.is_whole() && code != Some(0) {
+            return Err(format!("exit status {code:?}"));
+        }
+        let next = site.local_deliver("toshi", "second@example.org", SECOND);
+        if next.code() != Some(0) {
+            return Err(format!("the next delivery: {next}"));
+        }
+        mailbox_is(&site, is_delivered(code), 1, 1)
+    });
+}
+
+/// Delivers by procmail into the spool of a user.
+fn procmail(site: &Site, user: &str, message: &[u8]) -> support::run::Ran {
+    let rc = site.path().join("procmailrc");
+    fs::write(
+        &rc,
+        format!(
+            "DEFAULT={}\nLOGFILE=/dev/null\n",
+            site.inbox(user).display()
+        ),
+    )
+    .unwrap();
+    let mut command = Command::new(find("procmail").unwrap());
+    command
+        .arg("-f")
+        .arg("second@example.org")
+        .arg("-m")
+        .arg(&rc);
+    site.become_user(&mut command, user);
+    run(&mut command, message)
+}
+
+#[test]
+fn local_deliver_killed_anywhere_harms_nothing_that_procmail_delivers_behind_it() {
+    if !need("strace") || !need("procmail") {
+        return;
+    }
+    // A dot lock of a dead process would make procmail wait for minutes, and is no danger.
+    kill_at_each("local-deliver, then procmail", &[], |attempt: &Attempt| {
+        let site = Site::new();
+        site.fill("toshi", &older());
+        let mut command = site.command("local-deliver");
+        command.args(["-f", "toshi@example.org", "-d", "toshi"]);
+        let mut command = attempt.wrap(&command);
+        site.become_user(&mut command, "toshi");
+        let code = run(&mut command, &message()).code();
+        let _ = fs::remove_file(site.path().join("mail/toshi.lock"));
+        let between = procmail(&site, "toshi", SECOND);
+        if between.code() != Some(0) {
+            return Err(format!("procmail: {between}"));
+        }
+        let next = site.local_deliver("toshi", "second@example.org", SECOND);
+        if next.code() != Some(0) {
+            return Err(format!("the next delivery: {next}"));
+        }
+        mailbox_is(&site, is_delivered(code), 1, 2)
+    });
+}
+
+#[test]
+fn a_power_cut_in_local_deliver_harms_no_older_mail_and_loses_nothing_delivered() {
+    if !need("strace") {
+        return;
+    }
+    let site = Site::new();
+    site.fill("toshi", &older());
+    let recorder = Recorder::new(site.path());
+    let mut command = site.command("local-deliver");
+    command.args(["-f", "toshi@example.org", "-d", "toshi"]);
+    let mut command = recorder.wrap(&command);
+    site.become_user(&mut command, "toshi");
+    run(&mut command, &message()).expect(0);
+    let text = message();
+    let report = recorder.finish("").replay(&mut |moment| {
+        own_index(&site);
+        let next = site.local_deliver("toshi", "second@example.org", SECOND);
+        if next.code() != Some(0) {
+            return Err(format!("the next delivery: {next}"));
+        }
+        if moment.ended == Some(0) {
+            return mailbox_is(&site, 1, 1, 1);
+        }
+        // A message that was not acknowledged may be damaged, but not what is around it.
+        let spool = site.spool("toshi");
+        if !spool.starts_with(&older()) {
+            return Err(format!("older mail: {}", spool.escape_ascii()));
+        }
+        let messages = mbox::parse(&spool);
+        let second = messages.iter().filter(|message| {
+            message.field("Subject") == Some("second") && message.text() == "The second one.\n"
+        });
+        if second.count() == 1 && spool.len() < 3 * text.len() {
+            Ok(())
+        } else {
+            Err(format!("the next message: {}", spool.escape_ascii()))
+        }
+    });
+    report.expect_none("local-deliver");
+    assert!(report.states > 2, "the model saw nothing");
+}
+
+/// What the model makes anew below a home belongs to its user.
+fn own_index(site: &Site) {
+    if is_root() {
+        let account = Site::account("toshi");
+        let owner = format!("{}:{}", account.uid, account.gid);
+        let home = site.home("toshi");
+        support::site::must(Command::new("chown").arg("-R").arg(owner).arg(home));
+    }
+}
+
+/// A site with one message in the queue for toshi and hunt.
+fn queued() -> Site {
+    let site = Site::new();
+    site.fill("toshi", &older());
+    let (server, mut peer) = site.session("smtpd");
+    send(&mut peer).unwrap_or_else(|| panic!("{}", peer.dialogue()));
+    drop(peer);
+    server.join();
+    site
+}
+
+/// What must hold after a runner died and another one ran: both have the message (twice at most),
+/// and the queue is empty.
+fn delivered(site: &Site) -> Result<(), String> {
+    let ran = site.mta_queue(&["--flush"]);
+    if ran.code() != Some(0) {
+        return Err(format!("the next run: {ran}"));
+    }
+    if !site.queued().is_empty() {
+        return Err(format!("{:?} is left: {ran}", site.queued()));
+    }
+    mailbox_is(site, 1, 2, 0)?;
+    let hunt = site.messages("hunt");
+    let whole = |message: &mbox::Message| message.field("Subject") == Some("durable");
+    if (1..=2).contains(&hunt.len()) && hunt.iter().all(whole) {
+        Ok(())
+    } else {
+        Err(format!("hunt has {hunt:?}"))
+    }
+}
+
+#[test]
+fn mta_queue_killed_anywhere_delivers_with_the_next_run() {
+    if !need("strace") {
+        return;
+    }
+    kill_at_each("mta-queue", &["close", "fcntl"], |attempt: &Attempt| {
+        let site = queued();
+        run(&mut attempt.wrap(&site.command("mta-queue")), b"");
+        delivered(&site)
+    });
+}
+
+#[test]
+fn a_power_cut_in_mta_queue_loses_no_message() {
+    if !need("strace") {
+        return;
+    }
+    let site = queued();
+    let recorder = Recorder::new(site.path());
+    run(&mut recorder.wrap(&site.command("mta-queue")), b"").expect(0);
+    assert_eq!(site.queued(), [""; 0], "the run delivered");
+    let report = recorder.finish("").replay(&mut |_| {
+        own_spools(&site);
+        let ran = site.mta_queue(&["--flush"]);
+        if ran.code() != Some(0) || !site.queued().is_empty() {
+            return Err(format!("the next run: {ran}, left {:?}", site.queued()));
+        }
+        let text = message();
+        let body = String::from_utf8_lossy(&text);
+        let (_, body) = body.split_once("\n\n").unwrap();
+        for user in ["toshi", "hunt"] {
+            let messages = site.messages(user);
+            let whole = messages.iter().filter(|message| {
+                message.field("Subject") == Some("durable") && message.text() == body
+            });
+            if whole.count() == 0 {
+                return Err(format!("{user} has no whole message: {messages:?}"));
+            }
+        }
+        if site.spool("toshi").starts_with(&older()) {
+            Ok(())
+        } else {
+            Err("older mail was changed".into())
+        }
+    });
+    report.expect_none("mta-queue");
+    assert!(report.states > 2, "the model saw nothing");
+}
+
+/// What the model makes anew belongs to its user.
+fn own_spools(site: &Site) {
+    if !is_root() {
+        return;
+    }
+    for user in ["toshi", "hunt"] {
+        let account = Site::account(user);
+        let owner = format!("{}:{}", account.uid, account.gid);
+        for path in [site.home(user), site.inbox(user)] {
+            if path.exists() {
+                support::site::must(Command::new("chown").arg("-R").arg(&owner).arg(path));
+            }
+        }
+    }
+}
