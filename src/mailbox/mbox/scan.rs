@@ -118,16 +118,14 @@ pub(super) fn scan(file: &File, identity: Identity) -> Result<Snapshot, Error> {
 }
 
 /// The message that begins exactly at `at`, if one does.
-pub(super) fn message_at(file: &File, size: u64, at: u64) -> io::Result<Option<Message>> {
-    let mut window = Window::new(file, size);
+pub(super) fn message_at(window: &mut Window<'_>, at: u64) -> io::Result<Option<Message>> {
     let before = at.min(3);
     let from = at.saturating_sub(before);
-    let length = usize::try_from(before).unwrap_or(0);
-    let behind = window.view(from, length)?.get(..length).unwrap_or_default();
+    let behind = window.peek(from, usize::try_from(before).unwrap_or(0))?;
     if !after_blank_line(behind, from == 0) {
         return Ok(None);
     }
-    message(&mut window, at)
+    message(window, at)
 }
 
 /// Where the first message begins: blank lines and garbage before it are nobody's.
