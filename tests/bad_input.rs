@@ -304,6 +304,7 @@ fn rubbish_harms_nobody() {
                 peer.reset();
             }
         }
+        quiet(&server);
         let mut peer = Peer::connect(address);
         let greeting = peer.line();
         assert!(greeting.starts_with(hello), "{greeting}");

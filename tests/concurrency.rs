@@ -15,6 +15,7 @@ use std::fs;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use support::peer::{Peer, stuffed};
 use support::run::{Server, run};
@@ -40,15 +41,8 @@ fn message(writer: usize, number: usize) -> String {
 /// The subject of a message, once it has proven to be whole.
 fn proven(message: &mbox::Message) -> String {
     let text = message.text();
-    let (body, sum) = text
-        .trim_end_matches('\n')
-        .rsplit_once('\n')
-        .map_or(("", text.trim_end()), |(body, sum)| (body, sum));
-    let body = if body.is_empty() {
-        String::new()
-    } else {
-        format!("{body}\n")
-    };
+    let text = text.trim_end_matches('\n');
+    let (body, sum) = text.split_at(text.rfind('\n').map_or(0, |at| at + 1));
     assert_eq!(
         format!("{:08x}", crc32fast::hash(body.as_bytes())),
         sum,
@@ -58,7 +52,7 @@ fn proven(message: &mbox::Message) -> String {
 }
 
 /// The same proof by Python's mailbox module, which shares nothing with anything here.
-const CHECK: &str = r#"
+const CHECK: &str = r"
 import mailbox, re, sys, zlib
 box = mailbox.mbox(sys.argv[1], create=False)
 for key in box.keys():
@@ -69,7 +63,7 @@ for key in box.keys():
     text, total = body[:at], body[at:].decode()
     subject = re.search(rb'(?m)^Subject: (.*)$', header).group(1).decode()
     print(subject, 'whole' if '%08x' % zlib.crc32(text) == total else 'torn')
-"#;
+";
 
 /// Delivers messages through one `local-deliver --lmtp`.
 fn deliver(site: &Site, writer: usize, count: usize) {
@@ -85,7 +79,12 @@ fn deliver(site: &Site, writer: usize, count: usize) {
     let mut peer = Peer::new(ours);
     assert!(peer.reply().starts_with("220 "));
     assert!(peer.command("LHLO client.example").starts_with("250"));
+    let mut dice = Dice::new(u64::try_from(writer).unwrap());
     for number in 0..count {
+        // Not all of the time: procmail sleeps a second when it finds a lock, and should be heard.
+        std::thread::sleep(Duration::from_millis(
+            u64::try_from(dice.below(100)).unwrap(),
+        ));
         let text = message(writer, number);
         loop {
             for command in [
@@ -134,17 +133,16 @@ fn twenty_writers_beside_procmail_lose_and_tear_nothing() {
                 scope.spawn(move || deliver(site, writer, EACH))
             })
             .collect();
-        if neighbour {
+        for _ in 0..if neighbour { 4 } else { 0 } {
             let (site, rc, over, by_procmail) = (&site, &rc, &over, &by_procmail);
             scope.spawn(move || {
                 while !over.load(Ordering::Relaxed) {
-                    let number = by_procmail.load(Ordering::Relaxed);
+                    let number = by_procmail.fetch_add(1, Ordering::Relaxed);
                     let mut command = Command::new(find("procmail").unwrap());
                     command.arg("-f").arg("p@example.org").arg("-m").arg(rc);
                     site.become_user(&mut command, "hunt");
                     let ran = run(&mut command, message(99, number).as_bytes());
                     assert_eq!(ran.code(), Some(0), "procmail: {ran}");
-                    by_procmail.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }

@@ -11,9 +11,10 @@
 
 mod support;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use support::entry::{self, Entry};
 use support::kill::{Attempt, kill_at_each};
@@ -85,13 +86,24 @@ fn entries(site: &Site, directory: &str) -> Result<Vec<Entry>, String> {
 /// The rule of the accept path: nothing or a whole message, and after the promise a whole message.
 fn nothing_or_whole(site: &Site, directory: &str, promised: bool) -> Result<(), String> {
     let entries = entries(site, directory)?;
-    let whole =
-        |entry: &Entry| entry.content.ends_with(&crlf(&message())) && entry.recipients.len() == 2;
+    let text = crlf(&message());
+    let header = text.windows(4).position(|end| end == b"\r\n\r\n").unwrap();
+    let whole = |entry: &Entry| {
+        // sendmail adds fields to the header.
+        let content = &entry.content;
+        let subject = content
+            .windows(16)
+            .any(|field| field == b"Subject: durable");
+        content.ends_with(&text[header..]) && subject && entry.recipients.len() == 2
+    };
     match entries.as_slice() {
         [] if promised => Err("a message that was promised is not there".into()),
         [] => Ok(()),
         [entry] if whole(entry) => Ok(()),
-        [entry] => Err(format!("not the message that was sent: {entry:?}")),
+        [entry] => {
+            let content = entry.content.escape_ascii();
+            Err(format!("not the message that was sent: {content}"))
+        }
         _ => Err(format!("{} messages", entries.len())),
     }
 }
@@ -152,7 +164,12 @@ fn assert_lasting(events: &[Event], directory: &Path, promise: usize) {
                 || matches!(call.name.as_str(), "link" | "rename")
                     && call.text(1).starts_with(&text))
     });
-    let directory_syncs = place(&|call| is_sync(call) && call.descriptor(0).file == text);
+    // Who may not read a directory can't fsync it: for sendmail, syncfs(2) stands in.
+    let unreadable = is_root() && directory.ends_with("drop");
+    let directory_syncs = place(&|call| {
+        is_sync(call) && call.descriptor(0).file == text
+            || unreadable && call.name == "syncfs" && !call.failed()
+    });
     assert_eq!(file_syncs.len(), 1, "one fsync of the file: {file_syncs:?}");
     assert_eq!(names.len(), 1, "one name is made: {names:?}");
     assert_eq!(
@@ -160,7 +177,7 @@ fn assert_lasting(events: &[Event], directory: &Path, promise: usize) {
         1,
         "one fsync of the directory: {directory_syncs:?}"
     );
-    let others = place(&|call| call.name.starts_with("sync"));
+    let others = place(&|call| call.name.starts_with("sync") && !unreadable);
     assert!(others.is_empty(), "no sync of everything");
     assert!(
         file_syncs[0] < names[0] && names[0] < directory_syncs[0] && directory_syncs[0] < promise,
@@ -260,7 +277,7 @@ fn a_power_cut_loses_nothing_that_smtpd_said_250_to() {
         return;
     }
     let site = Site::new();
-    let recorder = Recorder::new(site.path());
+    let recorder = Recorder::new(site.path()).owned_by(Site::owner);
     let (server, mut peer) = Site::session_of(recorder.wrap(&site.command("smtpd")));
     let reply = send(&mut peer).unwrap_or_else(|| panic!("{}", peer.dialogue()));
     let socket = peer.other_end.clone();
@@ -287,7 +304,7 @@ fn a_power_cut_loses_nothing_that_sendmail_ended_with_0_for() {
         return;
     }
     let site = Site::new();
-    let recorder = Recorder::new(site.path());
+    let recorder = Recorder::new(site.path()).owned_by(Site::owner);
     let mut command = site.command("sendmail");
     command.args(["-i", "toshi@smkwlab.net", "hunt@smkwlab.net"]);
     let mut command = recorder.wrap(&command);
@@ -340,6 +357,19 @@ fn mailbox_is(site: &Site, least: usize, most: usize, seconds: usize) -> Result<
     ))
 }
 
+/// Lets the dot locks of the dead be old enough to be broken; nobody waits five minutes here.
+fn age_locks(site: &Site) {
+    let long_ago = SystemTime::now() - Duration::from_mins(10);
+    for user in ["toshi", "hunt"] {
+        if let Ok(lock) = File::options()
+            .write(true)
+            .open(site.path().join(format!("mail/{user}.lock")))
+        {
+            lock.set_modified(long_ago).unwrap();
+        }
+    }
+}
+
 fn is_delivered(code: Option<i32>) -> usize {
     usize::from(code == Some(0))
 }
@@ -360,6 +390,7 @@ fn local_deliver_killed_anywhere_leaves_the_mailbox_whole_for_the_next_delivery(
         if attempt.is_whole() && code != Some(0) {
             return Err(format!("exit status {code:?}"));
         }
+        age_locks(&site);
         let next = site.local_deliver("toshi", "second@example.org", SECOND);
         if next.code() != Some(0) {
             return Err(format!("the next delivery: {next}"));
@@ -382,6 +413,7 @@ fn local_deliver_as_root_killed_anywhere_leaves_the_mailbox_whole_for_the_next_d
         if attempt.is_whole() && code != Some(0) {
             return Err(format!("exit status {code:?}"));
         }
+        age_locks(&site);
         let next = site.local_deliver("toshi", "second@example.org", SECOND);
         if next.code() != Some(0) {
             return Err(format!("the next delivery: {next}"));
@@ -445,7 +477,7 @@ fn a_power_cut_in_local_deliver_harms_no_older_mail_and_loses_nothing_delivered(
     }
     let site = Site::new();
     site.fill("toshi", &older());
-    let recorder = Recorder::new(site.path());
+    let recorder = Recorder::new(site.path()).owned_by(Site::owner);
     let mut command = site.command("local-deliver");
     command.args(["-f", "toshi@example.org", "-d", "toshi"]);
     let mut command = recorder.wrap(&command);
@@ -453,7 +485,7 @@ fn a_power_cut_in_local_deliver_harms_no_older_mail_and_loses_nothing_delivered(
     run(&mut command, &message()).expect(0);
     let text = message();
     let report = recorder.finish("").replay(&mut |moment| {
-        own_index(&site);
+        age_locks(&site);
         let next = site.local_deliver("toshi", "second@example.org", SECOND);
         if next.code() != Some(0) {
             return Err(format!("the next delivery: {next}"));
@@ -480,16 +512,6 @@ fn a_power_cut_in_local_deliver_harms_no_older_mail_and_loses_nothing_delivered(
     assert!(report.states > 2, "the model saw nothing");
 }
 
-/// What the model makes anew below a home belongs to its user.
-fn own_index(site: &Site) {
-    if is_root() {
-        let account = Site::account("toshi");
-        let owner = format!("{}:{}", account.uid, account.gid);
-        let home = site.home("toshi");
-        support::site::must(Command::new("chown").arg("-R").arg(owner).arg(home));
-    }
-}
-
 /// A site with one message in the queue for toshi and hunt.
 fn queued() -> Site {
     let site = Site::new();
@@ -504,6 +526,7 @@ fn queued() -> Site {
 /// What must hold after a runner died and another one ran: both have the message (twice at most),
 /// and the queue is empty.
 fn delivered(site: &Site) -> Result<(), String> {
+    age_locks(site);
     let ran = site.mta_queue(&["--flush"]);
     if ran.code() != Some(0) {
         return Err(format!("the next run: {ran}"));
@@ -539,11 +562,11 @@ fn a_power_cut_in_mta_queue_loses_no_message() {
         return;
     }
     let site = queued();
-    let recorder = Recorder::new(site.path());
+    let recorder = Recorder::new(site.path()).owned_by(Site::owner);
     run(&mut recorder.wrap(&site.command("mta-queue")), b"").expect(0);
     assert_eq!(site.queued(), [""; 0], "the run delivered");
     let report = recorder.finish("").replay(&mut |_| {
-        own_spools(&site);
+        age_locks(&site);
         let ran = site.mta_queue(&["--flush"]);
         if ran.code() != Some(0) || !site.queued().is_empty() {
             return Err(format!("the next run: {ran}, left {:?}", site.queued()));
@@ -568,20 +591,4 @@ fn a_power_cut_in_mta_queue_loses_no_message() {
     });
     report.expect_none("mta-queue");
     assert!(report.states > 2, "the model saw nothing");
-}
-
-/// What the model makes anew belongs to its user.
-fn own_spools(site: &Site) {
-    if !is_root() {
-        return;
-    }
-    for user in ["toshi", "hunt"] {
-        let account = Site::account(user);
-        let owner = format!("{}:{}", account.uid, account.gid);
-        for path in [site.home(user), site.inbox(user)] {
-            if path.exists() {
-                support::site::must(Command::new("chown").arg("-R").arg(&owner).arg(path));
-            }
-        }
-    }
 }

@@ -8,10 +8,12 @@ use crate::lmtp::{Client, Event};
 use crate::queue::Entry;
 use crate::smtp::reply::Answer;
 use crate::sys::fd;
-use crate::text::dot::Stuffer;
 
 /// Text is read from the queue in pieces of this size.
 const CHUNK: usize = 64 * 1024;
+
+/// So many messages are given to an agent before the first has its outcome.
+const WINDOW: usize = 64;
 
 /// A recipient of an entry that is in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,17 +33,13 @@ pub struct Agent {
     client: Client,
     /// What waits for it.
     pub jobs: VecDeque<Job>,
-    current: Option<Current>,
+    /// What it was given, in the order of the outcomes to come.
+    given: VecDeque<Job>,
+    /// The last of those, while its text is being sent, and how far.
+    sending: Option<(Job, u64)>,
     /// Bytes of the output that were sent.
     sent: usize,
     output: Vec<u8>,
-}
-
-#[derive(Debug)]
-struct Current {
-    job: Job,
-    /// While the text is being sent: how far, and the dots.
-    text: Option<(u64, Stuffer)>,
 }
 
 /// What happened.
@@ -62,7 +60,8 @@ impl Agent {
             socket,
             client: Client::new(hostname),
             jobs: VecDeque::new(),
-            current: None,
+            given: VecDeque::new(),
+            sending: None,
             sent: 0,
             output: Vec::new(),
         })
@@ -70,15 +69,12 @@ impl Agent {
 
     /// Whether there is nothing for it to do.
     pub fn is_idle(&self) -> bool {
-        self.current.is_none() && self.jobs.is_empty()
+        self.given.is_empty() && self.jobs.is_empty()
     }
 
-    /// The job it is at, if any, and those that wait: for when it is gone.
+    /// The jobs without an outcome: for when it is gone.
     pub fn unfinished(self) -> impl Iterator<Item = Job> {
-        self.current
-            .map(|current| current.job)
-            .into_iter()
-            .chain(self.jobs)
+        self.given.into_iter().chain(self.jobs)
     }
 
     /// For poll(2).
@@ -114,28 +110,20 @@ impl Agent {
                 continue;
             }
             match self.client.event() {
-                Some(Event::Ready) => continue,
-                Some(Event::SendText) => {
-                    if let Some(current) = &mut self.current {
-                        current.text = Some((0, Stuffer::default()));
-                    }
-                    continue;
-                }
+                Some(Event::Ready) => {}
                 Some(Event::Outcome(answer)) => {
                     reports.extend(
-                        self.current
-                            .take()
-                            .map(|at| Report::Answered(at.job, answer)),
+                        self.given
+                            .pop_front()
+                            .map(|job| Report::Answered(job, answer)),
                     );
-                    continue;
                 }
                 Some(Event::Broken(said)) => {
                     return Err(io::Error::other(format!("local-deliver said: {said}")));
                 }
-                None => {}
-            }
-            if !self.wants_to_write() && self.client.output().is_empty() && !self.read()? {
-                return Ok(());
+                None if !self.client.output().is_empty() => {}
+                None if self.read()? => {}
+                None => return Ok(()),
             }
         }
     }
@@ -162,34 +150,28 @@ impl Agent {
 
     /// Reads the next piece of the text into the output; false where there is none to send.
     fn send_text<'e>(&mut self, entry: &impl Fn(u64) -> Option<&'e Entry>) -> io::Result<bool> {
-        let Some(Current { job, text }) = &mut self.current else {
-            return Ok(false);
-        };
-        let Some((offset, stuffer)) = text else {
+        let Some((job, offset)) = &mut self.sending else {
             return Ok(false);
         };
         let Some(entry) = entry(job.entry) else {
             return Err(io::ErrorKind::NotFound.into());
         };
-        self.output.clear();
-        self.sent = 0;
-        let mut buffer = vec![0; CHUNK];
-        let count = entry.read_content(*offset, &mut buffer)?;
-        if count > 0 {
-            stuffer.push(buffer.get(..count).unwrap_or_default(), &mut self.output);
-            *offset += count as u64;
-        }
+        let start = self.output.len();
+        let left = usize::try_from(entry.size().saturating_sub(*offset)).unwrap_or(usize::MAX);
+        self.output.resize(start + left.min(CHUNK), 0);
+        let room = self.output.get_mut(start..).unwrap_or_default();
+        let count = entry.read_content(*offset, room)?;
+        self.output.truncate(start + count);
+        *offset += count as u64;
         if *offset >= entry.size() {
-            std::mem::take(stuffer).finish(&mut self.output);
-            *text = None;
-            self.client.sent();
+            self.sending = None;
         }
         Ok(true)
     }
 
     /// Starts the next job where one can be started.
     fn start<'e>(&mut self, entry: &impl Fn(u64) -> Option<&'e Entry>) -> bool {
-        if self.current.is_some() || !self.client.is_ready() {
+        if !self.client.is_ready() || self.given.len() >= WINDOW {
             return false;
         }
         let Some(job) = self.jobs.pop_front() else {
@@ -198,13 +180,19 @@ impl Agent {
         let Some(entry) = entry(job.entry) else {
             return true;
         };
-        let Some(recipient) = entry.envelope.recipients.get(job.recipient) else {
+        let envelope = &entry.envelope;
+        let Some(recipient) = envelope.recipients.get(job.recipient) else {
             return true;
         };
-        let envelope = &entry.envelope;
-        self.client
-            .start(envelope.sender.as_ref(), recipient, envelope.eight_bit);
-        self.current = Some(Current { job, text: None });
+        self.client.start(
+            envelope.sender.as_ref(),
+            recipient,
+            envelope.eight_bit,
+            entry.size(),
+        );
+        self.output.append(self.client.output());
+        self.given.push_back(job);
+        self.sending = Some((job, 0));
         true
     }
 

@@ -13,7 +13,16 @@ use crate::sys::clock;
 /// How much of the returned message's header is returned.
 pub const MAX_HEADER: usize = 64 * 1024;
 
-/// A recipient who will never get the message.
+/// What is reported (RFC 3464 section 2.3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The message is given up for these recipients.
+    Failed,
+    /// It waits, and will be tried again.
+    Delayed,
+}
+
+/// A recipient who does not have the message.
 #[derive(Clone, Debug)]
 pub struct Failed {
     /// Who.
@@ -35,7 +44,9 @@ pub struct Report<'a> {
     pub sender: &'a Address,
     /// When it arrived, seconds since 1970.
     pub arrived: u64,
-    /// Who will not get it.
+    /// What is reported.
+    pub action: Action,
+    /// Of whom.
     pub failed: &'a [Failed],
     /// The start of its text, [`MAX_HEADER`] bytes at most.
     pub text: &'a [u8],
@@ -80,6 +91,19 @@ impl Report<'_> {
         // Not in the returned header: its writer could not know our id.
         let boundary = format!("{own_id}.{id}/{hostname}");
         let date = date::rfc5322(now);
+        let (subject, action, what) = match self.action {
+            Action::Failed => (
+                "Undelivered Mail Returned to Sender",
+                "failed",
+                "Your message could not be delivered to one or more recipients.",
+            ),
+            Action::Delayed => (
+                "Delayed Mail (still being retried)",
+                "delayed",
+                "Your message could not be delivered yet. You do not need to send it\nagain: it \
+                 will be tried until it is delivered or too old.",
+            ),
+        };
         let header = self.header();
         let eight_bit = header.iter().any(|byte| !byte.is_ascii());
         let encoding = if eight_bit { "8bit" } else { "7bit" };
@@ -87,7 +111,7 @@ impl Report<'_> {
             "Date: {date}\n\
              From: Mail Delivery System <MAILER-DAEMON@{hostname}>\n\
              To: <{sender}>\n\
-             Subject: Undelivered Mail Returned to Sender\n\
+             Subject: {subject}\n\
              Message-ID: <{own_id}@{hostname}>\n\
              Auto-Submitted: auto-replied\n\
              MIME-Version: 1.0\n\
@@ -103,7 +127,7 @@ impl Report<'_> {
              \n\
              This is the mail system at host {hostname}.\n\
              \n\
-             Your message could not be delivered to one or more recipients.\n\
+             {what}\n\
              The header of your message is attached below.\n\n"
         );
         for Failed {
@@ -137,7 +161,7 @@ impl Report<'_> {
                 text,
                 "\n\
                  Final-Recipient: rfc822; {recipient}\n\
-                 Action: failed\n\
+                 Action: {action}\n\
                  Status: {code}\n\
                  Diagnostic-Code: X-Hikyaku; {}\n",
                 ascii(why)
@@ -188,6 +212,7 @@ mod tests {
             id: &id,
             sender: &sender,
             arrived: 1_087_755_320,
+            action: Action::Failed,
             failed: &failed,
             text: b"Subject: hello\r\nX-Long: a\r\n b\r\n\r\nsecret body\r\n",
         };

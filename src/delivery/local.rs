@@ -21,7 +21,7 @@ use nix::unistd::{Gid, Group, fsync};
 use super::Failure;
 use crate::config::{self, Config};
 use crate::mailbox::mbox::LOCK_TIMEOUT;
-use crate::mailbox::{Mbox, Place, dotlock};
+use crate::mailbox::{Mbox, Place, StoredMessage, dotlock};
 use crate::sys::{Account, privilege};
 
 pub use stage::{Envelope, Stager};
@@ -157,6 +157,17 @@ pub struct Agent {
     limit: u64,
 }
 
+/// A message that waits for its delivery: its text, or why that can't be delivered; its envelope.
+#[derive(Debug)]
+pub struct Staged {
+    /// The text.
+    pub text: Result<Stager, Failure>,
+    /// The reverse-path, empty for the null sender.
+    pub sender: String,
+    /// The address for Delivered-To.
+    pub recipient: String,
+}
+
 /// A message that has been delivered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivered {
@@ -169,9 +180,6 @@ pub struct Delivered {
 impl Agent {
     /// For the account that this process has become.
     pub fn new(config: &Config, account: &Account) -> Result<Self, Failure> {
-        // A file size limit shall fail a write, not end the process.
-        crate::sys::signal::ignore_file_size_signal()
-            .map_err(|error| Failure::temporary("4.3.0", error))?;
         Ok(Self {
             mailbox: mailbox_of(config, account)?,
             limit: config.smtp.max_message_size,
@@ -191,16 +199,59 @@ impl Agent {
         sender: &[u8],
         recipient: &[u8],
     ) -> Result<Delivered, Failure> {
+        let at = SystemTime::now();
         let message = staged.finish(&Envelope {
             sender,
             recipient,
-            at: SystemTime::now(),
+            at,
         })?;
         self.mailbox.append(&message)?;
-        Ok(Delivered {
+        Ok(self.delivered(&message))
+    }
+
+    /// Appends several messages with one sync. Where that fails, each is tried alone, so that one
+    /// message that can't be stored does not keep the others out.
+    pub fn deliver_all(&mut self, batch: Vec<Staged>) -> Vec<Result<Delivered, Failure>> {
+        let at = SystemTime::now();
+        let mut messages = Vec::new();
+        // A failure of its own, or the place of the message among those that are left.
+        let fates: Vec<Result<usize, Failure>> = batch
+            .into_iter()
+            .map(
+                |Staged {
+                     text,
+                     sender,
+                     recipient,
+                 }| {
+                    let envelope = Envelope {
+                        sender: sender.as_bytes(),
+                        recipient: recipient.as_bytes(),
+                        at,
+                    };
+                    messages.push(text?.finish(&envelope)?);
+                    Ok(messages.len() - 1)
+                },
+            )
+            .collect();
+        let all = self.mailbox.append_all(&messages);
+        fates
+            .into_iter()
+            .map(|fate| {
+                let message = messages.get(fate?);
+                let message = message.ok_or_else(|| Failure::temporary("4.3.0", "lost count"))?;
+                if all.is_err() {
+                    self.mailbox.append(message)?;
+                }
+                Ok(self.delivered(message))
+            })
+            .collect()
+    }
+
+    fn delivered(&self, message: &StoredMessage) -> Delivered {
+        Delivered {
             size: message.length().unwrap_or(0),
             mailbox: self.mailbox.path().to_owned(),
-        })
+        }
     }
 
     /// What the operator should know of what was found in the mailbox.

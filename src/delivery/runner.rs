@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::agent::{Agent, Job, Report};
-use super::bounce::{self, Failed};
+use super::bounce::{self, Action, Failed};
 use super::launcher::{self, Launched};
 use super::schedule::{self, Next};
 use crate::config::Config;
@@ -54,6 +54,8 @@ struct Flight {
     news: Vec<Event>,
     /// Whether something was put off.
     deferred: bool,
+    /// Recipients that mean the same mailbox as another one, which gets the one copy.
+    same: Vec<(usize, usize)>,
 }
 
 /// One run.
@@ -148,7 +150,7 @@ impl Run<'_> {
                 taken += usize::from(self.take(&place));
             }
             self.hire()?;
-            if self.flights.is_empty() {
+            if self.flights.is_empty() && (due.is_empty() || self.stopped) {
                 // Agents are kept for the next entries of this run only.
                 self.agents.clear();
                 return Ok(taken);
@@ -186,7 +188,9 @@ impl Run<'_> {
             open: pending.len(),
             news: Vec::new(),
             deferred: false,
+            same: Vec::new(),
         };
+        let mut local: Vec<(usize, String)> = Vec::new();
         let mut refused = Vec::new();
         for recipient in pending {
             let Some(address) = flight.entry.envelope.recipients.get(recipient) else {
@@ -194,19 +198,28 @@ impl Run<'_> {
             };
             match route::route(config, address) {
                 Route::Local(name) => {
-                    self.waiting.push_back((
-                        name.to_owned(),
-                        Job {
-                            entry: number,
-                            recipient,
-                        },
-                    ));
+                    let known = local
+                        .iter()
+                        .find(|(_, other)| other.eq_ignore_ascii_case(name));
+                    match known {
+                        Some((first, _)) => flight.same.push((recipient, *first)),
+                        None => local.push((recipient, name.to_owned())),
+                    }
                 }
                 Route::Remote(domain) => refused.push((
                     recipient,
                     format!("mail for {domain} waits: this version delivers on this host only"),
                 )),
             }
+        }
+        for (recipient, name) in local {
+            self.waiting.push_back((
+                name,
+                Job {
+                    entry: number,
+                    recipient,
+                },
+            ));
         }
         for (recipient, text) in refused {
             flight.open -= 1;
@@ -336,8 +349,15 @@ impl Run<'_> {
         let Some(mut flight) = self.flights.remove(&job.entry) else {
             return;
         };
-        flight.open -= 1;
-        self.settle(&mut flight, job.recipient, outcome, code, text);
+        let same = flight
+            .same
+            .iter()
+            .filter(|(_, first)| *first == job.recipient);
+        let others: Vec<usize> = same.map(|(other, _)| *other).collect();
+        for recipient in std::iter::once(job.recipient).chain(others) {
+            flight.open -= 1;
+            self.settle(&mut flight, recipient, outcome, code, text);
+        }
         if flight.open == 0 {
             self.finish(flight);
         } else {
@@ -370,6 +390,7 @@ impl Run<'_> {
             Outcome::Done => "sent",
             Outcome::Deferred => "deferred",
             Outcome::Failed => "bounced",
+            Outcome::Warned => "waiting",
         };
         flight.deferred |= outcome == Outcome::Deferred;
         let to = envelope.recipients.get(recipient);
@@ -430,7 +451,7 @@ impl Run<'_> {
             .cloned()
             .collect();
         if !failed.is_empty()
-            && let Err(error) = self.report(&flight.entry, &failed)
+            && let Err(error) = self.report(&flight.entry, Action::Failed, &failed)
         {
             // Nobody knows yet that they failed: they are tried again rather than forgotten.
             log.error(&format!(
@@ -449,6 +470,7 @@ impl Run<'_> {
                 Err(error) => log.error(&format!("{id}: can't be removed: {error}")),
             }
         }
+        self.warn(&mut flight);
         let entry = &mut flight.entry;
         if let Err(error) = entry.record(&flight.news) {
             log.error(&format!("{id}: can't record what happened: {error}"));
@@ -472,8 +494,44 @@ impl Run<'_> {
         }
     }
 
-    /// Tells the sender, durably, before anybody is recorded as failed.
-    fn report(&self, entry: &Entry, failed: &[Event]) -> io::Result<()> {
+    /// Tells the sender once that the message still waits, when it has waited for long.
+    fn warn(&self, flight: &mut Flight) {
+        let entry = &flight.entry;
+        let time = now();
+        let after = self.runner.config.queue.warn_after.seconds();
+        let told = entry
+            .history
+            .iter()
+            .any(|event| event.outcome == Outcome::Warned);
+        if told || time < entry.envelope.arrived.saturating_add(after) {
+            return;
+        }
+        let mut waiting: Vec<Event> = flight
+            .news
+            .iter()
+            .filter(|event| event.outcome == Outcome::Deferred)
+            .cloned()
+            .collect();
+        if entry.envelope.sender.is_none() || waiting.is_empty() {
+            return;
+        }
+        match self.report(entry, Action::Delayed, &waiting) {
+            Ok(()) => {
+                for event in &mut waiting {
+                    event.outcome = Outcome::Warned;
+                }
+                flight.news.extend(waiting);
+            }
+            // The next attempt tells.
+            Err(error) => self.runner.log.error(&format!(
+                "{}: can't make the report to the sender: {error}",
+                entry.id()
+            )),
+        }
+    }
+
+    /// Tells the sender, durably, before anything of it is recorded.
+    fn report(&self, entry: &Entry, action: Action, failed: &[Event]) -> io::Result<()> {
         let Runner {
             log, config, inlet, ..
         } = self.runner;
@@ -503,11 +561,16 @@ impl Run<'_> {
             id: entry.id(),
             sender,
             arrived: entry.envelope.arrived,
+            action,
             failed: &failed,
             text: &text,
         };
         let id = report.enqueue(inlet)?;
-        log.info(&format!("{}: sender told of the failure: {id}", entry.id()));
+        let what = match action {
+            Action::Failed => "failure",
+            Action::Delayed => "delay",
+        };
+        log.info(&format!("{}: sender told of the {what}: {id}", entry.id()));
         Ok(())
     }
 }

@@ -1,39 +1,43 @@
 //! LMTP (RFC 2033), the client's side; pure. (The server's side is [`crate::smtp::Session`] in its
 //! LMTP dialect.)
 //!
-//! One connection carries many messages, each for one recipient. The driver sends
-//! [`Client::output`], pushes what it reads, and obeys [`Client::event`].
+//! One connection carries many messages, each for one recipient, without waiting for the replies
+//! in between: texts go as BDAT chunks (RFC 3030), so that an agent that is given many messages can
+//! make them last together. The driver sends [`Client::output`] and each message's text behind it,
+//! pushes what it reads, and obeys [`Client::event`].
+
+use std::collections::VecDeque;
 
 use crate::message::Address;
 use crate::smtp::reply::{Answer, AnswerReader};
 
-/// What the driver shall do, or know.
+/// What the driver shall know.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A message can be started with [`Client::start`].
+    /// Messages can be started with [`Client::start`].
     Ready,
-    /// Send the message's text, dots doubled, and its final dot; then call [`Client::sent`].
-    SendText,
-    /// What became of the message.
+    /// What became of the first message that has no outcome yet.
     Outcome(Answer),
-    /// The server does not speak LMTP, or not any more.
+    /// The server does not speak LMTP with CHUNKING, or not any more.
     Broken(String),
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Greeting,
     Hello,
     Ready,
-    /// Replies still to come: those to RSET, MAIL, RCPT and DATA.
-    Envelope {
-        left: usize,
-        skip: usize,
-        refusal: Option<Answer>,
-    },
-    /// The text is being sent, or its reply is awaited.
-    Text,
     Broken,
+}
+
+/// The replies of a message: those to RSET, MAIL, RCPT and BDAT.
+const REPLIES: u8 = 4;
+
+/// A message whose replies are still to come.
+#[derive(Debug)]
+struct Pending {
+    left: u8,
+    refusal: Option<Answer>,
 }
 
 /// A client's connection.
@@ -44,8 +48,7 @@ pub struct Client {
     reader: AnswerReader,
     input: Vec<u8>,
     output: Vec<u8>,
-    /// Whether the server may hold the rest of an envelope.
-    unclean: bool,
+    pending: VecDeque<Pending>,
 }
 
 impl Client {
@@ -57,7 +60,7 @@ impl Client {
             reader: AnswerReader::default(),
             input: Vec::new(),
             output: Vec::new(),
-            unclean: false,
+            pending: VecDeque::new(),
         }
     }
 
@@ -71,32 +74,30 @@ impl Client {
         self.input.extend_from_slice(bytes);
     }
 
-    /// Whether a message can be started.
+    /// Whether messages can be started.
     pub fn is_ready(&self) -> bool {
         self.state == State::Ready
     }
 
-    /// Sends an envelope: MAIL, RCPT and DATA at once (RFC 2033 section 5 asks every server for
-    /// PIPELINING).
-    pub fn start(&mut self, sender: Option<&Address>, recipient: &Address, eight_bit: bool) {
-        let skip = usize::from(std::mem::take(&mut self.unclean));
-        if skip > 0 {
-            self.output.extend_from_slice(b"RSET\r\n");
-        }
+    /// Says the envelope of a message and the size of its text, which the driver sends next.
+    pub fn start(
+        &mut self,
+        sender: Option<&Address>,
+        recipient: &Address,
+        eight_bit: bool,
+        size: u64,
+    ) {
         let sender = sender.map(Address::to_string).unwrap_or_default();
         let body = if eight_bit { " BODY=8BITMIME" } else { "" };
-        let commands = format!("MAIL FROM:<{sender}>{body}\r\nRCPT TO:<{recipient}>\r\nDATA\r\n");
+        // RSET: the message before may have been refused half-way.
+        let commands = format!(
+            "RSET\r\nMAIL FROM:<{sender}>{body}\r\nRCPT TO:<{recipient}>\r\nBDAT {size} LAST\r\n"
+        );
         self.output.extend_from_slice(commands.as_bytes());
-        self.state = State::Envelope {
-            left: 3 + skip,
-            skip,
+        self.pending.push_back(Pending {
+            left: REPLIES,
             refusal: None,
-        };
-    }
-
-    /// The final dot was sent.
-    pub fn sent(&mut self) {
-        self.state = State::Text;
+        });
     }
 
     /// What follows from what was read.
@@ -106,13 +107,13 @@ impl Client {
             let taken = self.reader.take(&mut rest);
             let used = self.input.len() - rest.len();
             self.input.drain(..used);
-            let answer = match taken {
-                Ok(Some(answer)) => answer,
+            let event = match taken {
+                Ok(Some(answer)) => self.answer(answer),
                 Ok(None) => return None,
-                Err(no) => return Some(self.broken(&no.0)),
+                Err(no) => Some(self.broken(&no.0)),
             };
-            if let Some(event) = self.answer(answer) {
-                return Some(event);
+            if event.is_some() {
+                return event;
             }
         }
     }
@@ -123,45 +124,31 @@ impl Client {
     }
 
     fn answer(&mut self, answer: Answer) -> Option<Event> {
-        match &mut self.state {
+        match self.state {
             State::Greeting if answer.code == 220 => {
                 self.output
                     .extend_from_slice(format!("LHLO {}\r\n", self.hostname).as_bytes());
                 self.state = State::Hello;
                 None
             }
-            State::Hello if answer.code == 250 => {
+            State::Hello if answer.code == 250 && answer.offers("CHUNKING") => {
                 self.state = State::Ready;
                 Some(Event::Ready)
             }
-            State::Envelope {
-                left,
-                skip,
-                refusal,
-            } => {
-                *left -= 1;
-                let reset = std::mem::take(skip) > 0;
-                if !reset && !answer.is_positive() && refusal.is_none() {
-                    *refusal = Some(answer.clone());
+            State::Ready if answer.code != 421 => {
+                let Some(message) = self.pending.front_mut() else {
+                    return Some(self.broken(&answer.to_string()));
+                };
+                let is_reset = message.left == REPLIES;
+                message.left -= 1;
+                if !is_reset && !answer.is_positive() && message.refusal.is_none() {
+                    message.refusal = Some(answer.clone());
                 }
-                if *left > 0 {
+                if message.left > 0 {
                     return None;
                 }
-                match refusal.take() {
-                    None if answer.code == 354 => Some(Event::SendText),
-                    None => Some(self.broken(&answer.to_string())),
-                    // It refuses a part of the envelope and wants the text all the same.
-                    Some(_) if answer.code == 354 => Some(self.broken(&answer.to_string())),
-                    Some(refusal) => {
-                        self.unclean = true;
-                        self.state = State::Ready;
-                        Some(Event::Outcome(refusal))
-                    }
-                }
-            }
-            State::Text => {
-                self.state = State::Ready;
-                Some(Event::Outcome(answer))
+                let refusal = self.pending.pop_front().and_then(|message| message.refusal);
+                Some(Event::Outcome(refusal.unwrap_or(answer)))
             }
             _ => Some(self.broken(&answer.to_string())),
         }
@@ -181,52 +168,45 @@ mod tests {
         client.push(b"220 here LMTP\r\n");
         assert_eq!(client.event(), None);
         assert_eq!(std::mem::take(client.output()), b"LHLO here\r\n");
-        client.push(b"250-here\r\n250 PIPELINING\r\n");
+        client.push(b"250-here\r\n250-PIPELINING\r\n250 CHUNKING\r\n");
         assert_eq!(client.event(), Some(Event::Ready));
         client
     }
 
     #[test]
-    fn messages_follow_each_other_on_one_connection() {
+    fn messages_go_without_waiting_and_outcomes_come_in_their_order() {
         let mut client = ready();
-        for _ in 0..2 {
-            client.start(None, &address("a@b"), true);
-            let envelope = b"MAIL FROM:<> BODY=8BITMIME\r\nRCPT TO:<a@b>\r\nDATA\r\n";
-            assert_eq!(std::mem::take(client.output()), envelope);
-            client.push(b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n35");
-            assert_eq!(client.event(), None);
-            client.push(b"4 go\r\n");
-            assert_eq!(client.event(), Some(Event::SendText));
-            client.sent();
-            client.push(b"250 2.0.0 done\r\n");
-            assert!(matches!(client.event(), Some(Event::Outcome(answer)) if answer.code == 250));
-            assert!(client.is_ready());
+        for size in [5, 7] {
+            client.start(None, &address("a@b"), true, size);
+            let wanted = format!(
+                "RSET\r\nMAIL FROM:<> BODY=8BITMIME\r\nRCPT TO:<a@b>\r\nBDAT {size} LAST\r\n"
+            );
+            assert_eq!(std::mem::take(client.output()), wanted.as_bytes());
         }
-    }
-
-    #[test]
-    fn a_refused_recipient_is_the_outcome_and_the_envelope_is_reset() {
-        let mut client = ready();
-        client.start(None, &address("a@b"), false);
-        client.output().clear();
-        client.push(b"250 Ok\r\n550 5.1.1 no\r\n554 no valid recipients\r\n");
+        client.push(b"250 Ok\r\n250 Ok\r\n550 5.1.1 no\r\n554 no valid recipients\r\n250 Ok\r\n25");
         let Some(Event::Outcome(answer)) = client.event() else {
             panic!("no outcome")
         };
         assert_eq!(answer.enhanced(), "5.1.1");
-        client.start(None, &address("a@b"), false);
-        assert!(client.output().starts_with(b"RSET\r\nMAIL"));
-        client.push(b"250 Ok\r\n250 Ok\r\n250 Ok\r\n354 go\r\n");
-        assert_eq!(client.event(), Some(Event::SendText));
+        assert_eq!(client.event(), None);
+        client.push(b"0 Ok\r\n250 Ok\r\n250 2.0.0 done\r\n");
+        let Some(Event::Outcome(answer)) = client.event() else {
+            panic!("no outcome")
+        };
+        assert_eq!((answer.code, answer.text().as_str()), (250, "done"));
     }
 
     #[test]
-    fn a_server_that_talks_out_of_turn_is_broken() {
-        let mut client = ready();
-        client.push(b"250 what\r\n");
-        assert!(matches!(client.event(), Some(Event::Broken(_))));
-        let mut client = Client::new("here");
-        client.push(b"no reply\r\n");
-        assert!(matches!(client.event(), Some(Event::Broken(_))));
+    fn a_server_that_talks_out_of_turn_or_lacks_chunking_is_broken() {
+        for said in [&b"250 what\r\n"[..], b"421 4.3.2 going\r\n"] {
+            let mut client = ready();
+            client.push(said);
+            assert!(matches!(client.event(), Some(Event::Broken(_))));
+        }
+        for said in [&b"no reply\r\n"[..], b"220 x\r\n250 x\r\n", b"421 x\r\n"] {
+            let mut client = Client::new("here");
+            client.push(said);
+            assert!(matches!(client.event(), Some(Event::Broken(_))));
+        }
     }
 }

@@ -18,6 +18,9 @@ pub struct StoredMessage {
 /// How much of the spooled part is in memory at once.
 const CHUNK: u64 = 256 * 1024;
 
+/// Small pieces are written together, up to this size.
+const COLLECT: usize = 256 * 1024;
+
 impl StoredMessage {
     /// From the three parts that follow each other: the beginning, a file with its length, the
     /// rest.
@@ -67,5 +70,43 @@ impl StoredMessage {
             }
         }
         sink(&self.tail)
+    }
+}
+
+/// Messages that are appended together, each behind the blank line that ends the one before it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Batch<'a>(pub &'a [StoredMessage]);
+
+impl Batch<'_> {
+    /// The length of all of it, as [`StoredMessage::length`].
+    pub fn length(&self) -> Option<u64> {
+        let separators = u64::try_from(self.0.len().checked_sub(1)?).ok()?;
+        let lengths = self.0.iter().map(StoredMessage::length);
+        let all: Option<u64> = lengths
+            .into_iter()
+            .try_fold(separators, |sum, length| sum.checked_add(length?));
+        all.filter(|n| i64::try_from(*n).is_ok())
+    }
+
+    /// Gives the bytes in their order to `sink`, collected into large pieces.
+    pub fn each(&self, sink: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let mut collected = Vec::new();
+        for (number, message) in self.0.iter().enumerate() {
+            if number > 0 {
+                collected.push(b'\n');
+            }
+            message.each(&mut |bytes| {
+                if collected.len() + bytes.len() > COLLECT {
+                    sink(&collected)?;
+                    collected.clear();
+                }
+                if bytes.len() > COLLECT {
+                    return sink(bytes);
+                }
+                collected.extend_from_slice(bytes);
+                Ok(())
+            })?;
+        }
+        sink(&collected)
     }
 }

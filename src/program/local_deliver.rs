@@ -12,14 +12,14 @@ use std::process::ExitCode;
 use clap::Parser;
 use nix::unistd::getuid;
 
-use super::{Common, Failure, complain, load, run};
-use crate::auth::find_account;
+use super::{Common, Failure, complain, load, run, start};
+use crate::auth::{find_account, is_name};
 use crate::config::{Config, LogTarget};
 use crate::delivery::{self, local};
 use crate::server::{self, Connection};
 use crate::sys::log::Level;
 use crate::sys::process::{self, Ended};
-use crate::sys::{Account, Exit, Log, fd, privilege};
+use crate::sys::{Account, Exit, Log, privilege};
 
 /// Delivery agent: appends the message on stdin to users' mailboxes.
 #[derive(Debug, Parser)]
@@ -49,7 +49,7 @@ pub fn main() -> ExitCode {
 }
 
 fn local_deliver(arguments: &Args) -> Result<Exit, Failure> {
-    fd::ensure_standard().map_err(|error| Failure::new(Exit::OsErr, error))?;
+    start()?;
     let config = load(&arguments.common)?;
     let log = Log::open(NAME, config.log.into());
     let mut names = [arguments.deliver_to.as_slice(), &arguments.users].concat();
@@ -162,8 +162,15 @@ impl Delivery {
         let look_up = |error: io::Error| {
             Failure::temporary("4.3.0", format!("{name} can't be looked up: {error}"))
         };
-        if let Some(account) = find_account(&self.config, name).map_err(look_up)? {
-            return Ok(account);
+        match find_account(&self.config, name) {
+            Ok(Some(account)) => return Ok(account),
+            Ok(None) => {}
+            // The users file holds passwords: it is not for the users. Whoever started us knew who
+            // we are to be, and we can act as nobody else.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_name(name) => {
+                return Ok(Account::own(name));
+            }
+            Err(error) => return Err(look_up(error)),
         }
         let elsewhere = Account::by_name(name).map_err(look_up)?.is_some();
         Err(if elsewhere && !privilege::is_root() {

@@ -129,10 +129,18 @@ fn load(common: &Common) -> Result<Config, Failure> {
     config::load(common.config.as_deref()).map_err(|error| Failure::new(Exit::Config, error))
 }
 
+/// What every program does first: 0, 1 and 2 are open, so that no file takes their place, and a
+/// file size limit fails a write instead of ending the process.
+fn start() -> Result<(), Failure> {
+    crate::sys::fd::ensure_standard()
+        .and_then(|()| crate::sys::signal::ignore_file_size_signal())
+        .map_err(|error| Failure::new(Exit::OsErr, error))
+}
+
 /// What a server was handed; to be called before any file is opened.
 fn handed(listen: &[SocketAddr]) -> Result<Handed, Failure> {
     let failed = |error| Failure::new(Exit::OsErr, error);
-    crate::sys::fd::ensure_standard().map_err(failed)?;
+    start()?;
     activation::handed(listen).map_err(failed)
 }
 

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
-use super::{Common, Failure, load, prepare_queue, queue_view, run};
+use super::{Common, Failure, load, prepare_queue, queue_view, run, start};
 use crate::config::Config;
 use crate::delivery::launcher::Launcher;
 use crate::delivery::runner::{Ended, Runner, now};
@@ -49,7 +49,7 @@ pub fn main() -> ExitCode {
 
 fn mta_queue(arguments: &Args) -> Result<Exit, Failure> {
     let failed = |error| Failure::new(Exit::OsErr, error);
-    crate::sys::fd::ensure_standard().map_err(failed)?;
+    start()?;
     let config = load(&arguments.common)?;
     let spool = Spool::new(&config.paths.queue);
     if arguments.list || arguments.show.is_some() {

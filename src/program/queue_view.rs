@@ -87,6 +87,7 @@ pub(super) fn show(spool: &Spool, id: &str) -> Result<Exit, Failure> {
                     Outcome::Done => "delivered",
                     Outcome::Failed => "failed",
                     Outcome::Deferred => "deferred",
+                    Outcome::Warned => "sender told of the delay:",
                 };
                 writeln!(
                     out,

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use nix::unistd::User;
 
-use super::{Common, Failure, load, prepare_queue, run};
+use super::{Common, Failure, load, prepare_queue, run, start};
 use crate::config::{Config, Wakeup};
 use crate::message::submission::{Missing, complete, header_end, recipients as header_recipients};
 use crate::message::{Address, date, list};
@@ -98,9 +98,7 @@ pub fn main() -> ExitCode {
 }
 
 fn sendmail(arguments: &Args) -> Result<Exit, Failure> {
-    let failed = |error| Failure::new(Exit::OsErr, error);
-    crate::sys::fd::ensure_standard().map_err(failed)?;
-    crate::sys::signal::ignore_file_size_signal().map_err(failed)?;
+    start()?;
     let config = load(&arguments.common)?;
     match (arguments.mode.as_str(), &arguments.run_queue) {
         ("p", _) => mta_queue(arguments, Some("--list")),
@@ -174,10 +172,16 @@ fn drop_box(spool: &Spool) -> Result<Inlet, Failure> {
     })
 }
 
+/// An argument as text: UTF-8, and nothing in it that could end a line.
 fn text(argument: &OsStr) -> Result<&str, Failure> {
+    let bad = || {
+        let what = format!("{}: not UTF-8, or a control character", argument.display());
+        Failure::new(Exit::DataErr, what)
+    };
     argument
         .to_str()
-        .ok_or_else(|| Failure::new(Exit::DataErr, "an argument is not UTF-8"))
+        .filter(|text| !text.contains(char::is_control))
+        .ok_or_else(bad)
 }
 
 fn submit(arguments: &Args, config: &Config) -> Result<Exit, Failure> {

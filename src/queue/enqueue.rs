@@ -39,6 +39,15 @@ impl Inlet {
             Err(error) if error.raw_os_error() == Some(nix::libc::EOPNOTSUPP) => false,
             // Old kernels know the flag only as O_DIRECTORY.
             Err(error) if error.kind() == io::ErrorKind::IsADirectory => false,
+            // A full disk is told to the client whose message does not fit.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(nix::libc::ENOSPC | nix::libc::EDQUOT)
+                ) =>
+            {
+                true
+            }
             Err(error) => return Err(error),
         };
         let flags =

@@ -171,6 +171,15 @@ pub enum Outcome {
     Failed,
     /// Not this time.
     Deferred,
+    /// Its sender was told that it still waits.
+    Warned,
+}
+
+impl Outcome {
+    /// Whether nothing is left to be done for the recipient.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Done | Self::Failed)
+    }
 }
 
 /// One line of history.
@@ -195,6 +204,7 @@ impl Event {
             Outcome::Done => "done",
             Outcome::Failed => "failed",
             Outcome::Deferred => "deferred",
+            Outcome::Warned => "warned",
         };
         let text: String = crate::sys::log::escape(&self.text)
             .chars()
@@ -223,6 +233,7 @@ impl Event {
                 "done" => Outcome::Done,
                 "failed" => Outcome::Failed,
                 "deferred" => Outcome::Deferred,
+                "warned" => Outcome::Warned,
                 _ => return None,
             },
             code: word()?.to_owned(),

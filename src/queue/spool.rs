@@ -474,7 +474,7 @@ impl Entry {
                 !self
                     .history
                     .iter()
-                    .any(|event| event.recipient == *index && event.outcome != Outcome::Deferred)
+                    .any(|event| event.recipient == *index && event.outcome.is_final())
             })
             .collect()
     }

@@ -2,12 +2,10 @@
 //!
 //! The process is the user already, and delivers to that user only, one recipient a message.
 
-use std::io;
-
 use super::Connection;
 use crate::config::Config;
 use crate::delivery::Failure;
-use crate::delivery::local::{Agent, Stager};
+use crate::delivery::local::{Agent, Staged, Stager};
 use crate::message::Address;
 use crate::queue::entry::Path;
 use crate::route::{self, Route};
@@ -20,7 +18,14 @@ const TIMEOUT: u32 = 600_000;
 /// Refused commands that end a session.
 const MAX_ERRORS: usize = 100;
 
-/// Serves one session as `account`.
+/// What is read at once: messages that came whole with one read are delivered together.
+const BUFFER: usize = 256 * 1024;
+
+/// The most messages that are delivered together.
+const MAX_BATCH: usize = 64;
+
+/// Serves one session as `account`. Messages that the queue sends without waiting are made to last
+/// together, before the replies to them go out.
 pub fn serve(config: &Config, log: &Log, account: &Account, mut connection: Connection) -> Exit {
     let limits = Limits {
         message_size: config.smtp.max_message_size,
@@ -34,26 +39,33 @@ pub fn serve(config: &Config, log: &Log, account: &Account, mut connection: Conn
         limits,
         false,
     );
-    let mut agent = Agent::new(config, account);
-    let mut staged: Option<Result<Stager, Failure>> = None;
-    let mut buffer = vec![0; 64 * 1024];
+    let mut batch = Batch {
+        agent: Agent::new(config, account),
+        waiting: Vec::new(),
+        log,
+    };
+    let mut text: Option<Result<Stager, Failure>> = None;
+    let mut buffer = vec![0; BUFFER];
     let (mut taken, mut length) = (0, 0);
     loop {
         let mut input = buffer.get(taken..length).unwrap_or_default();
         let action = session.step(&mut input);
         taken = length - input.len();
         match action {
-            Action::Read => {
+            Action::Read | Action::Close => {
+                batch.deliver(session.output());
                 let output = std::mem::take(session.output());
                 if connection.send(&output, TIMEOUT).is_err() {
                     return Exit::IoErr;
+                }
+                if action == Action::Close {
+                    return Exit::Ok;
                 }
                 taken = 0;
                 length = match connection.receive(&mut buffer, TIMEOUT) {
                     // What is not committed was never acknowledged: the queue still has it.
                     Ok(0) => return Exit::Ok,
                     Ok(length) => length,
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
                     Err(_) => return Exit::IoErr,
                 };
             }
@@ -61,93 +73,100 @@ pub fn serve(config: &Config, log: &Log, account: &Account, mut connection: Conn
                 session.recipient(check(config, account, &address));
             }
             Action::Open => {
-                staged = Some(match &agent {
+                text = Some(match &batch.agent {
                     Ok(agent) => Ok(agent.stage()),
                     Err(failure) => Err(failure.clone()),
                 });
                 session.opened(Ok(()));
             }
-            Action::Store(text) => {
-                if let Some(Ok(stager)) = &mut staged
-                    && let Err(failure) = stager.push(text)
+            Action::Store(piece) => {
+                if let Some(Ok(stager)) = &mut text
+                    && let Err(failure) = stager.push(piece)
                 {
-                    staged = Some(Err(failure));
+                    text = Some(Err(failure));
                 }
             }
-            Action::Discard => staged = None,
+            Action::Discard => text = None,
             Action::Commit => {
-                let reply = match (staged.take(), &mut agent) {
-                    (Some(Ok(stager)), Ok(agent)) => deliver(log, &session, agent, stager),
-                    (Some(Err(failure)), _) => refusal(&failure),
-                    (_, Err(failure)) => refusal(failure),
-                    (None, Ok(_)) => Reply::new(451, "4.3.0", "Error: no message was begun"),
+                let text = text.take();
+                let lost = || Err(Failure::temporary("4.3.0", "no message was begun"));
+                let transaction = session.transaction();
+                let recipient = transaction.and_then(|t| t.recipients.first());
+                let staged = Staged {
+                    text: text.unwrap_or_else(lost),
+                    sender: Path(transaction.and_then(|t| t.sender.as_ref())).to_string(),
+                    recipient: recipient.map(Address::to_string).unwrap_or_default(),
                 };
-                session.stored(&[reply]);
-            }
-            Action::Close => {
-                let output = std::mem::take(session.output());
-                let sent = connection.send(&output, TIMEOUT);
-                return if sent.is_ok() { Exit::Ok } else { Exit::IoErr };
+                batch.waiting.push((session.output().len(), staged));
+                session.stored(&[]);
+                if batch.waiting.len() >= MAX_BATCH {
+                    batch.deliver(session.output());
+                }
             }
         }
+    }
+}
+
+/// Messages that are whole but not delivered yet.
+struct Batch<'a> {
+    agent: Result<Agent, Failure>,
+    /// Each with the place in the output where its reply belongs.
+    waiting: Vec<(usize, Staged)>,
+    log: &'a Log,
+}
+
+impl Batch<'_> {
+    /// Delivers them, and puts the replies where they belong.
+    fn deliver(&mut self, output: &mut Vec<u8>) {
+        let (places, batch): (Vec<usize>, Vec<Staged>) = self.waiting.drain(..).unzip();
+        if batch.is_empty() {
+            return;
+        }
+        let recipients: Vec<String> = batch.iter().map(|one| one.recipient.clone()).collect();
+        let fates = match &mut self.agent {
+            Ok(agent) => agent.deliver_all(batch),
+            Err(failure) => batch.iter().map(|_| Err(failure.clone())).collect(),
+        };
+        for warning in self.agent.iter_mut().flat_map(Agent::take_warnings) {
+            self.log.warning(&warning);
+        }
+        let said = std::mem::take(output);
+        let mut from = 0;
+        for ((place, fate), recipient) in places.into_iter().zip(fates).zip(recipients) {
+            output.extend_from_slice(said.get(from..place).unwrap_or_default());
+            from = place;
+            let reply = match fate {
+                Ok(delivered) => {
+                    let mailbox = delivered.mailbox.display();
+                    Reply::new(250, "2.0.0", format!("delivered to {mailbox}"))
+                }
+                Err(failure) => {
+                    let status = if failure.is_temporary() {
+                        "deferred"
+                    } else {
+                        "failed"
+                    };
+                    self.log
+                        .warning(&format!("to=<{recipient}> status={status} {failure}"));
+                    let code = if failure.is_temporary() { 451 } else { 550 };
+                    Reply::new(code, failure.code(), failure.text())
+                }
+            };
+            output.extend_from_slice(format!("{reply}\r\n").as_bytes());
+        }
+        output.extend_from_slice(said.get(from..).unwrap_or_default());
     }
 }
 
 fn check(config: &Config, account: &Account, address: &Address) -> Verdict {
-    let unknown = || {
-        Verdict::Refuse(Reply::new(
+    match route::route(config, address) {
+        // As route::account compares them.
+        Route::Local(name) if name == account.name => Verdict::Accept,
+        Route::Local(name) if name.to_ascii_lowercase() == account.name => Verdict::Accept,
+        _ => Verdict::Refuse(Reply::new(
             550,
             "5.1.1",
             format!("<{address}>: this agent delivers to {} only", account.name),
-        ))
-    };
-    let Route::Local(name) = route::route(config, address) else {
-        return unknown();
-    };
-    match route::account(config, name) {
-        Ok(Some(found)) if found.name == account.name => Verdict::Accept,
-        Ok(_) => unknown(),
-        Err(error) => Verdict::Refuse(Reply::new(
-            451,
-            "4.3.0",
-            format!("<{address}>: can't be looked up: {error}"),
         )),
     }
-}
-
-fn deliver(log: &Log, session: &Session, agent: &mut Agent, stager: Stager) -> Reply {
-    let Some(transaction) = session.transaction() else {
-        return Reply::new(451, "4.3.0", "Error: no message was begun");
-    };
-    let sender = Path(transaction.sender.as_ref()).to_string();
-    let recipient = transaction
-        .recipients
-        .first()
-        .map(Address::to_string)
-        .unwrap_or_default();
-    let delivered = agent.deliver(stager, sender.as_bytes(), recipient.as_bytes());
-    for warning in agent.take_warnings() {
-        log.warning(&warning);
-    }
-    match delivered {
-        Ok(delivered) => Reply::new(
-            250,
-            "2.0.0",
-            format!("delivered to {}", delivered.mailbox.display()),
-        ),
-        Err(failure) => {
-            let status = if failure.is_temporary() {
-                "deferred"
-            } else {
-                "failed"
-            };
-            log.warning(&format!("to=<{recipient}> status={status} {failure}"));
-            refusal(&failure)
-        }
-    }
-}
-
-fn refusal(failure: &Failure) -> Reply {
-    let code = if failure.is_temporary() { 451 } else { 550 };
-    Reply::new(code, failure.code(), failure.text())
 }

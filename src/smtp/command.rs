@@ -23,6 +23,8 @@ pub enum Command {
     Rcpt(Mailbox),
     /// `data = "DATA"`
     Data,
+    /// `bdat = "BDAT" SP chunk-size [ SP "LAST" ]` (RFC 3030 section 2)
+    Bdat(Chunk),
     /// `rset = "RSET"`
     Rset,
     /// `noop = "NOOP" [ SP String ]`
@@ -35,6 +37,15 @@ pub enum Command {
     Help,
     /// `quit = "QUIT"`
     Quit,
+}
+
+/// A chunk of text that follows its command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Its bytes.
+    pub size: u64,
+    /// Whether the message is whole with it.
+    pub last: bool,
 }
 
 /// The parameters of MAIL.
@@ -74,6 +85,7 @@ pub fn parse(line: &[u8]) -> Result<Command, Reply> {
         b"MAIL" => mail(argument),
         b"RCPT" => rcpt(argument),
         b"DATA" => none(Command::Data),
+        b"BDAT" => bdat(argument),
         b"RSET" => none(Command::Rset),
         b"QUIT" => none(Command::Quit),
         b"NOOP" => Ok(Command::Noop),
@@ -146,6 +158,21 @@ fn rcpt(argument: &[u8]) -> Result<Command, Reply> {
         .ok_or_else(|| syntax("RCPT TO:<address>; the null path can't receive"))
 }
 
+fn bdat(argument: &[u8]) -> Result<Command, Reply> {
+    let mut words = words(argument);
+    let wrong = || syntax("BDAT size [LAST]");
+    let size = size_value(words.next().ok_or_else(wrong)?)?;
+    let last = match words.next() {
+        None => false,
+        Some(word) if word.eq_ignore_ascii_case(b"LAST") => true,
+        Some(_) => return Err(wrong()),
+    };
+    if words.next().is_some() {
+        return Err(wrong());
+    }
+    Ok(Command::Bdat(Chunk { size, last }))
+}
+
 fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| *byte == b' ')
         .filter(|word| !word.is_empty())
@@ -196,6 +223,20 @@ mod tests {
             ("QuIt ", Command::Quit),
             ("ehlo  a.b", Command::Ehlo("a.b".into())),
             ("HELP me", Command::Help),
+            (
+                "bdat 5 last",
+                Command::Bdat(Chunk {
+                    size: 5,
+                    last: true,
+                }),
+            ),
+            (
+                "BDAT 0",
+                Command::Bdat(Chunk {
+                    size: 0,
+                    last: false,
+                }),
+            ),
         ] {
             assert_eq!(parse(line.as_bytes()), Ok(wanted));
         }
@@ -236,6 +277,10 @@ mod tests {
             (b"RCPT TO:a b c", 555),
             (b"DATA x", 501),
             (b"VRFY", 501),
+            (b"BDAT", 501),
+            (b"BDAT -1", 501),
+            (b"BDAT 1 FIRST", 501),
+            (b"BDAT 1 LAST x", 501),
         ] {
             let reply = parse(line).unwrap_err();
             assert_eq!(reply.code(), code, "{:?}", line.escape_ascii().to_string());

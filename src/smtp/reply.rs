@@ -88,6 +88,16 @@ impl Answer {
         }
     }
 
+    /// Whether it is a reply to EHLO or LHLO that offers this extension.
+    pub fn offers(&self, keyword: &str) -> bool {
+        let mut words = self
+            .lines
+            .iter()
+            .skip(1)
+            .filter_map(|line| line.split(' ').next());
+        words.any(|word| word.eq_ignore_ascii_case(keyword))
+    }
+
     /// Whether it says yes (2yz), or "go on" (3yz).
     pub fn is_positive(&self) -> bool {
         (200..400).contains(&self.code)

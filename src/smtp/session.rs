@@ -9,7 +9,7 @@
 //! The driver calls [`Session::step`] with what it has read and obeys the action that comes back;
 //! replies gather in [`Session::output`], which it sends whenever it has to wait for input.
 
-use super::command::{self, Command, MailParameters};
+use super::command::{self, Chunk, Command, MailParameters};
 use super::{Reply, Transaction};
 use crate::message::Address;
 use crate::message::address::Mailbox;
@@ -75,8 +75,13 @@ pub enum Verdict {
 enum State {
     Commands,
     CheckingRecipient(Address),
-    Opening,
+    /// For DATA, or for the first chunk of BDAT.
+    Opening(Option<Chunk>),
     Text,
+    /// So many bytes of a chunk are left.
+    Chunk(Chunk),
+    /// So many bytes of a chunk that is not wanted are left; then this is said.
+    Skip(u64, Reply),
     Committing,
     Closing,
 }
@@ -101,6 +106,10 @@ pub struct Session {
     hops: HopCounter,
     size: u64,
     overflow: bool,
+    /// Chunks of BDAT have begun a text.
+    begun: bool,
+    /// That text was given up.
+    abandoned: bool,
 }
 
 impl Session {
@@ -132,6 +141,8 @@ impl Session {
             hops: HopCounter::default(),
             size: 0,
             overflow: false,
+            begun: false,
+            abandoned: false,
         };
         let word = if dialect == Dialect::Lmtp {
             "LMTP"
@@ -180,6 +191,9 @@ impl Session {
     /// Takes what it can from the input and says what to do.
     pub fn step<'a>(&mut self, input: &mut &'a [u8]) -> Action<'a> {
         loop {
+            if std::mem::take(&mut self.abandoned) {
+                return Action::Discard;
+            }
             match &self.state {
                 State::Commands => match self.lines.take(input) {
                     Line::More => return Action::Read,
@@ -189,22 +203,47 @@ impl Session {
                 State::CheckingRecipient(address) => {
                     return Action::CheckRecipient(address.clone());
                 }
-                State::Opening => return Action::Open,
+                State::Opening(_) => return Action::Open,
                 State::Text => match self.decoder.next(input) {
                     Piece::More => return Action::Read,
                     Piece::End => self.state = State::Committing,
                     Piece::Text(text) => {
-                        self.hops.push(text);
-                        self.size = self.size.saturating_add(text.len() as u64);
-                        if self.size > self.limits.message_size {
-                            if !std::mem::replace(&mut self.overflow, true) {
-                                return Action::Discard;
-                            }
-                        } else {
-                            return Action::Store(text);
+                        if let Some(action) = self.text(text) {
+                            return action;
                         }
                     }
                 },
+                State::Chunk(chunk) if chunk.size == 0 => {
+                    if chunk.last {
+                        self.begun = false;
+                        self.state = State::Committing;
+                    } else {
+                        self.state = State::Commands;
+                        self.reply(&Reply::new(250, "2.0.0", "Ok, more"));
+                    }
+                }
+                State::Chunk(_) | State::Skip(1.., _) if input.is_empty() => return Action::Read,
+                State::Chunk(chunk) => {
+                    let chunk = *chunk;
+                    let (text, left) = split(input, chunk.size);
+                    self.state = State::Chunk(Chunk {
+                        size: left,
+                        ..chunk
+                    });
+                    if let Some(action) = self.text(text) {
+                        return action;
+                    }
+                }
+                State::Skip(0, reply) => {
+                    let reply = reply.clone();
+                    self.state = State::Commands;
+                    self.refuse(&reply);
+                }
+                State::Skip(size, reply) => {
+                    let reply = reply.clone();
+                    let (_, left) = split(input, *size);
+                    self.state = State::Skip(left, reply);
+                }
                 State::Committing => {
                     let refusal = if self.overflow {
                         Reply::new(552, "5.3.4", "Error: message file too big")
@@ -252,18 +291,32 @@ impl Session {
 
     /// The answer to [`Action::Open`]: `Err` is said instead of 354, and the message is not taken.
     pub fn opened(&mut self, result: Result<(), Reply>) {
-        match result {
-            Ok(()) => {
+        let State::Opening(chunk) = std::mem::replace(&mut self.state, State::Commands) else {
+            return;
+        };
+        match (result, chunk) {
+            (Ok(()), chunk) => {
                 self.decoder = Decoder::default();
                 self.hops = HopCounter::default();
                 self.size = 0;
                 self.overflow = false;
-                self.state = State::Text;
-                self.reply(&Reply::plain(354, "End data with <CR><LF>.<CR><LF>"));
+                match chunk {
+                    None => {
+                        self.state = State::Text;
+                        self.reply(&Reply::plain(354, "End data with <CR><LF>.<CR><LF>"));
+                    }
+                    Some(chunk) => {
+                        self.state = State::Chunk(chunk);
+                        self.begun = true;
+                    }
+                }
             }
-            Err(reply) => {
+            (Err(reply), chunk) => {
                 self.reset();
-                self.reply(&reply);
+                match chunk {
+                    None => self.reply(&reply),
+                    Some(chunk) => self.state = State::Skip(chunk.size, reply),
+                }
             }
         }
     }
@@ -276,6 +329,17 @@ impl Session {
         self.reset();
     }
 
+    /// A piece of the message's text.
+    fn text<'a>(&mut self, text: &'a [u8]) -> Option<Action<'a>> {
+        self.hops.push(text);
+        self.size = self.size.saturating_add(text.len() as u64);
+        if self.size <= self.limits.message_size {
+            return Some(Action::Store(text));
+        }
+        let first = !std::mem::replace(&mut self.overflow, true);
+        first.then_some(Action::Discard)
+    }
+
     fn replies_after_text(&self) -> usize {
         match (self.dialect, &self.transaction) {
             (Dialect::Lmtp, Some(transaction)) => transaction.recipients.len(),
@@ -284,6 +348,7 @@ impl Session {
     }
 
     fn reset(&mut self) {
+        self.abandoned = std::mem::take(&mut self.begun);
         self.transaction = None;
         self.state = State::Commands;
     }
@@ -335,6 +400,7 @@ impl Session {
             Command::Mail { from, parameters } => self.mail(from, parameters),
             Command::Rcpt(to) => self.rcpt(to),
             Command::Data => self.data(),
+            Command::Bdat(chunk) => self.bdat(chunk),
             Command::Rset => {
                 self.reset();
                 self.reply(&Reply::new(250, "2.0.0", "Ok"));
@@ -375,8 +441,9 @@ impl Session {
             "8BITMIME".into(),
             "ENHANCEDSTATUSCODES".into(),
         ];
-        if self.dialect == Dialect::Smtp {
-            lines.extend(["VRFY".into(), "HELP".into()]);
+        match self.dialect {
+            Dialect::Smtp => lines.extend(["VRFY".into(), "HELP".into()]),
+            Dialect::Lmtp => lines.push("CHUNKING".into()),
         }
         self.lines(250, &lines);
     }
@@ -413,7 +480,7 @@ impl Session {
     }
 
     fn rcpt(&mut self, to: Mailbox) {
-        let Some(transaction) = &self.transaction else {
+        let Some(transaction) = self.transaction.as_ref().filter(|_| !self.begun) else {
             return self.refuse(&Reply::new(503, "5.5.1", "Error: need MAIL command"));
         };
         if transaction.recipients.len() >= self.limits.recipients {
@@ -422,15 +489,44 @@ impl Session {
         self.state = State::CheckingRecipient(to.or_domain(&self.origin));
     }
 
+    /// Only for LMTP: there the text comes from our own queue, whose line ends are clean.
+    fn bdat(&mut self, chunk: Chunk) {
+        let refusal = match &self.transaction {
+            _ if self.dialect == Dialect::Smtp => {
+                // It was not announced; what follows is taken for commands, and refused as such.
+                let text = "Error: command not recognized";
+                return self.refuse(&Reply::new(500, "5.5.1", text));
+            }
+            None => Reply::new(503, "5.5.1", "Error: need MAIL command"),
+            Some(transaction) if transaction.recipients.is_empty() => {
+                Reply::new(554, "5.5.1", "Error: no valid recipients")
+            }
+            Some(_) if self.begun => return self.state = State::Chunk(chunk),
+            Some(_) => return self.state = State::Opening(Some(chunk)),
+        };
+        self.state = State::Skip(chunk.size, refusal);
+    }
+
     fn data(&mut self) {
         match &self.transaction {
+            Some(_) if self.begun => {
+                self.refuse(&Reply::new(503, "5.5.1", "Error: DATA after BDAT"));
+            }
             None => self.refuse(&Reply::new(503, "5.5.1", "Error: need MAIL command")),
             Some(transaction) if transaction.recipients.is_empty() => {
                 self.refuse(&Reply::new(554, "5.5.1", "Error: no valid recipients"));
             }
-            Some(_) => self.state = State::Opening,
+            Some(_) => self.state = State::Opening(None),
         }
     }
+}
+
+/// Takes at most `size` bytes off the input; how many are left to be taken.
+fn split<'a>(input: &mut &'a [u8], size: u64) -> (&'a [u8], u64) {
+    let length = usize::try_from(size).unwrap_or(usize::MAX).min(input.len());
+    let (taken, rest) = input.split_at(length);
+    *input = rest;
+    (taken, size.saturating_sub(length as u64))
 }
 
 #[cfg(test)]

@@ -34,6 +34,19 @@ impl From<User> for Account {
 }
 
 impl Account {
+    /// This process's own account, as it was told: its ids, and the home directory of its
+    /// environment.
+    pub fn own(name: &str) -> Self {
+        let home = std::env::var_os("HOME").unwrap_or_else(|| "/nonexistent".into());
+        Self {
+            name: name.to_owned(),
+            uid: nix::unistd::geteuid(),
+            gid: nix::unistd::getegid(),
+            home: home.into(),
+            shell: PathBuf::from("/bin/sh"),
+        }
+    }
+
     /// Looks a login name up in the host's passwd database.
     pub fn by_name(name: &str) -> io::Result<Option<Self>> {
         Ok(User::from_name(name)?.map(Self::from))

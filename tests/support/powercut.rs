@@ -94,9 +94,13 @@ const RANDOM: usize = 8;
 
 type Inode = usize;
 
+/// To whom a new file belongs, by its path in the tree; the calls do not tell.
+pub type Owner = fn(&Path) -> Option<(u32, u32)>;
+
 /// The tree before the program ran, and where strace writes.
 pub struct Recorder {
     root: PathBuf,
+    owner: Owner,
     model: Model,
     _directory: TempDir,
     output: PathBuf,
@@ -110,10 +114,18 @@ impl Recorder {
         let (directory, output) = trace::output();
         Self {
             root,
+            owner: |_| None,
             model,
             _directory: directory,
             output,
         }
+    }
+
+    /// Says whose the new files are; without it they belong to who owns their directory.
+    #[must_use]
+    pub fn owned_by(mut self, owner: Owner) -> Self {
+        self.owner = owner;
+        self
     }
 
     /// The command with strace in front of it.
@@ -140,6 +152,7 @@ impl Recorder {
         .read(&events);
         Recording {
             root: self.root,
+            owner: self.owner,
             before: self.model,
             steps,
             events,
@@ -150,6 +163,7 @@ impl Recorder {
 /// What a program did.
 pub struct Recording {
     root: PathBuf,
+    owner: Owner,
     before: Model,
     steps: Vec<Step>,
     pub events: Vec<Event>,
@@ -279,7 +293,7 @@ impl Model {
     }
 
     /// Makes the tree as this model has it.
-    fn restore(&self, root: &Path) {
+    fn restore(&self, root: &Path, owner: Owner) {
         for entry in fs::read_dir(root).unwrap() {
             let entry = entry.unwrap();
             if entry.file_type().unwrap().is_dir() {
@@ -289,16 +303,24 @@ impl Model {
             }
         }
         let mut made = HashMap::new();
-        self.restore_below(root, ROOT, &mut made);
+        self.restore_below(root, Path::new(""), ROOT, owner, &mut made);
     }
 
-    fn restore_below(&self, path: &Path, at: Inode, made: &mut HashMap<Inode, PathBuf>) {
+    fn restore_below(
+        &self,
+        root: &Path,
+        below: &Path,
+        at: Inode,
+        owner: Owner,
+        made: &mut HashMap<Inode, PathBuf>,
+    ) {
         let names = self
             .names
             .range((at, String::new())..(at + 1, String::new()));
         for ((_, name), inode) in names {
             let node = &self.nodes[*inode];
-            let path = path.join(name);
+            let below = below.join(name);
+            let path = root.join(&below);
             if node.directory {
                 fs::create_dir(&path).unwrap();
             } else if let Some(first) = made.get(inode) {
@@ -311,13 +333,14 @@ impl Model {
                 fs::write(&path, &node.bytes).unwrap();
             }
             if is_root() {
-                let (uid, gid) = node.owner.or(self.nodes[at].owner).unwrap_or((0, 0));
+                let known = node.owner.or_else(|| owner(&below));
+                let (uid, gid) = known.or(self.nodes[at].owner).unwrap_or((0, 0));
                 chown(&path, Some(uid), Some(gid)).unwrap();
             }
             fs::set_permissions(&path, fs::Permissions::from_mode(node.mode)).unwrap();
             made.insert(*inode, path.clone());
             if node.directory {
-                self.restore_below(&path, *inode, made);
+                self.restore_below(root, &below, *inode, owner, made);
             }
         }
     }
@@ -948,7 +971,7 @@ impl Recording {
                     continue;
                 }
                 report.states += 1;
-                state.restore(&self.root);
+                state.restore(&self.root, self.owner);
                 let moment = Moment { said: &said, ended };
                 if let Err(wrong) = check(&moment) {
                     report.failures.push(format!(

@@ -159,8 +159,16 @@ impl Site {
             )
             .unwrap();
         }
+        // The suites also run single programs as a user of the site, who must be able to look
+        // that user up. `hide_passwords` makes it as an installed file should be.
         let path = self.path.join("users");
         fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+
+    /// Gives the users file the mode that hikyaku.toml(5) asks for: only its owner reads it.
+    pub fn hide_passwords(&self) {
+        let path = self.path.join("users");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
@@ -253,6 +261,19 @@ impl Site {
         accounts
             .find(|account| account.name == name)
             .unwrap_or_else(|| panic!("no user {name}"))
+    }
+
+    /// Whose a file of a site is that a program has made: `home/USER/…`, `mail/USER…`.
+    pub fn owner(path: &Path) -> Option<(u32, u32)> {
+        let path = path
+            .strip_prefix("home")
+            .or(path.strip_prefix("mail"))
+            .ok()?;
+        let name = path.iter().next()?.to_str()?;
+        let name = name.strip_suffix(".lock").unwrap_or(name);
+        let mut accounts = Self::accounts().into_iter();
+        let account = accounts.find(|account| account.name == name)?;
+        Some((account.uid, account.gid))
     }
 
     /// The account that owns the queue.

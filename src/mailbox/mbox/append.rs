@@ -26,7 +26,7 @@ use super::index::Index;
 use super::moment::moment;
 use super::window::read_full;
 use super::{Opened, record, redo};
-use crate::mailbox::stored::StoredMessage;
+use crate::mailbox::stored::Batch;
 
 const ENDING: &str = ".append";
 const MAGIC: [u8; 8] = *b"hkappnd1";
@@ -108,12 +108,8 @@ pub(super) fn is_pending(index: &Index) -> Result<bool, Error> {
     Ok(Intent::read(index)?.is_some())
 }
 
-/// Appends the message, durably; on any failure the file is as before.
-pub(super) fn append(
-    opened: &mut Opened,
-    index: &Index,
-    message: &StoredMessage,
-) -> Result<(), Error> {
+/// Appends the messages, durably: all of them, or on any failure none, and the file is as before.
+pub(super) fn append(opened: &mut Opened, index: &Index, messages: Batch<'_>) -> Result<(), Error> {
     let path = opened.spool.path.clone();
     let fail = |error| Error::io(&path, "be written", error);
     let old = opened.identity.size;
@@ -123,7 +119,7 @@ pub(super) fn append(
     let from = old
         .checked_add(separator.len() as u64)
         .ok_or_else(too_large)?;
-    let end = message
+    let end = messages
         .length()
         .and_then(|length| from.checked_add(length)?.checked_add(1))
         .filter(|end| i64::try_from(*end).is_ok())
@@ -139,7 +135,7 @@ pub(super) fn append(
         let _ = Intent::clear(index);
         return Err(error);
     }
-    let written = write(&opened.file, &intent, separator, message)
+    let written = write(&opened.file, &intent, separator, messages)
         .and_then(|()| leave_unread(&opened.file, accessed))
         .and_then(|()| opened.file.sync_all());
     if let Err(error) = written {
@@ -160,12 +156,7 @@ pub(super) fn append(
     Ok(())
 }
 
-fn write(
-    file: &File,
-    intent: &Intent,
-    separator: &[u8],
-    message: &StoredMessage,
-) -> io::Result<()> {
+fn write(file: &File, intent: &Intent, separator: &[u8], messages: Batch<'_>) -> io::Result<()> {
     moment();
     file.set_len(intent.end)?;
     moment();
@@ -173,7 +164,7 @@ fn write(
     moment();
     file.write_all_at(separator, intent.old)?;
     let mut at = intent.from;
-    message.each(&mut |bytes| {
+    messages.each(&mut |bytes| {
         let (skipped, bytes) = if at == intent.from {
             (1, bytes.get(1..).unwrap_or_default())
         } else {
@@ -189,7 +180,7 @@ fn write(
         Ok(())
     })?;
     if at.saturating_add(1) != intent.end {
-        return Err(io::Error::other("the message changed its length"));
+        return Err(io::Error::other("a message changed its length"));
     }
     moment();
     file.write_all_at(b"F", intent.from)

@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::Uid;
 
 use super::lock::{self, Attempt, Held, Locker, Trouble};
-use super::stored::StoredMessage;
+use super::stored::{Batch, StoredMessage};
 use crate::config::LockKind;
 use crate::sys::lock::Kind;
 
@@ -113,13 +113,21 @@ impl Mbox {
 
     /// Appends a message. On return it is on stable storage; on any failure the file is as before.
     pub fn append(&mut self, message: &StoredMessage) -> Result<(), Error> {
+        self.append_all(std::slice::from_ref(message))
+    }
+
+    /// Appends messages together, under one lock and one sync: all of them or none.
+    pub fn append_all(&mut self, messages: &[StoredMessage]) -> Result<(), Error> {
+        if messages.is_empty() {
+            return Ok(());
+        }
         let Some(index) = self.index(true)? else {
             return Err(Error::Changed);
         };
         let Some(mut opened) = self.lock_for_writing(Some(&index), true)? else {
             return Err(self.missing());
         };
-        append::append(&mut opened, &index, message)
+        append::append(&mut opened, &index, Batch(messages))
     }
 
     /// Lists the messages; a missing file is an empty mailbox.

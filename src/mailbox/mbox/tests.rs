@@ -132,6 +132,20 @@ fn what_is_appended_is_read_back_and_ends_in_a_blank_line() {
 }
 
 #[test]
+fn messages_appended_together_stand_as_if_appended_one_by_one() {
+    let large = "x".repeat(1000) + "\n";
+    let bodies = ["1\n".to_owned(), large.repeat(400), "3\n".to_owned()];
+    let messages: Vec<_> = bodies.iter().map(|body| message("a", body)).collect();
+    let (one, all) = (Home::new(b"junk"), Home::new(b"junk"));
+    for message in &messages {
+        one.open().append(message).unwrap();
+    }
+    all.open().append_all(&messages).unwrap();
+    all.open().append_all(&[]).unwrap();
+    assert!(one.content() == all.content());
+}
+
+#[test]
 fn a_missing_mailbox_is_empty_and_an_append_makes_it() {
     let home = Home::new(b"");
     fs::remove_file(&home.inbox).unwrap();

@@ -191,3 +191,32 @@ fn no_input_makes_the_output_grow_without_bound_or_panic() {
         );
     }
 }
+
+#[test]
+fn chunks_make_a_message_and_an_unwanted_chunk_is_skipped() {
+    let input = b"LHLO x\r\nBDAT 6\r\nQUIT\r\nMAIL FROM:<>\r\nBDAT 4 LAST\r\nabcdRCPT TO:<a@here>\r\n\
+        BDAT 3\r\nab\nDATA\r\nRCPT TO:<b@here>\r\nBDAT 0 LAST\r\nMAIL FROM:<>\r\nRCPT TO:<a@here>\r\n\
+        BDAT 2\r\nxyRSET\r\nMAIL FROM:<>\r\nRCPT TO:<a@here>\r\nBDAT 2 LAST\r\nokQUIT\r\n";
+    let limits = Limits {
+        errors: 20,
+        ..LIMITS
+    };
+    for cut in [1, 2, 3, 7, 1000] {
+        let session = Session::new(Dialect::Lmtp, "here", "here", limits, false);
+        let (replies, messages) = play(session, input, cut);
+        let wanted = "220 250 503 250 554 250 250 503 503 250 250 250 250 250 250 250 250 221";
+        assert_eq!(codes(&replies).join(" "), wanted, "cut {cut}");
+        assert_eq!(messages, [&b"ab\n"[..], b"ok"]);
+    }
+    // The limit holds for chunks, too.
+    let mut input = b"LHLO x\r\nMAIL FROM:<>\r\nRCPT TO:<a@here>\r\nBDAT 200 LAST\r\n".to_vec();
+    input.extend([b'x'; 200]);
+    input.extend(b"NOOP\r\n");
+    let session = Session::new(Dialect::Lmtp, "here", "here", limits, false);
+    let (replies, messages) = play(session, &input, 64);
+    assert_eq!(codes(&replies)[4..], ["552", "250"]);
+    assert!(messages.is_empty());
+    // Smtp does not announce it.
+    let (replies, _) = play(lenient(Dialect::Smtp), b"EHLO x\r\nBDAT 1\r\n", 100);
+    assert_eq!(codes(&replies)[2..], ["500"]);
+}

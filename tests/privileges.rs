@@ -1,0 +1,381 @@
+//! Who each process is, and what the one that speaks to strangers can't do, asked of the kernel.
+//!
+//! As root only: without it there is one user id. `gdb` makes a live session try what an attacker
+//! in it would.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests and their helpers fail by panicking"
+)]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use support::peer::Peer;
+use support::run::{Server, run};
+use support::site::Site;
+use support::{need, need_root, wait_until};
+
+/// One field of /proc/PID/status.
+fn status(pid: i32, field: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))
+        .unwrap_or_else(|| panic!("no {field} in {text}"));
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The children of a process.
+fn children(pid: i32) -> Vec<i32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace()
+        .map(|pid| pid.parse().unwrap())
+        .collect()
+}
+
+/// The one child of a process, once it is there.
+#[track_caller]
+fn child(pid: i32) -> i32 {
+    wait_until("a child", || match children(pid)[..] {
+        [child] => Some(child),
+        _ => None,
+    })
+}
+
+/// That a process has become somebody for good.
+#[track_caller]
+fn assert_is(pid: i32, uid: u32, gid: u32) {
+    let all = |id: u32| format!("{id} {id} {id} {id}");
+    assert_eq!(status(pid, "Uid"), all(uid));
+    assert_eq!(status(pid, "Gid"), all(gid));
+    let groups = status(pid, "Groups");
+    assert!(groups.is_empty() || groups == gid.to_string(), "{groups}");
+    for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
+        assert_eq!(status(pid, set), "0000000000000000", "{set}");
+    }
+}
+
+/// That a process is locked up: no new rights, a list of system calls, an empty root directory.
+#[track_caller]
+fn assert_is_jailed(pid: i32) {
+    assert_eq!(status(pid, "NoNewPrivs"), "1");
+    assert_eq!(status(pid, "Seccomp"), "2");
+    let root = format!("/proc/{pid}/root");
+    assert_ne!(fs::read_link(&root).unwrap(), Path::new("/"));
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0, "its root is empty");
+    assert_eq!(
+        fs::read_link(format!("/proc/{pid}/cwd")).unwrap(),
+        fs::read_link(&root).unwrap()
+    );
+    // Another process of its user can neither trace it nor read its memory.
+    let owner = fs::metadata(format!("/proc/{pid}/mem")).unwrap();
+    assert_eq!(
+        std::os::unix::fs::MetadataExt::uid(&owner),
+        0,
+        "it is not dumpable"
+    );
+}
+
+/// The files that a process has open, but for what every session needs: its connections, its
+/// empty root directory, and the list of its own descriptors, by which it names a new file.
+fn open_files(pid: i32) -> Vec<String> {
+    let mut files: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .map(|entry| fs::read_link(entry.unwrap().path()).unwrap())
+        .map(|path| path.display().to_string())
+        .filter(|file| {
+            let kind = file.split(':').next().unwrap_or_default();
+            let own = file == &format!("/proc/{pid}/fd");
+            let root = file.starts_with("/tmp/hikyaku-") && file.ends_with(" (deleted)");
+            !matches!(kind, "socket" | "pipe" | "/dev/null") && !own && !root
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+/// A listener and a session at it.
+fn session(site: &Site, name: &str) -> (Server, Peer) {
+    let (server, address) = site.serve(name);
+    let mut peer = Peer::connect(address);
+    assert!(peer.line().starts_with(['2', '+']));
+    (server, peer)
+}
+
+fn nobody() -> (u32, u32) {
+    let user = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    (user.uid.as_raw(), user.gid.as_raw())
+}
+
+#[test]
+fn the_smtp_session_is_the_queues_owner_in_a_jail_and_holds_incoming_only() {
+    if !need_root() {
+        return;
+    }
+    let site = Site::new();
+    let (server, mut peer) = session(&site, "smtpd");
+    let monitor = child(server.pid());
+    let session = child(monitor);
+    assert_eq!(status(server.pid(), "Uid"), "0 0 0 0");
+    assert_eq!(status(monitor, "Uid"), "0 0 0 0");
+    for pid in [server.pid(), monitor, session] {
+        assert_eq!(
+            status(pid, "Threads"),
+            "1",
+            "a process that forks has one thread"
+        );
+    }
+    assert_is(session, Site::queue_uid(), Site::queue_uid());
+    assert_is_jailed(session);
+    let incoming = site.queue().join("incoming").display().to_string();
+    assert_eq!(open_files(session), [incoming]);
+    // It does its work like this.
+    peer.command("EHLO client.example");
+    let reply = peer.mail("a@example.org", &["hunt@smkwlab.net"], b"Subject: x\n\nx\n");
+    assert!(reply.starts_with("250 2.0.0 "), "{reply}");
+    assert_is_jailed(session);
+}
+
+#[test]
+fn the_pop_session_is_nobody_in_a_jail_until_the_login_and_then_the_user() {
+    if !need_root() {
+        return;
+    }
+    let site = Site::new();
+    support::reference::fill(&site, 2);
+    let (server, mut peer) = session(&site, "popd");
+    let monitor = child(server.pid());
+    let login = child(monitor);
+    assert_eq!(status(monitor, "Uid"), "0 0 0 0");
+    let (uid, gid) = nobody();
+    assert_is(login, uid, gid);
+    assert_is_jailed(login);
+    assert_eq!(open_files(login), [""; 0]);
+    peer.pop("USER hunt");
+    let answer = peer.pop("PASS Watts?Watt?");
+    assert!(answer.starts_with("+OK"), "{answer}");
+    wait_until("the login child to end", || {
+        children(monitor).is_empty().then_some(())
+    });
+    let account = Site::account("hunt");
+    assert_is(monitor, account.uid, account.gid);
+    let files = open_files(monitor).join(" ");
+    assert!(
+        !files.contains("users"),
+        "the passwords are closed: {files}"
+    );
+    assert!(peer.pop("STAT").starts_with("+OK 2 "));
+}
+
+#[test]
+fn the_queue_runner_that_reads_mail_is_the_queues_owner() {
+    if !need_root() {
+        return;
+    }
+    let site = Site::plan().set("queue", "wakeup", "\"nudge\"").build();
+    let mut command = site.command("mta-queue");
+    command.arg("--watch").stdin(std::process::Stdio::null());
+    let launcher = Server::start(&mut command);
+    let worker = child(launcher.pid());
+    wait_until("the worker to give up its rights", || {
+        status(worker, "Uid")
+            .starts_with(&Site::queue_uid().to_string())
+            .then_some(())
+    });
+    assert_is(worker, Site::queue_uid(), Site::queue_uid());
+    assert_eq!(status(launcher.pid(), "Uid"), "0 0 0 0");
+    // Users' commands may need a setgid program: no_new_privs is on no way to local-deliver.
+    assert_eq!(status(launcher.pid(), "NoNewPrivs"), "0");
+}
+
+/// What calls in a live process return, by gdb; each is a C expression.
+fn calls_in(pid: i32, calls: &[&str]) -> Vec<i64> {
+    let mut command = Command::new("gdb");
+    command.args(["-nx", "-batch", "-p", &pid.to_string()]);
+    for call in calls {
+        command
+            .arg("-ex")
+            .arg(format!("printf \"RESULT %ld\\n\", (long){call}"));
+    }
+    let ran = run(&mut command, b"");
+    let results: Vec<i64> = ran
+        .text()
+        .lines()
+        .filter_map(|line| line.strip_prefix("RESULT ")?.trim().parse().ok())
+        .collect();
+    assert_eq!(results.len(), calls.len(), "{ran}");
+    results
+}
+
+/// The raw call: no library, no memory of its own needed but the stack.
+const FORBIDDEN: [(&str, &str); 12] = [
+    (
+        "open of a file",
+        "((long(*)(long,...))syscall)(257, -100, \"/etc/passwd\", 0)",
+    ),
+    (
+        "open of the root",
+        "((long(*)(long,...))syscall)(257, -100, \"/\", 0)",
+    ),
+    (
+        "open of the parent",
+        "((long(*)(long,...))syscall)(257, -100, \"..\", 0)",
+    ),
+    (
+        "execve",
+        "((long(*)(long,...))syscall)(59, \"/bin/sh\", 0, 0)",
+    ),
+    ("a socket", "((long(*)(long,...))syscall)(41, 2, 1, 0)"),
+    (
+        "a local socket",
+        "((long(*)(long,...))syscall)(41, 1, 1, 0)",
+    ),
+    ("connect", "((long(*)(long,...))syscall)(42, 0, 0, 0)"),
+    ("kill", "((long(*)(long,...))syscall)(62, 1, 0)"),
+    ("fork", "((long(*)(long,...))syscall)(57)"),
+    ("setuid", "((long(*)(long,...))syscall)(105, 0)"),
+    ("ptrace", "((long(*)(long,...))syscall)(101, 16, 1, 0, 0)"),
+    ("mount", "((long(*)(long,...))syscall)(165, 0, 0, 0, 0, 0)"),
+];
+
+#[test]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    ignore = "the numbers are those of x86_64"
+)]
+fn a_session_can_not_open_exec_connect_signal_or_fork() {
+    if !need_root() || !need("gdb") {
+        return;
+    }
+    let site = Site::new();
+    for name in ["smtpd", "popd"] {
+        let (server, mut peer) = session(&site, name);
+        let stranger = child(child(server.pid()));
+        let calls: Vec<&str> = FORBIDDEN.iter().map(|(_, call)| *call).collect();
+        for ((what, _), result) in FORBIDDEN.iter().zip(calls_in(stranger, &calls)) {
+            assert_eq!(result, -1, "{name}: {what}");
+        }
+        // It lives on.
+        assert!(peer.pop("NOOP").starts_with(['2', '-']));
+    }
+}
+
+#[test]
+#[cfg_attr(
+    not(target_arch = "x86_64"),
+    ignore = "the numbers are those of x86_64"
+)]
+fn the_smtp_session_can_not_read_what_others_have_sent() {
+    if !need_root() || !need("gdb") {
+        return;
+    }
+    let site = Site::new();
+    let (server, address) = site.serve("smtpd");
+    let id = Site::send(
+        address,
+        "a@example.org",
+        &["hunt@smkwlab.net"],
+        "Subject: secret\n\nx\n",
+    );
+    wait_until("the first session to end", || {
+        children(server.pid()).is_empty().then_some(())
+    });
+    let peer = Peer::connect(address);
+    let stranger = child(wait_until("the second session", || {
+        children(server.pid()).last().copied()
+    }));
+    let incoming = site.queue().join("incoming").display().to_string();
+    let held = fs::read_dir(format!("/proc/{stranger}/fd"))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .find(|entry| fs::read_link(entry.path()).unwrap().display().to_string() == incoming)
+        .expect("it holds incoming/");
+    let fd = held.file_name().into_string().unwrap();
+    let read = format!("((long(*)(long,...))syscall)(257, {fd}, \"{id}\", 0)");
+    let list = format!("((long(*)(long,...))syscall)(257, {fd}, \".\", 65536)");
+    let remove = format!("((long(*)(long,...))syscall)(263, {fd}, \"{id}\", 0)");
+    let out = format!("((long(*)(long,...))syscall)(257, {fd}, \"../hold\", 65536)");
+    let results = calls_in(stranger, &[&read, &list, &remove, &out]);
+    assert_eq!(results, [-1, -1, -1, -1], "read, list, remove, leave");
+    assert_eq!(site.queued_in("incoming"), [id]);
+    drop(peer);
+}
+
+#[test]
+fn no_program_serves_root_or_system_accounts() {
+    if !need_root() {
+        return;
+    }
+    let site = Site::plan().set("users", "source", "\"system\"").build();
+    let ran = run(
+        site.command("local-deliver")
+            .args(["-f", "a@example.org", "-d", "root"]),
+        b"Subject: x\n\nx\n",
+    );
+    assert!(matches!(ran.code(), Some(67 | 77)), "{ran}");
+    let ran = run(
+        site.command("local-deliver")
+            .args(["-f", "a@example.org", "-d", "daemon"]),
+        b"Subject: x\n\nx\n",
+    );
+    assert!(matches!(ran.code(), Some(67 | 77)), "{ran}");
+    assert_eq!(site.spool("root"), b"");
+    let (_server, address) = site.serve("smtpd");
+    let mut peer = Peer::connect(address);
+    peer.greet();
+    peer.command("MAIL FROM:<>");
+    for name in ["root", "daemon", "bin"] {
+        let reply = peer.command(format!("RCPT TO:<{name}@smkwlab.net>"));
+        assert!(reply.starts_with("550 5.1.1 "), "{reply}");
+    }
+}
+
+#[test]
+fn a_user_can_deliver_to_no_one_else() {
+    if !need_root() {
+        return;
+    }
+    let site = Site::new();
+    let mut command = site.command("local-deliver");
+    command.args(["-f", "a@example.org", "-d", "bob"]);
+    site.become_user(&mut command, "alice");
+    let ran = run(&mut command, b"Subject: x\n\nx\n");
+    assert!(matches!(ran.code(), Some(67 | 75 | 77 | 78)), "{ran}");
+    assert_eq!(site.spool("bob"), b"");
+}
+
+#[test]
+fn delivery_never_follows_a_link_or_touches_what_is_not_the_users() {
+    if !need_root() {
+        return;
+    }
+    let site = Site::new();
+    let message = b"Subject: x\n\nx\n";
+    let victim = site.path().join("victim");
+    fs::write(&victim, "untouched\n").unwrap();
+    // A symbolic link where the mailbox should be.
+    std::os::unix::fs::symlink(&victim, site.inbox("hunt")).unwrap();
+    let command = |user: &str| {
+        let mut command = site.command("local-deliver");
+        command.args(["-f", "a@example.org", "-d", user]);
+        command
+    };
+    assert_ne!(run(&mut command("hunt"), message).code(), Some(0));
+    // A file of somebody else.
+    fs::write(site.inbox("bob"), "root's\n").unwrap();
+    assert_ne!(run(&mut command("bob"), message).code(), Some(0));
+    assert_eq!(site.spool("bob"), b"root's\n");
+    // A second name of a user's own file.
+    site.fill("alice", b"");
+    fs::hard_link(site.inbox("alice"), site.path().join("mail/alice-too")).unwrap();
+    assert_ne!(run(&mut command("alice"), message).code(), Some(0));
+    assert_eq!(site.spool("alice"), b"");
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched\n");
+}
