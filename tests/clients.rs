@@ -17,7 +17,7 @@ use std::process::{Command, Stdio};
 
 use support::run::{run, spawn, wait};
 use support::site::{Site, must};
-use support::{PATIENCE, mbox, need};
+use support::{PATIENCE, mbox, need, need_account};
 
 const NONE: [&str; 0] = [];
 
@@ -113,7 +113,7 @@ fn curl_sends_and_fetches() {
 
 #[test]
 fn fetchmail_fetches_everything_once() {
-    if !need("fetchmail") {
+    if !need("fetchmail") || !need_account() {
         return;
     }
     let site = delivered();
@@ -189,7 +189,7 @@ fn mutt_copies(site: &Site) -> Vec<mbox::Message> {
 
 #[test]
 fn mutt_reads_what_we_store() {
-    if !need("mutt") || !need("script") {
+    if !need("mutt") || !need("script") || !need_account() {
         return;
     }
     let site = delivered();
@@ -211,7 +211,7 @@ fn mutt_reads_what_we_store() {
 
 #[test]
 fn s_nail_lists_what_we_store() {
-    if !need("s-nail") {
+    if !need("s-nail") || !need_account() {
         return;
     }
     let site = delivered();

@@ -46,7 +46,7 @@ fn fetch(site: &Site, user: &str) -> String {
     let octets: usize = answer.rsplit(' ').next().unwrap().parse().unwrap();
     assert!(peer.pop("RETR 1").starts_with("+OK"));
     let text = peer.pop_body();
-    let lines = text.split(|b| *b == b'\n').count() - 1;
+    let lines = memchr::memchr_iter(b'\n', &text).count();
     assert_eq!(text.len() + lines, octets, "STAT counts what RETR sends");
     assert!(peer.pop("DELE 1").starts_with("+OK"));
     assert!(peer.pop("QUIT").starts_with("+OK"));
@@ -87,22 +87,6 @@ fn a_message_goes_from_smtp_to_pop3_and_is_the_same() {
         assert!(!header.contains(private), "{header}");
     }
     assert_eq!(site.spool("hunt"), b"");
-}
-
-#[test]
-fn mail_is_delivered_and_fetched_where_only_root_reads_the_passwords() {
-    let site = Site::new();
-    site.hide_passwords();
-    let (_server, address) = site.serve("smtpd");
-    let to = ["hunt@smkwlab.net", "bob@smkwlab.net"];
-    Site::send(address, "toshi@example.org", &to, "Subject: hidden\n\nx\n");
-    let ran = site.mta_queue(&NONE).expect(0);
-    assert_eq!(site.queued(), NONE, "{ran}");
-    assert!(fetch(&site, "hunt").contains("Subject: hidden"));
-    let mut command = site.command("local-deliver");
-    command.args(["-f", "a@example.org", "-d", "bob"]);
-    support::run::run(&mut command, b"Subject: direct\n\nx\n").expect(0);
-    assert_eq!(site.messages("bob").len(), 2);
 }
 
 #[test]

@@ -37,6 +37,12 @@ pub fn need_root() -> bool {
     is_root() || skip("needs root")
 }
 
+/// Whether whoever runs the tests has a login name, without which many mail programs do nothing.
+pub fn need_account() -> bool {
+    let account = nix::unistd::User::from_uid(nix::unistd::geteuid());
+    account.is_ok_and(|account| account.is_some()) || skip("needs an account in passwd")
+}
+
 /// Whether the tests run as root.
 pub fn is_root() -> bool {
     nix::unistd::geteuid().is_root()

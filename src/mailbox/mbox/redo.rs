@@ -5,7 +5,7 @@
 //!
 //! | offset | what |
 //! | --- | --- |
-//! | 0 | plan: device, inode, size, ranges, CRC of the file's last bytes |
+//! | 0 | plan: inode, size, ranges, CRC of the file's last bytes |
 //! | `cut` | the truncation: new size, size before, CRC of what is to be cut off |
 //! | `slots[0]`, `slots[1]` | the chunks in turn: place, CRC, the bytes themselves |
 //!
@@ -53,7 +53,6 @@ const ANCHOR: u64 = 4096;
 /// What is removed from which file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Plan {
-    dev: u64,
     ino: u64,
     size: u64,
     chunk: u64,
@@ -140,8 +139,7 @@ impl Plan {
         if read_full(journal, &mut head, 0)? < head.len() {
             return Ok(None);
         }
-        let Some([dev, ino, size, chunk, anchor, count, list_crc]) = record::read(PLAN, &head)
-        else {
+        let Some([ino, size, chunk, anchor, count, list_crc]) = record::read(PLAN, &head) else {
             return Ok(None);
         };
         if count > MOST_RANGES {
@@ -159,7 +157,6 @@ impl Plan {
             .map(|(start, end)| (number(start), number(end)))
             .collect();
         let plan = Self {
-            dev,
             ino,
             size,
             chunk,
@@ -172,7 +169,6 @@ impl Plan {
     fn write(&self, journal: &File) -> io::Result<()> {
         let list = self.list();
         let fields = [
-            self.dev,
             self.ino,
             self.size,
             self.chunk,
@@ -225,7 +221,6 @@ pub(super) fn remove(
         return opened.file.sync_all().map_err(fail);
     }
     let mut plan = Plan {
-        dev: identity.dev,
         ino: identity.ino,
         size: identity.size,
         chunk: BLOCK,
@@ -308,7 +303,8 @@ pub(super) fn recover(
 /// Whether the mailbox is the one of the plan, and in a state that the journal can have left.
 fn proves_itself(journal: &File, plan: &Plan, file: &File) -> io::Result<bool> {
     let now = Identity::of(file)?;
-    if (now.dev, now.ino) != (plan.dev, plan.ino) {
+    // Not the device: its number may be another one after a power cut.
+    if now.ino != plan.ino {
         return Ok(false);
     }
     let step = newest(journal, plan)?;
