@@ -254,7 +254,8 @@ fn procmail_hands_over_to_us() {
     fs::write(
         &rc,
         format!(
-            "SHELL=/bin/sh\nDEFAULT=/dev/null\nLOGFILE=/dev/null\n:0 w\n|{}\n",
+            "SHELL=/bin/sh\nHOME={}\nDEFAULT=/dev/null\nLOGFILE=/dev/null\n:0 w\n|{}\n",
+            site.home("hunt").display(),
             line.join(" ")
         ),
     )

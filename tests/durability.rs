@@ -108,6 +108,12 @@ fn nothing_or_whole(site: &Site, directory: &str, promised: bool) -> Result<(), 
     }
 }
 
+/// Whether strace reads the calls of a process that is locked up: that one is not dumpable, and
+/// shows its memory to root only.
+fn may_look() -> bool {
+    is_root() || support::skip("needs root to look into a locked up process")
+}
+
 /// The calls that make something last, and those that tell of it.
 const LASTING: [&str; 17] = [
     "fsync",
@@ -198,10 +204,10 @@ fn assert_lasting(events: &[Event], directory: &Path, promise: usize) {
 
 #[test]
 fn smtpd_says_250_after_one_fsync_of_the_file_and_one_of_the_directory() {
-    if !need("strace") {
+    if !need("strace") || !may_look() {
         return;
     }
-    let site = Site::new();
+    let site = Site::plan().in_memory().build();
     let mut socket = String::new();
     let events = watch(&site.command("smtpd"), |command| {
         let (server, mut peer) = Site::session_of(command);
@@ -221,7 +227,7 @@ fn sendmail_ends_with_0_after_one_fsync_of_the_file_and_one_of_the_directory() {
     if !need("strace") {
         return;
     }
-    let site = Site::new();
+    let site = Site::plan().in_memory().build();
     let mut command = site.command("sendmail");
     command.args(["-i", "toshi@smkwlab.net", "hunt@smkwlab.net"]);
     let events = watch(&command, |mut command| {
@@ -240,7 +246,7 @@ fn smtpd_killed_anywhere_leaves_nothing_or_a_whole_message() {
         return;
     }
     kill_at_each("smtpd", &[], |attempt: &Attempt| {
-        let site = Site::new();
+        let site = Site::plan().in_memory().build();
         let (server, mut peer) = Site::session_of(attempt.wrap(&site.command("smtpd")));
         let promised = send(&mut peer).is_some();
         drop(peer);
@@ -258,7 +264,7 @@ fn sendmail_killed_anywhere_leaves_nothing_or_a_whole_message() {
         return;
     }
     kill_at_each("sendmail", &[], |attempt: &Attempt| {
-        let site = Site::new();
+        let site = Site::plan().in_memory().build();
         let mut command = site.command("sendmail");
         command.args(["-i", "toshi@smkwlab.net", "hunt@smkwlab.net"]);
         let mut command = attempt.wrap(&command);
@@ -273,10 +279,10 @@ fn sendmail_killed_anywhere_leaves_nothing_or_a_whole_message() {
 
 #[test]
 fn a_power_cut_loses_nothing_that_smtpd_said_250_to() {
-    if !need("strace") {
+    if !need("strace") || !may_look() {
         return;
     }
-    let site = Site::new();
+    let site = Site::plan().in_memory().build();
     let recorder = Recorder::new(site.path()).owned_by(Site::owner);
     let (server, mut peer) = Site::session_of(recorder.wrap(&site.command("smtpd")));
     let reply = send(&mut peer).unwrap_or_else(|| panic!("{}", peer.dialogue()));
@@ -303,7 +309,7 @@ fn a_power_cut_loses_nothing_that_sendmail_ended_with_0_for() {
     if !need("strace") {
         return;
     }
-    let site = Site::new();
+    let site = Site::plan().in_memory().build();
     let recorder = Recorder::new(site.path()).owned_by(Site::owner);
     let mut command = site.command("sendmail");
     command.args(["-i", "toshi@smkwlab.net", "hunt@smkwlab.net"]);
@@ -380,7 +386,7 @@ fn local_deliver_killed_anywhere_leaves_the_mailbox_whole_for_the_next_delivery(
         return;
     }
     kill_at_each("local-deliver", &[], |attempt: &Attempt| {
-        let site = Site::new();
+        let site = Site::plan().in_memory().build();
         site.fill("toshi", &older());
         let mut command = site.command("local-deliver");
         command.args(["-f", "toshi@example.org", "-d", "toshi"]);
@@ -405,7 +411,7 @@ fn local_deliver_as_root_killed_anywhere_leaves_the_mailbox_whole_for_the_next_d
         return;
     }
     kill_at_each("local-deliver as root", &[], |attempt: &Attempt| {
-        let site = Site::new();
+        let site = Site::plan().in_memory().build();
         site.fill("toshi", &older());
         let mut command = site.command("local-deliver");
         command.args(["-f", "toshi@example.org", "-d", "toshi"]);
@@ -450,7 +456,7 @@ fn local_deliver_killed_anywhere_harms_nothing_that_procmail_delivers_behind_it(
     }
     // A dot lock of a dead process would make procmail wait for minutes, and is no danger.
     kill_at_each("local-deliver, then procmail", &[], |attempt: &Attempt| {
-        let site = Site::new();
+        let site = Site::plan().in_memory().build();
         site.fill("toshi", &older());
         let mut command = site.command("local-deliver");
         command.args(["-f", "toshi@example.org", "-d", "toshi"]);
@@ -475,7 +481,7 @@ fn a_power_cut_in_local_deliver_harms_no_older_mail_and_loses_nothing_delivered(
     if !need("strace") {
         return;
     }
-    let site = Site::new();
+    let site = Site::plan().in_memory().build();
     site.fill("toshi", &older());
     let recorder = Recorder::new(site.path()).owned_by(Site::owner);
     let mut command = site.command("local-deliver");
@@ -514,7 +520,7 @@ fn a_power_cut_in_local_deliver_harms_no_older_mail_and_loses_nothing_delivered(
 
 /// A site with one message in the queue for toshi and hunt.
 fn queued() -> Site {
-    let site = Site::new();
+    let site = Site::plan().in_memory().build();
     site.fill("toshi", &older());
     let (server, mut peer) = site.session("smtpd");
     send(&mut peer).unwrap_or_else(|| panic!("{}", peer.dialogue()));
@@ -591,4 +597,110 @@ fn a_power_cut_in_mta_queue_loses_no_message() {
     });
     report.expect_none("mta-queue");
     assert!(report.states > 2, "the model saw nothing");
+}
+
+/// The mailbox in which a session deletes: more than a block in front of, and behind, what goes.
+fn five_messages() -> Vec<u8> {
+    let mut mbox = String::new();
+    for number in 1..=5 {
+        let text = format!("line of message {number}\n").repeat(120);
+        mbox.push_str(&format!(
+            "From x@example.org Mon Jun 21 03:15:2{number} 2004\nSubject: {number}\n\n{text}\n"
+        ));
+    }
+    mbox.into_bytes()
+}
+
+/// Deletes messages 2 and 4 of the five; whether the answer to QUIT came.
+fn delete_two(peer: &mut Peer) -> bool {
+    if !peer.line().starts_with("+OK") {
+        return false;
+    }
+    for command in ["USER hunt", "PASS Watts?Watt?", "DELE 2", "DELE 4"] {
+        if !peer.pop(command).starts_with("+OK") {
+            return false;
+        }
+    }
+    peer.pop("QUIT").starts_with("+OK")
+}
+
+/// What the next session and the next delivery find: the five messages or the three, all whole,
+/// and the new one behind them.
+fn five_or_three(site: &Site, deleted: bool) -> Result<(), String> {
+    age_locks(site);
+    let (server, mut peer) = site.session("popd");
+    peer.line();
+    peer.pop("USER hunt");
+    let answer = peer.pop("PASS Watts?Watt?");
+    peer.pop("QUIT");
+    drop(peer);
+    let (_, log) = server.join();
+    if !answer.starts_with("+OK") {
+        return Err(format!("the next session: {answer}: {log}"));
+    }
+    let next = site.local_deliver("hunt", "second@example.org", SECOND);
+    if next.code() != Some(0) {
+        return Err(format!("the next delivery: {next}"));
+    }
+    let mut subjects = Vec::new();
+    for message in site.messages("hunt") {
+        let subject = message.field("Subject").unwrap_or_default().to_owned();
+        let whole = match subject.as_str() {
+            "second" => message.text() == "The second one.\n",
+            number => message.text() == format!("line of message {number}\n").repeat(120),
+        };
+        if !whole || message.from_line.is_empty() {
+            let body = message.body.escape_ascii();
+            return Err(format!("message {subject} is torn: {body}"));
+        }
+        subjects.push(subject);
+    }
+    match subjects.join(" ").as_str() {
+        "1 3 5 second" => Ok(()),
+        "1 2 3 4 5 second" if !deleted => Ok(()),
+        other => Err(format!(
+            "the messages are {other}, and QUIT was answered: {deleted}"
+        )),
+    }
+}
+
+#[test]
+fn popd_killed_anywhere_leaves_all_messages_or_those_not_deleted() {
+    if !need("strace") {
+        return;
+    }
+    kill_at_each("popd", &[], |attempt: &Attempt| {
+        let site = Site::plan().in_memory().build();
+        site.fill("hunt", &five_messages());
+        let (server, mut peer) = Site::session_of(attempt.wrap(&site.command("popd")));
+        let deleted = delete_two(&mut peer);
+        drop(peer);
+        server.join();
+        if attempt.is_whole() && !deleted {
+            return Err("QUIT was not answered".into());
+        }
+        five_or_three(&site, deleted)
+    });
+}
+
+#[test]
+fn a_power_cut_in_popd_leaves_all_messages_or_those_not_deleted() {
+    if !need("strace") || !may_look() {
+        return;
+    }
+    let site = Site::plan().in_memory().build();
+    site.fill("hunt", &five_messages());
+    let recorder = Recorder::new(site.path()).owned_by(Site::owner);
+    let (server, mut peer) = Site::session_of(recorder.wrap(&site.command("popd")));
+    assert!(delete_two(&mut peer), "{}", peer.dialogue());
+    let socket = peer.other_end.clone();
+    let answers = peer.dialogue().matches("S: +OK").count();
+    drop(peer);
+    server.join();
+    let report = recorder.finish(&socket).replay(&mut |moment| {
+        let said = String::from_utf8_lossy(moment.said);
+        five_or_three(&site, said.matches("+OK").count() == answers)
+    });
+    report.expect_none("popd");
+    assert!(report.states > 5, "the model saw nothing");
 }

@@ -11,6 +11,7 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -87,6 +88,26 @@ fn a_message_goes_from_smtp_to_pop3_and_is_the_same() {
         assert!(!header.contains(private), "{header}");
     }
     assert_eq!(site.spool("hunt"), b"");
+}
+
+#[test]
+fn mail_is_delivered_and_fetched_where_only_root_reads_the_passwords() {
+    let site = Site::new();
+    let mode = std::fs::metadata(site.path().join("users"))
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let (_server, address) = site.serve("smtpd");
+    let to = ["hunt@smkwlab.net", "bob@smkwlab.net"];
+    Site::send(address, "toshi@example.org", &to, "Subject: hidden\n\nx\n");
+    let ran = site.mta_queue(&NONE).expect(0);
+    assert_eq!(site.queued(), NONE, "{ran}");
+    assert!(fetch(&site, "hunt").contains("Subject: hidden"));
+    let mut command = site.command("local-deliver");
+    command.args(["-f", "a@example.org", "-d", "bob"]);
+    support::run::run(&mut command, b"Subject: direct\n\nx\n").expect(0);
+    assert_eq!(site.messages("bob").len(), 2);
 }
 
 #[test]

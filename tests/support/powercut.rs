@@ -815,6 +815,16 @@ pub struct Report {
 }
 
 impl Report {
+    /// The first few failures, each cut: they are much alike, and may show whole mailboxes.
+    fn some(&self) -> String {
+        let mut text = String::new();
+        for failure in self.failures.iter().take(12) {
+            text.extend(failure.chars().take(400));
+            text.push('\n');
+        }
+        text
+    }
+
     /// Fails where a state could not be lived with.
     #[track_caller]
     pub fn expect_none(&self, what: &str) {
@@ -827,7 +837,7 @@ impl Report {
             "{what}: {} of {} states:\n{}",
             self.failures.len(),
             self.states,
-            self.failures.join("\n")
+            self.some()
         );
     }
 }

@@ -51,6 +51,7 @@ const QUEUE_UID: u32 = 64_001;
 /// What a site is built from.
 #[derive(Default)]
 pub struct Plan {
+    in_memory: bool,
     settings: BTreeMap<String, BTreeMap<String, String>>,
 }
 
@@ -63,11 +64,23 @@ impl Plan {
         self
     }
 
+    /// Builds it where fsync(2) costs nothing, for tests that start programs many hundred times.
+    #[must_use]
+    pub fn in_memory(mut self) -> Self {
+        self.in_memory = true;
+        self
+    }
+
     pub fn build(self) -> Site {
-        let directory = tempfile::Builder::new()
-            .prefix("hikyaku-test-")
-            .tempdir()
-            .unwrap();
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("hikyaku-test-");
+        let memory = Path::new("/dev/shm");
+        let directory = if self.in_memory && memory.is_dir() {
+            builder.tempdir_in(memory)
+        } else {
+            builder.tempdir()
+        };
+        let directory = directory.unwrap();
         Site::build(directory, self)
     }
 }
@@ -159,16 +172,9 @@ impl Site {
             )
             .unwrap();
         }
-        // The suites also run single programs as a user of the site, who must be able to look
-        // that user up. `hide_passwords` makes it as an installed file should be.
+        // As hikyaku.toml(5) asks for: only its owner reads the passwords.
         let path = self.path.join("users");
         fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-    }
-
-    /// Gives the users file the mode that hikyaku.toml(5) asks for: only its owner reads it.
-    pub fn hide_passwords(&self) {
-        let path = self.path.join("users");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
