@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use crate::lmtp::{Client, Event};
 use crate::queue::Entry;
@@ -32,7 +33,7 @@ pub struct Agent {
     socket: OwnedFd,
     client: Client,
     /// What waits for it.
-    pub jobs: VecDeque<Job>,
+    jobs: VecDeque<Job>,
     /// What it was given, in the order of the outcomes to come.
     given: VecDeque<Job>,
     /// The last of those, while its text is being sent, and how far.
@@ -40,6 +41,8 @@ pub struct Agent {
     /// Bytes of the output that were sent.
     sent: usize,
     output: Vec<u8>,
+    /// Since when it has been at what it is at.
+    since: Instant,
 }
 
 /// What happened.
@@ -64,12 +67,31 @@ impl Agent {
             sending: None,
             sent: 0,
             output: Vec::new(),
+            since: Instant::now(),
         })
     }
 
     /// Whether there is nothing for it to do.
     pub fn is_idle(&self) -> bool {
         self.given.is_empty() && self.jobs.is_empty()
+    }
+
+    /// Gives it something to do.
+    pub fn give(&mut self, job: Job) {
+        if self.is_idle() {
+            self.since = Instant::now();
+        }
+        self.jobs.push_back(job);
+    }
+
+    /// Takes back what it has not begun.
+    pub fn take_waiting(&mut self) -> VecDeque<Job> {
+        std::mem::take(&mut self.jobs)
+    }
+
+    /// How much is left of the time that it may take for one message, its start included.
+    pub fn left(&self, patience: Duration) -> Duration {
+        patience.saturating_sub(self.since.elapsed())
     }
 
     /// The jobs without an outcome: for when it is gone.
@@ -112,6 +134,7 @@ impl Agent {
             match self.client.event() {
                 Some(Event::Ready) => {}
                 Some(Event::Outcome(answer)) => {
+                    self.since = Instant::now();
                     reports.extend(
                         self.given
                             .pop_front()

@@ -90,6 +90,10 @@ impl Launcher<'_> {
         let flags = SockFlag::SOCK_CLOEXEC;
         let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags)?;
         process::fork(|| {
+            if let Err(error) = process::leave_terminal() {
+                self.log.error(&format!("leaving the terminal: {error}"));
+                return Exit::OsErr;
+            }
             if let Err(failure) = local::become_recipient(self.config, account) {
                 self.log
                     .error(&format!("becoming {}: {failure}", account.name));
@@ -118,7 +122,6 @@ impl Launcher<'_> {
             ("USER", OsStr::new(&account.name)),
             ("LOGNAME", OsStr::new(&account.name)),
             ("SHELL", account.shell.as_os_str()),
-            ("PATH", OsStr::new("/usr/local/bin:/usr/bin:/bin")),
         ];
         process::exec(program, &arguments, &environment, socket, socket)
     }

@@ -16,7 +16,7 @@ use std::time::SystemTime;
 
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fchmod, fstat, fstatat};
-use nix::unistd::{Gid, Group};
+use nix::unistd::{Gid, Group, fsync};
 
 use super::Failure;
 use crate::config::{self, Config};
@@ -73,22 +73,28 @@ fn make_spool_file(inbox: &Path, account: &Account) -> io::Result<()> {
         Some(group) => (group, 0o660),
         None => (account.gid, 0o600),
     };
-    privilege::with_group(account, group, || make_empty(&dir, name, mode))?
+    if privilege::with_group(account, group, || make_empty(&dir, name, mode))?? {
+        // By root: the user may not be allowed to open the directory so that it can be synced.
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        fsync(openat(&dir, ".", flags, Mode::empty())?)?;
+    }
+    Ok(())
 }
 
-fn make_empty(dir: impl AsFd, name: &OsStr, mode: u32) -> io::Result<()> {
+/// Makes the file; false where it was there.
+fn make_empty(dir: impl AsFd, name: &OsStr, mode: u32) -> io::Result<bool> {
     if fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok() {
-        return Ok(());
+        return Ok(false);
     }
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
     let flags = flags | OFlag::O_CLOEXEC;
     match openat(&dir, name, flags, Mode::S_IRUSR | Mode::S_IWUSR) {
         Ok(file) => {
-            // Whatever the umask was; the user who appends syncs the file and its name.
+            // Whatever the umask was; the user who appends syncs the file.
             fchmod(File::from(file), Mode::from_bits_truncate(mode))?;
-            Ok(())
+            Ok(true)
         }
-        Err(nix::Error::EEXIST) => Ok(()),
+        Err(nix::Error::EEXIST) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod bounce;
 pub mod failure;
+pub mod flight;
 pub mod launcher;
 pub mod local;
 pub mod runner;

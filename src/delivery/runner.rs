@@ -1,25 +1,22 @@
 //! The runner: takes what is due from the queue and gives it to delivery agents, many at once.
 //!
-//! It is the worker of mta-queue: the queue's owner, without any other rights. For each recipient
-//! it ends in one of three ways: done, deferred, or failed, which is told to the sender first. Only
-//! then is that recorded, and only when nothing is left is the entry removed; killed in between, a
-//! message is delivered, or reported, once more.
+//! It is the worker of mta-queue: the queue's owner, without any other rights. What becomes of an
+//! entry that it has taken is [`Flight`]'s to say.
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::AsFd;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::agent::{Agent, Job, Report};
-use super::bounce::{self, Action, Failed};
+use super::flight::Flight;
 use super::launcher::{self, Launched};
-use super::schedule::{self, Next};
+use super::schedule;
 use crate::config::Config;
-use crate::queue::entry::Path;
 use crate::queue::spool::Error;
-use crate::queue::{Entry, Event, Id, Inlet, Outcome, Place, Spool, pickup};
+use crate::queue::{Id, Inlet, Outcome, Place, Spool, Wake, pickup};
 use crate::route::{self, Route};
 use crate::smtp::reply::Answer;
 use crate::sys::Log;
@@ -28,6 +25,10 @@ use crate::sys::signal::Signals;
 
 /// Delivery agents at once; each is a process.
 const MAX_AGENTS: usize = 16;
+/// How long a delivery agent may take for one message. It runs as its user, who can stop it.
+pub const PATIENCE: Duration = Duration::from_mins(10);
+/// What the system keeps from being opened is tried again after so many seconds.
+const PAUSE: u64 = 300;
 
 /// A runner of the queue.
 pub struct Runner<'a> {
@@ -43,19 +44,10 @@ pub struct Runner<'a> {
     pub launcher: &'a Channel,
     /// Signals that stop the runner after what is in flight.
     pub signals: &'a Signals,
-}
-
-/// An entry whose recipients are being delivered to.
-struct Flight {
-    entry: Entry,
-    /// Recipients without an answer.
-    open: usize,
-    /// Answers that are not recorded yet.
-    news: Vec<Event>,
-    /// Whether something was put off.
-    deferred: bool,
-    /// Recipients that mean the same mailbox as another one, which gets the one copy.
-    same: Vec<(usize, usize)>,
+    /// Where it is said that there is something new.
+    pub wake: &'a Wake,
+    /// How long a delivery agent may take for one message; [`PATIENCE`].
+    pub patience: Duration,
 }
 
 /// One run.
@@ -66,8 +58,13 @@ struct Run<'a> {
     agents: Vec<Agent>,
     /// Jobs of users that have no agent yet.
     waiting: VecDeque<(String, Job)>,
-    /// Entries that had their turn: whatever happens to them, it is over for this run.
+    /// Entries that had their turn in this run. One that was put off may have another when it is
+    /// due again: while there is always something new, a run has no end.
     tried: HashSet<Id>,
+    /// Whether everything is due, once.
+    flush: bool,
+    /// Somebody has said that there is something new.
+    woken: bool,
     stopped: bool,
 }
 
@@ -81,8 +78,8 @@ pub enum Ended {
 }
 
 impl Runner<'_> {
-    /// One run over what is due, or with `flush` over everything.
-    pub fn run(&self, mut flush: bool) -> io::Result<Ended> {
+    /// One run over what is due, or with `flush` over everything; and over what comes meanwhile.
+    pub fn run(&self, flush: bool) -> io::Result<Ended> {
         let mut run = Run {
             runner: self,
             flights: BTreeMap::new(),
@@ -90,45 +87,50 @@ impl Runner<'_> {
             agents: Vec::new(),
             waiting: VecDeque::new(),
             tried: HashSet::new(),
+            flush,
+            woken: false,
             stopped: false,
         };
+        let most = self.config.delivery.concurrency;
+        let mut due = run.look()?;
+        let mut taken = false;
         loop {
-            self.pick_up()?;
-            let now = now();
-            let due: VecDeque<Place> = self
-                .spool
-                .list()?
-                .into_iter()
-                .filter(|place| !run.tried.contains(place.id()))
-                .filter(|place| match place {
-                    Place::Work(_) | Place::Incoming(_) => true,
-                    Place::Deferred(due, _) => flush || *due <= now,
-                    Place::Hold(_) | Place::Drop(_) => false,
-                })
-                .collect();
-            let tried = run.deliver(due)?;
-            if run.stopped {
+            if due.is_empty() && std::mem::take(&mut run.woken) {
+                // One delivery that hangs shall not hold up what comes behind it.
+                due = run.look_for_new()?;
+            }
+            while run.flights.len() < most && !run.stopped {
+                let Some(place) = due.pop_front() else { break };
+                taken |= run.take(&place);
+            }
+            run.hire()?;
+            if run.stopped && run.flights.is_empty() {
                 return Ok(Ended::Stopped);
             }
-            // What was put off in this run is not tried again in it; what came new is.
-            flush = false;
-            if tried == 0 {
-                return Ok(Ended::Done);
+            if run.flights.is_empty() {
+                if !std::mem::take(&mut taken) {
+                    return Ok(Ended::Done);
+                }
+                due = run.look()?;
+            } else {
+                run.wait()?;
             }
         }
     }
 
-    fn pick_up(&self) -> io::Result<()> {
+    /// Whether a waiting entry is to be tried. A time further off than any wait can only come from
+    /// a clock that was wrong then.
+    fn is_due(&self, due: u64, now: u64) -> bool {
+        due <= now || due > now.saturating_add(schedule::longest(&self.config.queue).max(PAUSE))
+    }
+
+    fn pick_up(&self) {
         let max = self.config.smtp.max_message_size;
         let name = &self.config.hostname;
-        for problem in pickup::run(&self.spool, &self.inlet, name, max)? {
-            self.log.error(&format!(
-                "{}: {}; moved to corrupt/",
-                problem.file.display(),
-                problem.what
-            ));
+        for problem in pickup::run(&self.spool, &self.inlet, name, max) {
+            let file = problem.file.display();
+            self.log.error(&format!("{file}: {}", problem.what));
         }
-        Ok(())
     }
 }
 
@@ -140,42 +142,55 @@ pub fn now() -> u64 {
 }
 
 impl Run<'_> {
-    /// Tries these entries; returns how many could be taken.
-    fn deliver(&mut self, mut due: VecDeque<Place>) -> io::Result<usize> {
-        let most = self.runner.config.delivery.concurrency;
-        let mut taken = 0;
-        loop {
-            while self.flights.len() < most && !self.stopped {
-                let Some(place) = due.pop_front() else { break };
-                taken += usize::from(self.take(&place));
-            }
-            self.hire()?;
-            if self.flights.is_empty() && (due.is_empty() || self.stopped) {
-                // Agents are kept for the next entries of this run only.
-                self.agents.clear();
-                return Ok(taken);
-            }
-            self.wait()?;
-        }
+    /// What is to be tried now and had no turn yet.
+    fn look(&self) -> io::Result<VecDeque<Place>> {
+        let runner = self.runner;
+        runner.pick_up();
+        let now = now();
+        let mut places = runner.spool.list()?;
+        places.retain(|place| match place {
+            _ if self.tried.contains(place.id()) => false,
+            Place::Work(_) | Place::Incoming(_) => true,
+            Place::Deferred(due, _) => self.flush || runner.is_due(*due, now),
+            Place::Hold(_) | Place::Drop(_) => false,
+        });
+        Ok(places.into())
     }
 
-    /// Takes an entry and routes its recipients; false where another runner has it.
+    /// What came meanwhile; cheap, however much waits.
+    fn look_for_new(&self) -> io::Result<VecDeque<Place>> {
+        self.runner.pick_up();
+        let mut places = self.runner.spool.new_entries()?;
+        places.retain(|place| !self.tried.contains(place.id()));
+        Ok(places.into())
+    }
+
+    /// Takes an entry and routes its recipients; false where that can't be now.
     fn take(&mut self, place: &Place) -> bool {
         let Runner {
             spool, log, config, ..
         } = self.runner;
+        // Whatever is wrong, incoming/ must not keep it: a path unit would start us for ever.
         let entry = match spool.claim(place) {
             Ok(entry) => entry,
             Err(Error::Taken) => return false,
-            Err(error) => {
-                // Whatever it is, incoming/ must not keep it: a path unit would start us for ever.
-                log.error(&format!("{}: {error}; moved to corrupt/", place.id()));
+            Err(Error::Io(error)) => {
+                log.error(&format!("{}: {error}; tried again later", place.id()));
+                if let Err(error) = spool.postpone(place, now() + PAUSE) {
+                    log.error(&format!("{}: can't be put off: {error}", place.id()));
+                }
+                self.tried.insert(place.id().clone());
+                return false;
+            }
+            Err(Error::Damaged(what)) => {
+                log.error(&format!("{}: {what}; moved to corrupt/", place.id()));
                 if let Err(error) = spool.set_aside(place) {
                     log.error(&format!(
                         "{}: can't be moved to corrupt/: {error}",
                         place.id()
                     ));
                 }
+                self.tried.insert(place.id().clone());
                 return false;
             }
         };
@@ -183,13 +198,7 @@ impl Run<'_> {
         let number = self.next;
         self.next += 1;
         let pending = entry.pending();
-        let mut flight = Flight {
-            entry,
-            open: pending.len(),
-            news: Vec::new(),
-            deferred: false,
-            same: Vec::new(),
-        };
+        let mut flight = Flight::new(entry);
         let mut local: Vec<(usize, String)> = Vec::new();
         let mut refused = Vec::new();
         for recipient in pending {
@@ -202,7 +211,7 @@ impl Run<'_> {
                         .iter()
                         .find(|(_, other)| other.eq_ignore_ascii_case(name));
                     match known {
-                        Some((first, _)) => flight.same.push((recipient, *first)),
+                        Some((first, _)) => flight.join(recipient, *first),
                         None => local.push((recipient, name.to_owned())),
                     }
                 }
@@ -213,23 +222,13 @@ impl Run<'_> {
             }
         }
         for (recipient, name) in local {
-            self.waiting.push_back((
-                name,
-                Job {
-                    entry: number,
-                    recipient,
-                },
-            ));
+            let entry = number;
+            self.waiting.push_back((name, Job { entry, recipient }));
         }
         for (recipient, text) in refused {
-            flight.open -= 1;
-            self.settle(&mut flight, recipient, Outcome::Deferred, "4.4.3", &text);
+            flight.settle(self.runner, recipient, Outcome::Deferred, "4.4.3", &text);
         }
-        if flight.open == 0 {
-            self.finish(flight);
-        } else {
-            self.flights.insert(number, flight);
-        }
+        self.fly(number, flight);
         true
     }
 
@@ -238,7 +237,7 @@ impl Run<'_> {
         let mut later = VecDeque::new();
         while let Some((name, job)) = self.waiting.pop_front() {
             if let Some(agent) = self.agents.iter_mut().find(|agent| agent.name == name) {
-                agent.jobs.push_back(job);
+                agent.give(job);
                 continue;
             }
             if self.agents.len() >= MAX_AGENTS {
@@ -248,7 +247,7 @@ impl Run<'_> {
             match launcher::request(self.runner.launcher, &name)? {
                 Launched::Started(socket) => {
                     let mut agent = Agent::new(&name, socket, &self.runner.config.hostname)?;
-                    agent.jobs.push_back(job);
+                    agent.give(job);
                     self.agents.push(agent);
                 }
                 // Its mail is never refused (RFC 5321 section 4.5.1); it waits for the operator.
@@ -276,26 +275,46 @@ impl Run<'_> {
                 index += 1;
             }
         }
-        self.record();
+        // A recipient done stays done, whatever becomes of the others.
+        for flight in self.flights.values_mut() {
+            flight.record_done(self.runner.log);
+        }
         Ok(())
     }
 
-    /// Waits until an agent or a signal has something to say.
+    /// Waits until an agent, a signal or the FIFO has something to say, or an agent had its time.
     fn wait(&mut self) -> io::Result<()> {
         let waiting_only = self.agents.iter().all(Agent::is_idle) && !self.waiting.is_empty();
         if waiting_only || self.flights.is_empty() {
             return Ok(());
         }
-        let signals = self.runner.signals;
-        let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        let Runner {
+            signals,
+            wake,
+            patience,
+            ..
+        } = self.runner;
+        let mut fds = vec![
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(wake.as_fd(), PollFlags::POLLIN),
+        ];
         for agent in &self.agents {
             let mut events = PollFlags::POLLIN;
             events.set(PollFlags::POLLOUT, agent.wants_to_write());
             fds.push(PollFd::new(agent.descriptor(), events));
         }
-        match poll(&mut fds, PollTimeout::NONE) {
+        let busy = self.agents.iter().filter(|agent| !agent.is_idle());
+        let timeout = busy.map(|agent| agent.left(*patience)).min();
+        let timeout = timeout.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut fds, timeout) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.into()),
+        }
+        if fds.get(1).and_then(PollFd::any) == Some(true) {
+            wake.drain();
+            self.woken = true;
         }
         while signals.next().is_some() {
             self.stopped = true;
@@ -311,7 +330,10 @@ impl Run<'_> {
         let Some(agent) = agents.get_mut(index) else {
             return true;
         };
-        let reports = agent.pump(|number| flights.get(&number).map(|flight| &flight.entry));
+        let mut reports = agent.pump(|number| flights.get(&number).map(|flight| &flight.entry));
+        if reports.is_empty() && !agent.is_idle() && agent.left(self.runner.patience).is_zero() {
+            reports.push(Report::Gone("local-deliver does not answer".into()));
+        }
         for report in reports {
             match report {
                 Report::Answered(job, answer) => {
@@ -319,7 +341,7 @@ impl Run<'_> {
                     // What keeps one message from a mailbox keeps the next: they wait together.
                     if !answer.is_positive() && !answer.is_permanent() {
                         let agent = self.agents.get_mut(index);
-                        let jobs = agent.map(|agent| std::mem::take(&mut agent.jobs));
+                        let jobs = agent.map(Agent::take_waiting);
                         for job in jobs.into_iter().flatten() {
                             self.judge(job, &answer);
                         }
@@ -338,7 +360,8 @@ impl Run<'_> {
 
     fn judge(&mut self, job: Job, answer: &Answer) {
         let outcome = match answer {
-            answer if answer.is_positive() => Outcome::Done,
+            // 3yz asks for more, and promises nothing.
+            answer if (200..300).contains(&answer.code) => Outcome::Done,
             answer if answer.is_permanent() => Outcome::Failed,
             _ => Outcome::Deferred,
         };
@@ -349,228 +372,22 @@ impl Run<'_> {
         let Some(mut flight) = self.flights.remove(&job.entry) else {
             return;
         };
-        let same = flight
-            .same
-            .iter()
-            .filter(|(_, first)| *first == job.recipient);
-        let others: Vec<usize> = same.map(|(other, _)| *other).collect();
-        for recipient in std::iter::once(job.recipient).chain(others) {
-            flight.open -= 1;
-            self.settle(&mut flight, recipient, outcome, code, text);
-        }
-        if flight.open == 0 {
-            self.finish(flight);
-        } else {
-            self.flights.insert(job.entry, flight);
-        }
+        flight.settle(self.runner, job.recipient, outcome, code, text);
+        self.fly(job.entry, flight);
     }
 
-    /// Notes a recipient's fate, and logs it.
-    fn settle(
-        &self,
-        flight: &mut Flight,
-        recipient: usize,
-        outcome: Outcome,
-        code: &str,
-        text: &str,
-    ) {
-        let (entry, time) = (&flight.entry, now());
-        let envelope = &entry.envelope;
-        let (mut outcome, mut code, mut text) = (outcome, code, text.to_owned());
-        let attempts = entry.attempts(recipient) + 1;
-        let queue = &self.runner.config.queue;
-        if outcome == Outcome::Deferred
-            && schedule::next(queue, envelope.arrived, attempts, time) == Next::Expire
-        {
-            outcome = Outcome::Failed;
-            code = "5.4.7";
-            text = format!("given up after {}: {text}", queue.expire_after);
+    /// Goes on with an entry, or ends its turn where every recipient has an answer.
+    fn fly(&mut self, number: u64, flight: Flight) {
+        if !flight.is_settled() {
+            self.flights.insert(number, flight);
+            return;
         }
-        let status = match outcome {
-            Outcome::Done => "sent",
-            Outcome::Deferred => "deferred",
-            Outcome::Failed => "bounced",
-            Outcome::Warned => "waiting",
-        };
-        flight.deferred |= outcome == Outcome::Deferred;
-        let to = envelope.recipients.get(recipient);
-        let relay = match to.map(|to| route::route(self.runner.config, to)) {
-            Some(Route::Local(_)) => "local",
-            _ => "none",
-        };
-        self.runner.log.info(&format!(
-            "{}: to=<{}>, from=<{}>, relay={}, delay={}, dsn={code}, status={status} ({text})",
-            entry.id(),
-            Path(to),
-            Path(envelope.sender.as_ref()),
-            relay,
-            time.saturating_sub(envelope.arrived),
-        ));
-        flight.news.push(Event {
-            time,
-            recipient,
-            outcome,
-            code: code.to_owned(),
-            text,
-        });
-    }
-
-    /// Records what is known of entries that go on: a recipient done stays done.
-    fn record(&mut self) {
-        let Runner { log, .. } = self.runner;
-        for flight in self.flights.values_mut() {
-            let done: Vec<Event> = flight
-                .news
-                .iter()
-                .filter(|event| event.outcome == Outcome::Done)
-                .cloned()
-                .collect();
-            if done.is_empty() {
-                continue;
-            }
-            match flight.entry.record(&done) {
-                Ok(()) => flight.news.retain(|event| event.outcome != Outcome::Done),
-                Err(error) => log.error(&format!(
-                    "{}: can't record a delivery (it may be repeated): {error}",
-                    flight.entry.id()
-                )),
-            }
-        }
-    }
-
-    /// Every recipient has an answer: report, record, and put off or remove.
-    fn finish(&self, mut flight: Flight) {
-        let Runner {
-            log, spool, config, ..
-        } = self.runner;
         let id = flight.entry.id().clone();
-        let failed: Vec<Event> = flight
-            .news
-            .iter()
-            .filter(|event| event.outcome == Outcome::Failed)
-            .cloned()
-            .collect();
-        if !failed.is_empty()
-            && let Err(error) = self.report(&flight.entry, Action::Failed, &failed)
-        {
-            // Nobody knows yet that they failed: they are tried again rather than forgotten.
-            log.error(&format!(
-                "{id}: can't make the report to the sender: {error}"
-            ));
-            for event in &mut flight.news {
-                if event.outcome == Outcome::Failed {
-                    event.outcome = Outcome::Deferred;
-                    flight.deferred = true;
-                }
-            }
+        if flight.finish(self.runner) && !self.flush {
+            self.tried.remove(&id);
         }
-        if !flight.deferred {
-            match spool.remove(&flight.entry) {
-                Ok(()) => return log.info(&format!("{id}: removed")),
-                Err(error) => log.error(&format!("{id}: can't be removed: {error}")),
-            }
-        }
-        self.warn(&mut flight);
-        let entry = &mut flight.entry;
-        if let Err(error) = entry.record(&flight.news) {
-            log.error(&format!("{id}: can't record what happened: {error}"));
-        }
-        let now = now();
-        let due = flight
-            .news
-            .iter()
-            .filter(|event| event.outcome == Outcome::Deferred)
-            .filter_map(|event| {
-                let attempts = entry.attempts(event.recipient);
-                match schedule::next(&config.queue, entry.envelope.arrived, attempts, now) {
-                    Next::Retry(due) => Some(due),
-                    Next::Expire => None,
-                }
-            })
-            .min()
-            .unwrap_or(now + 300);
-        if let Err(error) = spool.defer(entry, due) {
-            log.error(&format!("{id}: can't be put off: {error}"));
-        }
-    }
-
-    /// Tells the sender once that the message still waits, when it has waited for long.
-    fn warn(&self, flight: &mut Flight) {
-        let entry = &flight.entry;
-        let time = now();
-        let after = self.runner.config.queue.warn_after.seconds();
-        let told = entry
-            .history
-            .iter()
-            .any(|event| event.outcome == Outcome::Warned);
-        if told || time < entry.envelope.arrived.saturating_add(after) {
-            return;
-        }
-        let mut waiting: Vec<Event> = flight
-            .news
-            .iter()
-            .filter(|event| event.outcome == Outcome::Deferred)
-            .cloned()
-            .collect();
-        if entry.envelope.sender.is_none() || waiting.is_empty() {
-            return;
-        }
-        match self.report(entry, Action::Delayed, &waiting) {
-            Ok(()) => {
-                for event in &mut waiting {
-                    event.outcome = Outcome::Warned;
-                }
-                flight.news.extend(waiting);
-            }
-            // The next attempt tells.
-            Err(error) => self.runner.log.error(&format!(
-                "{}: can't make the report to the sender: {error}",
-                entry.id()
-            )),
-        }
-    }
-
-    /// Tells the sender, durably, before anything of it is recorded.
-    fn report(&self, entry: &Entry, action: Action, failed: &[Event]) -> io::Result<()> {
-        let Runner {
-            log, config, inlet, ..
-        } = self.runner;
-        let Some(sender) = &entry.envelope.sender else {
-            log.warning(&format!(
-                "{}: a report can't be delivered; dropped",
-                entry.id()
-            ));
-            return Ok(());
-        };
-        let recipients = &entry.envelope.recipients;
-        let failed: Vec<Failed> = failed
-            .iter()
-            .filter_map(|event| {
-                Some(Failed {
-                    recipient: recipients.get(event.recipient)?.clone(),
-                    code: event.code.clone(),
-                    text: event.text.clone(),
-                })
-            })
-            .collect();
-        let mut text = vec![0; bounce::MAX_HEADER];
-        let length = entry.read_content(0, &mut text)?;
-        text.truncate(length);
-        let report = bounce::Report {
-            hostname: &config.hostname,
-            id: entry.id(),
-            sender,
-            arrived: entry.envelope.arrived,
-            action,
-            failed: &failed,
-            text: &text,
-        };
-        let id = report.enqueue(inlet)?;
-        let what = match action {
-            Action::Failed => "failure",
-            Action::Delayed => "delay",
-        };
-        log.info(&format!("{}: sender told of the {what}: {id}", entry.id()));
-        Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

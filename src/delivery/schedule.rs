@@ -27,6 +27,12 @@ pub fn next(queue: &config::Queue, arrived: u64, attempts: usize, now: u64) -> N
     Next::Retry(due.min(expires))
 }
 
+/// The longest wait between two tries, in seconds.
+pub fn longest(queue: &config::Queue) -> u64 {
+    let waits = queue.retry.iter().map(|wait| wait.seconds());
+    waits.max().unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,6 +10,8 @@ use super::{Address, list};
 /// Where a header ends, and where the body behind it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeaderEnd {
+    /// The first byte of the header, behind the lines of other programs' mailboxes.
+    pub start: usize,
     /// The first byte that is not the header's.
     pub header: usize,
     /// The first byte of the body.
@@ -17,20 +19,29 @@ pub struct HeaderEnd {
 }
 
 /// Finds the end of the header: a blank line, or the first line that can't be one of a header.
+/// `From user date` lines above it, as mailboxes and uucp have them, are no part of the message
+/// (sendmail and Postfix take them off, too).
 /// `None` where it may be behind `text`, of which `complete` says whether it is the whole message.
 /// Lines end with CRLF here.
 pub fn header_end(text: &[u8], complete: bool) -> Option<HeaderEnd> {
-    let mut start = 0;
+    let (mut top, mut start) = (0, 0);
     for newline in memchr::memchr_iter(b'\n', text) {
         let line = text.get(start..=newline).unwrap_or_default();
+        if start == top && (line.starts_with(b"From ") || line.starts_with(b">From ")) {
+            top = newline + 1;
+            start = top;
+            continue;
+        }
         if line == b"\r\n" {
             return Some(HeaderEnd {
+                start: top,
                 header: start,
                 body: newline + 1,
             });
         }
-        if !is_header_line(line, start == 0) {
+        if !is_header_line(line, start == top) {
             return Some(HeaderEnd {
+                start: top,
                 header: start,
                 body: start,
             });
@@ -38,6 +49,7 @@ pub fn header_end(text: &[u8], complete: bool) -> Option<HeaderEnd> {
         start = newline + 1;
     }
     complete.then_some(HeaderEnd {
+        start: top,
         header: start,
         body: start,
     })

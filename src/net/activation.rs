@@ -46,7 +46,8 @@ pub fn handed(listen: &[SocketAddr]) -> io::Result<Handed> {
         if getsockopt(&socket, sockopt::AcceptConn).unwrap_or(false) {
             let name = usize::try_from(number)
                 .ok()
-                .and_then(|number| names.get(number).cloned());
+                .and_then(|number| names.get(number).cloned())
+                .filter(|name| !name.is_empty());
             listeners.push((TcpListener::from(socket), name));
         } else if count == 1 {
             // Accept=yes: the one descriptor is the connection.
@@ -83,10 +84,7 @@ fn announced() -> (i32, Vec<String>) {
     let names = variable("LISTEN_FDNAMES").unwrap_or_default();
     (
         count,
-        names
-            .split(':')
-            .filter(|name| !name.is_empty())
-            .map(str::to_owned)
-            .collect(),
+        // An empty name is one, too, or else the next ones would be their neighbours'.
+        names.split(':').map(str::to_owned).collect(),
     )
 }

@@ -1,20 +1,18 @@
 //! `mta-queue`: the delivery runner, and the queue's tool.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use clap::Parser;
-use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
 use super::{Common, Failure, load, prepare_queue, queue_view, run, start};
 use crate::config::Config;
 use crate::delivery::launcher::Launcher;
-use crate::delivery::runner::{Ended, Runner, now};
-use crate::queue::Spool;
+use crate::delivery::runner::{Ended, PATIENCE, Runner, now};
+use crate::queue::{Spool, Wake};
 use crate::sys::channel::Channel;
 use crate::sys::signal::Signals;
 use crate::sys::{Account, Exit, Log, privilege, process};
@@ -151,7 +149,7 @@ fn work(
 ) -> std::io::Result<()> {
     privilege::become_account(owner)?;
     spool.prepare()?;
-    let wake = open_wake(&spool)?;
+    let wake = Wake::open(spool.root())?;
     let inlet = spool.incoming()?;
     let runner = Runner {
         config,
@@ -160,22 +158,26 @@ fn work(
         inlet,
         launcher,
         signals,
+        wake: &wake,
+        patience: PATIENCE,
     };
     let mut flush = arguments.flush;
     loop {
-        drain(&wake);
-        let ended = runner.run(std::mem::take(&mut flush))?;
-        if ended == Ended::Stopped || !arguments.watch {
-            return Ok(());
+        wake.drain();
+        match runner.run(std::mem::take(&mut flush)) {
+            Ok(Ended::Stopped) => return Ok(()),
+            ended if !arguments.watch => return ended.map(|_| ()),
+            Ok(Ended::Done) => {}
+            // What is short now (descriptors, memory) may be there again after a nap.
+            Err(error) => log.error(&format!("{}: {error}", runner.spool.root().display())),
         }
-        let due = runner
-            .spool
-            .next_due()?
-            .map_or(MAX_NAP, |due| due.saturating_sub(now()));
-        let nap = u32::try_from(due.min(MAX_NAP) * 1000).unwrap_or(u32::MAX);
+        let due = runner.spool.next_due().unwrap_or_default();
+        let left = due.map_or(MAX_NAP, |due| due.saturating_sub(now()));
+        let nap = u32::try_from(left.clamp(1, MAX_NAP) * 1000).unwrap_or(u32::MAX);
         let mut fds = [
             PollFd::new(wake.as_fd(), PollFlags::POLLIN),
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(launcher.as_fd(), PollFlags::POLLIN),
         ];
         match poll(
             &mut fds,
@@ -184,21 +186,12 @@ fn work(
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
-        if signals.next().is_some() {
+        // The launcher says nothing unasked: it has gone, and without it nothing can be delivered.
+        let alone = fds.get(2).and_then(PollFd::any) == Some(true);
+        if alone || signals.next().is_some() {
             return Ok(());
         }
     }
-}
-
-/// The FIFO that says that there is something new; open for both, so that it never ends.
-fn open_wake(spool: &Spool) -> std::io::Result<OwnedFd> {
-    let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    Ok(open(&spool.root().join("wake"), flags, Mode::empty())?)
-}
-
-fn drain(wake: &OwnedFd) {
-    let mut bytes = [0; 4096];
-    while nix::unistd::read(wake, &mut bytes).is_ok_and(|count| count == bytes.len()) {}
 }
 
 fn owner_of(spool: &Spool) -> Result<Account, Failure> {

@@ -13,10 +13,9 @@ use super::{Common, Failure, load, prepare_queue, run, start};
 use crate::config::{Config, Wakeup};
 use crate::message::submission::{Missing, complete, header_end, recipients as header_recipients};
 use crate::message::{Address, date, list};
-use crate::queue::{Envelope, Id, Inlet, Origin, Spool, enqueue};
+use crate::queue::{Envelope, Id, Inlet, Origin, Spool, Wake};
 use crate::server::Connection;
 use crate::server::smtp::Server;
-use crate::server::spawner::Waker;
 use crate::sys::jail::Jail;
 use crate::sys::{Exit, Log, clock, privilege, process};
 use crate::text::canonical::Reader;
@@ -31,6 +30,8 @@ const MAX_HEADER: usize = 16 << 20;
 #[command(
     name = "sendmail",
     version,
+    // The last one counts: PHP and others add options to those that are configured.
+    args_override_self = true,
     disable_help_subcommand = true,
     disable_help_flag = true,
     disable_version_flag = true
@@ -60,11 +61,11 @@ pub(super) struct Args {
     /// i: as -i; any other option is accepted and has no effect
     #[arg(short = 'o', value_name = "OPTION")]
     option: Vec<String>,
-    /// Accepted for compatibility, without effect: body type
-    #[arg(short = 'B', value_name = "TYPE")]
-    body: Option<String>,
+    /// Accepted for compatibility, without effect: body type (-O, -N, -R, -V, -L, -A, -h likewise)
+    #[arg(short = 'B', value_name = "VALUE", short_aliases = ['O', 'N', 'R', 'V', 'L', 'A', 'h'])]
+    body: Option<OsString>,
     /// Accepted for compatibility, without effect: verbose, and others' delivery wishes
-    #[arg(short = 'v', short_aliases = ['m', 'n', 'U'])]
+    #[arg(short = 'v', short_aliases = ['m', 'n', 'U', 'G'])]
     verbose: bool,
     /// Print help
     #[arg(long, action = clap::ArgAction::Help)]
@@ -124,29 +125,32 @@ fn mta_queue(arguments: &Args, flag: Option<&str>) -> Result<Exit, Failure> {
     if let Some(config) = &arguments.common.config {
         argv.extend([OsStr::new("-C"), config.as_os_str()]);
     }
-    let path = OsStr::new("/usr/local/bin:/usr/bin:/bin");
-    let zone = std::env::var_os("TZ");
-    let mut environment = vec![("PATH", path)];
-    environment.extend(zone.as_deref().map(|zone| ("TZ", zone)));
-    let error = process::exec(&program, &argv, &environment, io::stdin(), io::stdout());
+    let error = process::exec(&program, &argv, &[], io::stdin(), io::stdout());
     Err(Failure::new(
         Exit::OsFile,
         format!("{}: can't be run: {error}", program.display()),
     ))
 }
 
-/// `-bs`: the SMTP server's own session, into drop/.
+/// `-bs`: the SMTP server's own session, into drop/; with root as smtpd has it, into incoming/,
+/// since the session must not be root and nobody else's file in drop/ would be root's.
 fn smtp(config: &Config) -> Result<Exit, Failure> {
     let failed = |error| Failure::new(Exit::OsErr, error);
     let log = Log::open("sendmail", config.log.into());
     let spool = Spool::new(&config.paths.queue);
+    let (inlet, owner) = if privilege::is_root() {
+        let owner = prepare_queue(&spool)?;
+        (spool.incoming().map_err(failed)?, Some(owner))
+    } else {
+        (drop_box(&spool)?, None)
+    };
     let server = Server {
         config,
         log: &log,
-        inlet: drop_box(&spool)?,
-        waker: Waker::open(&config.paths.queue, config.queue.wakeup),
+        inlet,
+        wake: Wake::wanted(config),
         jail: Jail::prepare().map_err(failed)?,
-        owner: None,
+        owner,
     };
     let input = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
     let output = io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
@@ -155,13 +159,7 @@ fn smtp(config: &Config) -> Result<Exit, Failure> {
 
 /// The directory that sendmail may create entries in.
 fn drop_box(spool: &Spool) -> Result<Inlet, Failure> {
-    if !privilege::is_elevated() && !privilege::is_root() {
-        // A private queue: make what is missing. Elsewhere it is not ours to make.
-        if spool.owner().is_ok() {
-            prepare_queue(spool)?;
-        }
-    }
-    spool.drop_box().map_err(|error| {
+    let failed = |error| {
         Failure::new(
             Exit::TempFail,
             format!(
@@ -169,7 +167,15 @@ fn drop_box(spool: &Spool) -> Result<Inlet, Failure> {
                 spool.root().join("drop").display()
             ),
         )
-    })
+    };
+    match spool.owner() {
+        // Root needs no setgid bit, but the queue's owner reads the file by its group.
+        Ok(owner) if privilege::is_root() => privilege::take_group(owner.gid).map_err(failed)?,
+        // A private queue: make what is missing. Elsewhere it is not ours to make.
+        Ok(_) if !privilege::is_elevated() => drop(prepare_queue(spool)?),
+        _ => {}
+    }
+    spool.drop_box().map_err(failed)
 }
 
 /// An argument as text: UTF-8, and nothing in it that could end a line.
@@ -219,7 +225,7 @@ fn submit(arguments: &Args, config: &Config) -> Result<Exit, Failure> {
             return Err(bad(format!("the header is longer than {MAX_HEADER} bytes")));
         }
     };
-    let header = start.get(..end.header).unwrap_or_default();
+    let header = start.get(end.start..end.header).unwrap_or_default();
     if arguments.from_header {
         recipients.extend(header_recipients(header, origin).map_err(bad)?);
     }
@@ -298,9 +304,9 @@ fn submit(arguments: &Args, config: &Config) -> Result<Exit, Failure> {
     }
     draft.commit().map_err(unwritable)?;
     if config.queue.wakeup != Wakeup::None
-        && let Some(wake) = enqueue::open_wake(spool.root())
+        && let Ok(wake) = Wake::open_to_write(spool.root())
     {
-        enqueue::nudge(&wake);
+        wake.nudge();
     }
     Ok(Exit::Ok)
 }

@@ -8,11 +8,11 @@ use super::{Common, Failure, handed, load, prepare_queue, run, services};
 use crate::config::Wakeup;
 use crate::net::activation::Handed;
 use crate::net::limits::Connections;
-use crate::queue::Spool;
+use crate::queue::{Spool, Wake};
 use crate::server::Connection;
 use crate::server::listener::Listener;
 use crate::server::smtp::{Server, busy};
-use crate::server::spawner::{Spawner, Waker};
+use crate::server::spawner::Spawner;
 use crate::sys::jail::Jail;
 use crate::sys::{Exit, Log, privilege};
 
@@ -54,7 +54,7 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
         config: &config,
         log: &log,
         inlet: spool.incoming().map_err(broken)?,
-        waker: Waker::open(&config.paths.queue, config.queue.wakeup),
+        wake: Wake::wanted(&config),
         jail: Jail::prepare().map_err(|error| Failure::new(Exit::OsErr, error))?,
         owner: privilege::is_root().then_some(owner),
     };
@@ -63,7 +63,8 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
         Handed::Listeners(sockets) => {
             let spawner = (config.queue.wakeup == Wakeup::Spawn)
                 .then(|| Spawner::open(&config.paths.queue, arguments.common.config.as_deref()))
-                .flatten();
+                .transpose()
+                .map_err(broken)?;
             let limits = &config.smtp;
             Listener {
                 sockets: services(sockets, &arguments.service, &["smtp"])?,

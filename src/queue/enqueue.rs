@@ -10,8 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use nix::fcntl::{OFlag, RenameFlags, openat, renameat2};
-use nix::sys::stat::Mode;
+use nix::fcntl::{OFlag, openat};
+use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use super::Id;
@@ -102,6 +102,8 @@ impl Inlet {
             lock::try_flock(&file, lock::Kind::Exclusive)?;
             file
         };
+        // Whatever the caller's umask is: the queue's owner reads what sendmail wrote by its group.
+        fchmod(&file, Mode::from_bits_truncate(self.mode))?;
         let envelope = envelope.encode();
         let mut buffer = Vec::with_capacity(8 * 1024);
         buffer.resize(HEAD, 0);
@@ -200,8 +202,7 @@ impl Draft<'_> {
             )?;
         } else {
             let (draft, name) = (draft_name(&self.id), self.id.as_str());
-            let flags = RenameFlags::RENAME_NOREPLACE;
-            renameat2(directory, draft.as_str(), directory, name, flags)?;
+            fd::rename_new(directory, draft.as_str(), name)?;
         }
         self.committed = true;
         let synced = if *readable {
@@ -245,21 +246,4 @@ impl Drop for Draft<'_> {
             );
         }
     }
-}
-
-/// Says that there is something new: a byte into the FIFO `wake`. Whether anybody waits there does
-/// not matter: the next run finds the message.
-pub fn nudge(wake: &OwnedFd) {
-    let _ = nix::unistd::write(wake, b"!");
-}
-
-/// Opens the FIFO `wake` for [`nudge`]; `None` where there is none, or nobody reads it.
-pub fn open_wake(queue: &Path) -> Option<OwnedFd> {
-    let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    let fd = nix::fcntl::open(&queue.join("wake"), flags, Mode::empty()).ok()?;
-    let fifo = nix::sys::stat::fstat(&fd).ok().is_some_and(|stat| {
-        nix::sys::stat::SFlag::from_bits_truncate(stat.st_mode)
-            .contains(nix::sys::stat::SFlag::S_IFIFO)
-    });
-    fifo.then_some(fd)
 }

@@ -22,8 +22,10 @@ pub mod entry;
 pub mod id;
 pub mod pickup;
 pub mod spool;
+pub mod wake;
 
 pub use enqueue::{Draft, Inlet};
 pub use entry::{Envelope, Event, Origin, Outcome};
 pub use id::Id;
 pub use spool::{Entry, Place, Spool};
+pub use wake::Wake;

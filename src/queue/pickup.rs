@@ -14,26 +14,29 @@ use super::{Entry, Envelope, Id, Inlet, Origin, Place, Spool};
 use crate::message::received::{From, Received};
 use crate::sys::{clock, lock};
 
-/// A file that was set aside, and why.
+/// A file that did not come in, and why.
 #[derive(Debug)]
 pub struct Problem {
     /// Below the queue's directory.
     pub file: PathBuf,
-    /// What is wrong with it.
+    /// What is wrong with it, and where it is now.
     pub what: String,
 }
 
 /// Brings everything in drop/ in, and removes what dead writers left in incoming/. Returns what
-/// had to be set aside.
-pub fn run(
-    spool: &Spool,
-    inlet: &Inlet,
-    hostname: &str,
-    max_size: u64,
-) -> io::Result<Vec<Problem>> {
+/// could not be brought in: damaged files are set aside, others wait for the next run. No file keeps
+/// the others, or the run, from going on: a full disk is made empty by deliveries.
+pub fn run(spool: &Spool, inlet: &Inlet, hostname: &str, max_size: u64) -> Vec<Problem> {
     let mut problems = Vec::new();
     for directory in ["drop", "incoming"] {
-        for name in spool.names(directory)? {
+        let names = spool.names(directory).unwrap_or_else(|error| {
+            problems.push(Problem {
+                file: directory.into(),
+                what: error.to_string(),
+            });
+            Vec::new()
+        });
+        for name in names {
             let file = Path::new(directory).join(&name);
             if name.starts_with('.') {
                 remove_dead_draft(&spool.root().join(&file));
@@ -44,27 +47,26 @@ pub fn run(
                 Some(_) if directory == "incoming" => continue,
                 Some(id) => bring_in(spool, inlet, &file, id, hostname, max_size),
             };
-            match done {
-                Ok(()) | Err(Error::Taken) => {}
-                Err(Error::Damaged(what)) => {
-                    spool.set_aside_file(&file)?;
-                    problems.push(Problem {
-                        file,
-                        what: what.to_owned(),
-                    });
+            let what = match done {
+                Ok(()) | Err(Error::Taken) => continue,
+                // Its owner has cut it off since it was verified.
+                Err(Error::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    set_aside(spool, &file, "is cut off")
                 }
-                Err(Error::Io(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    spool.set_aside_file(&file)?;
-                    problems.push(Problem {
-                        file,
-                        what: error.to_string(),
-                    });
-                }
-                Err(Error::Io(error)) => return Err(error),
-            }
+                Err(Error::Io(error)) => format!("{error}; it waits there"),
+                Err(Error::Damaged(what)) => set_aside(spool, &file, what),
+            };
+            problems.push(Problem { file, what });
         }
     }
-    Ok(problems)
+    problems
+}
+
+fn set_aside(spool: &Spool, file: &Path, what: &str) -> String {
+    match spool.set_aside_file(file) {
+        Ok(()) => format!("{what}; moved to corrupt/"),
+        Err(error) => format!("{what}; can't be moved to corrupt/: {error}"),
+    }
 }
 
 fn bring_in(

@@ -6,13 +6,12 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{RenameFlags, renameat2};
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid};
 
 use super::entry::{self, Envelope, Event, HEAD, Head, MAX_ENVELOPE, MAX_HISTORY, Outcome};
 use super::{Id, Inlet};
-use crate::sys::{Account, lock, privilege};
+use crate::sys::{Account, fd, lock, privilege};
 
 /// Where an entry stands.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -124,6 +123,9 @@ impl Spool {
             (true, uid) if uid.is_root() => {
                 complain("must be owned by the account that the queue runs as, not by root")
             }
+            (true, _) if gid.as_raw() == 0 => {
+                complain("must belong to a group of its own, not to root's: chgrp it")
+            }
             (false, uid) if uid != nix::unistd::geteuid() => {
                 complain("belongs to another user: run this as root, or as its owner")
             }
@@ -183,14 +185,16 @@ impl Spool {
                     .map(kind),
             );
         }
-        for name in self.names("deferred")? {
-            let place = name
-                .split_once('.')
-                .and_then(|(due, id)| Some(Place::Deferred(due.parse().ok()?, Id::parse(id)?)));
-            places.extend(place);
-        }
+        places.extend(self.deferred()?);
         places.sort();
         Ok(places)
+    }
+
+    /// The new entries.
+    pub fn new_entries(&self) -> io::Result<Vec<Place>> {
+        let names = self.names("incoming")?;
+        let ids = names.iter().filter_map(|name| Id::parse(name));
+        Ok(ids.map(Place::Incoming).collect())
     }
 
     /// File names in one of the directories.
@@ -204,11 +208,20 @@ impl Spool {
 
     /// When the next waiting entry is due: the names tell, no file is opened.
     pub fn next_due(&self) -> io::Result<Option<u64>> {
+        let due = |place| match place {
+            Place::Deferred(due, _) => Some(due),
+            _ => None,
+        };
+        Ok(self.deferred()?.into_iter().filter_map(due).min())
+    }
+
+    fn deferred(&self) -> io::Result<Vec<Place>> {
         let names = self.names("deferred")?;
-        Ok(names
-            .iter()
-            .filter_map(|name| name.split_once('.')?.0.parse().ok())
-            .min())
+        let places = names.iter().filter_map(|name| {
+            let (due, id) = name.split_once('.')?;
+            Some(Place::Deferred(due.parse().ok()?, Id::parse(id)?))
+        });
+        Ok(places.collect())
     }
 
     /// Opens an entry for a look.
@@ -242,6 +255,17 @@ impl Spool {
         self.rename(entry, Place::Deferred(due, id))
     }
 
+    /// Puts off what can't be opened now: by its name alone, whatever is in it. Work that a killed
+    /// runner left stays where it is.
+    pub fn postpone(&self, place: &Place, due: u64) -> io::Result<()> {
+        match place {
+            Place::Incoming(id) | Place::Deferred(_, id) => {
+                self.rename_file(place, &Place::Deferred(due, id.clone()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Removes an entry whose every recipient is done or was returned.
     pub fn remove(&self, entry: &Entry) -> io::Result<()> {
         fs::remove_file(self.root.join(entry.place.path()))
@@ -267,13 +291,7 @@ impl Spool {
             };
             let to = self.root.join("corrupt").join(name);
             let from = self.root.join(path);
-            match renameat2(
-                nix::fcntl::AT_FDCWD,
-                &from,
-                nix::fcntl::AT_FDCWD,
-                &to,
-                RenameFlags::RENAME_NOREPLACE,
-            ) {
+            match fd::rename_new(nix::fcntl::AT_FDCWD, &from, &to) {
                 Err(nix::Error::EEXIST) => {}
                 done => return Ok(done?),
             }
@@ -285,16 +303,14 @@ impl Spool {
         if entry.place == to {
             return Ok(());
         }
-        renameat2(
-            nix::fcntl::AT_FDCWD,
-            &self.root.join(entry.place.path()),
-            nix::fcntl::AT_FDCWD,
-            &self.root.join(to.path()),
-            RenameFlags::RENAME_NOREPLACE,
-        )
-        .map_err(io::Error::from)?;
+        self.rename_file(&entry.place, &to)?;
         entry.place = to;
         Ok(())
+    }
+
+    fn rename_file(&self, from: &Place, to: &Place) -> io::Result<()> {
+        let (from, to) = (self.root.join(from.path()), self.root.join(to.path()));
+        Ok(fd::rename_new(nix::fcntl::AT_FDCWD, &from, &to)?)
     }
 }
 
@@ -457,13 +473,24 @@ impl Entry {
 
     /// Appends to the history, and makes it last.
     pub fn record(&mut self, events: &[Event]) -> io::Result<()> {
-        let lines: String = events.iter().map(Event::encode).collect();
+        // A history past the limit could not be read any more. What was put off again and again is
+        // news, but what was done must be known.
+        let start = HEAD as u64 + u64::from(self.head.envelope_length) + self.head.content_length;
+        let length = usize::try_from(self.end.saturating_sub(start)).unwrap_or(usize::MAX);
+        let (mut lines, mut written) = (String::new(), Vec::new());
+        for event in events {
+            let full = length.saturating_add(lines.len()) >= MAX_HISTORY / 2;
+            if !full || event.outcome != Outcome::Deferred {
+                lines.push_str(&event.encode());
+                written.push(event.clone());
+            }
+        }
         // Whatever a killed writer left behind the last valid line goes first.
         self.file.set_len(self.end)?;
         self.file.write_all_at(lines.as_bytes(), self.end)?;
         self.file.sync_data()?;
         self.end += lines.len() as u64;
-        self.history.extend_from_slice(events);
+        self.history.append(&mut written);
         Ok(())
     }
 

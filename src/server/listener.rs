@@ -41,9 +41,6 @@ impl Listener<'_> {
         // slow in a virtual machine).
         crate::sys::clock::zone();
         std::hint::black_box(memchr::memchr(b'\n', &[0; 64]));
-        if let Some(spawner) = &mut self.spawner {
-            spawner.start(self.log);
-        }
         let mut sessions: Vec<(Pid, IpAddr)> = Vec::new();
         loop {
             let ready = self.wait(&signals)?;
@@ -82,16 +79,22 @@ impl Listener<'_> {
 
     /// Waits for clients, signals or the FIFO; returns the sockets that have clients.
     fn wait(&mut self, signals: &Signals) -> io::Result<Vec<usize>> {
+        let spawner = self.spawner.as_mut();
+        let timeout = spawner.and_then(|spawner| spawner.tend(self.log));
+        // Rounded up, or else the last millisecond is spent in turning round.
+        let timeout = timeout.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
+        });
         let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(self.sockets.len() + 2);
         fds.push(PollFd::new(signals.as_fd(), PollFlags::POLLIN));
         for (socket, _) in &self.sockets {
             fds.push(PollFd::new(socket.as_fd(), PollFlags::POLLIN));
         }
         let mut woken = false;
-        let fifo = self.spawner.as_mut().and_then(Spawner::descriptor);
+        let fifo = self.spawner.as_ref().and_then(Spawner::descriptor);
         let has_fifo = fifo.is_some();
         fds.extend(fifo.map(|fifo| PollFd::new(fifo, PollFlags::POLLIN)));
-        match poll(&mut fds, PollTimeout::NONE) {
+        match poll(&mut fds, timeout) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
@@ -106,17 +109,17 @@ impl Listener<'_> {
             .map(|(i, _)| i)
             .collect();
         if woken && let Some(spawner) = &mut self.spawner {
-            spawner.woken(self.log);
+            spawner.woken();
         }
         Ok(ready)
     }
 
     fn reap(&mut self, sessions: &mut Vec<(Pid, IpAddr)>) {
-        while let Some((pid, _)) = process::reap() {
+        while let Some((pid, how)) = process::reap() {
             if self
                 .spawner
                 .as_mut()
-                .is_some_and(|spawner| spawner.ended(pid, self.log))
+                .is_some_and(|spawner| spawner.ended(pid, how))
             {
                 continue;
             }

@@ -10,11 +10,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Connection;
 use super::listener::client_name;
-use super::spawner::Waker;
 use crate::config::Config;
 use crate::message::Address;
 use crate::message::received::{From, Received};
-use crate::queue::{Draft, Envelope, Id, Inlet, Origin};
+use crate::queue::{Draft, Envelope, Id, Inlet, Origin, Wake};
 use crate::route::{self, Route};
 use crate::smtp::{Action, Dialect, Limits, Reply, Session, Transaction, Verdict};
 use crate::sys::channel::Channel;
@@ -38,7 +37,7 @@ pub struct Server<'a> {
     /// Where messages enter.
     pub inlet: Inlet,
     /// Who is told of them.
-    pub waker: Waker,
+    pub wake: Option<Wake>,
     /// The cell of the session children.
     pub jail: Jail,
     /// The queue's owner, whom session children become, with root.
@@ -162,7 +161,7 @@ impl Server<'_> {
     fn lock_up(&self, inlet: &Inlet, connection: &Connection, channel: &Channel) -> io::Result<()> {
         let mut keep: Vec<BorrowedFd<'_>> = connection.descriptors().into();
         keep.push(channel.as_fd());
-        keep.extend(self.waker.descriptor());
+        keep.extend(self.wake.as_ref().map(AsFd::as_fd));
         keep.extend(self.jail.descriptor());
         keep.extend(inlet.descriptors());
         process::close_others(&keep)?;
@@ -273,8 +272,10 @@ impl<'a> Talk<'a> {
                     };
                     let reply = match committed {
                         Ok(id) => {
+                            if let Some(wake) = &server.wake {
+                                wake.nudge();
+                            }
                             self.log_accepted(session, &id)?;
-                            server.waker.wake();
                             Reply::new(250, "2.0.0", format!("Ok: queued as {id}"))
                         }
                         Err(error) => {

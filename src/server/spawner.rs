@@ -1,111 +1,97 @@
-//! `[queue] wakeup`: who is told that there is something new.
+//! `[queue] wakeup = "spawn"`, for hosts where neither systemd nor a `--watch` runner waits: a
+//! listening parent reads the FIFO `wake` and starts `mta-queue`.
 //!
-//! `nudge` writes a byte into `queue/wake` and that is all. `spawn`, for hosts without systemd, has
-//! the listening parent read that FIFO and start `mta-queue`: one parent (it holds the FIFO's lock)
-//! and one runner at a time.
+//! Of several parents one does it: the one that holds the FIFO's lock. When it is gone another one
+//! takes over. There is one runner at a time; one that failed is followed by another after a while.
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use nix::fcntl::{OFlag, open};
-use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 
-use crate::config::Wakeup;
-use crate::queue::enqueue;
-use crate::sys::{Exit, Log, lock, process};
+use crate::queue::Wake;
+use crate::sys::process::{self, Ended};
+use crate::sys::{Exit, Log};
 
-/// The FIFO, as a server holds it.
-pub struct Waker {
-    wake: Option<OwnedFd>,
-}
-
-impl Waker {
-    /// Opens the FIFO for writing, as this configuration wants it. Open for reading too, so that
-    /// bytes wait for a runner that has not come yet.
-    pub fn open(queue: &Path, wakeup: Wakeup) -> Self {
-        let wake = match wakeup {
-            Wakeup::None => None,
-            Wakeup::Nudge | Wakeup::Spawn => open_fifo(queue),
-        };
-        Self { wake }
-    }
-
-    /// Says that there is something new.
-    pub fn wake(&self) {
-        if let Some(wake) = &self.wake {
-            enqueue::nudge(wake);
-        }
-    }
-
-    /// The descriptor, for a child that keeps it.
-    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        self.wake.as_ref().map(AsFd::as_fd)
-    }
-}
-
-fn open_fifo(queue: &Path) -> Option<OwnedFd> {
-    let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    open(&queue.join("wake"), flags, Mode::empty()).ok()
-}
+/// How often a parent that does not hold the lock looks whether it is free.
+const CLAIM: Duration = Duration::from_secs(2);
+/// What waits for another try is looked at so often, even when nothing new comes.
+const INTERVAL: Duration = Duration::from_mins(5);
+/// The pause after a runner that failed, so that a lasting fault costs little.
+const PAUSE: Duration = Duration::from_secs(10);
 
 /// Starts runners.
 pub struct Spawner {
-    fifo: File,
+    wake: Wake,
     owner: bool,
     running: Option<Pid>,
-    pending: bool,
+    /// When the next one is to be started.
+    next: Instant,
     config: Option<PathBuf>,
 }
 
 impl Spawner {
     /// For a listening parent with `wakeup = "spawn"`; `config` is its `-C`.
-    pub fn open(queue: &Path, config: Option<&Path>) -> Option<Self> {
-        let fifo = File::from(open_fifo(queue)?);
-        let mut spawner = Self {
-            fifo,
+    pub fn open(queue: &Path, config: Option<&Path>) -> std::io::Result<Self> {
+        Ok(Self {
+            wake: Wake::open(queue)?,
             owner: false,
             running: None,
             // What came while nobody was there is delivered at once.
-            pending: true,
+            next: Instant::now(),
             config: config.map(Path::to_owned),
-        };
-        spawner.claim();
-        Some(spawner)
+        })
+    }
+
+    /// Does what is to be done now; says when to come back at the latest, where anything is to be
+    /// done without a byte in the FIFO and without the end of a runner.
+    pub fn tend(&mut self, log: &Log) -> Option<Duration> {
+        self.owner = self.owner || self.wake.claim();
+        if !self.owner {
+            return Some(CLAIM);
+        }
+        if self.running.is_some() {
+            return None;
+        }
+        let left = self.next.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            self.start(log);
+        }
+        if self.running.is_some() {
+            None
+        } else {
+            Some(left)
+        }
     }
 
     /// The FIFO to be polled, while it is ours to answer.
-    pub fn descriptor(&mut self) -> Option<BorrowedFd<'_>> {
-        self.claim();
-        self.owner.then(|| self.fifo.as_fd())
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.owner.then(|| self.wake.as_fd())
     }
 
     /// The FIFO can be read: somebody has put something into the queue.
-    pub fn woken(&mut self, log: &Log) {
-        let mut bytes = [0; 4096];
-        while nix::unistd::read(&self.fifo, &mut bytes).is_ok_and(|count| count == bytes.len()) {}
-        self.pending = true;
-        self.start(log);
+    pub fn woken(&mut self) {
+        self.wake.drain();
+        self.next = Instant::now();
     }
 
     /// A child has ended; true where it was the runner.
-    pub fn ended(&mut self, child: Pid, log: &Log) -> bool {
+    pub fn ended(&mut self, child: Pid, how: Ended) -> bool {
         if self.running != Some(child) {
             return false;
         }
         self.running = None;
-        self.start(log);
+        if how != Ended::Exited(0) {
+            self.next = Instant::now() + PAUSE;
+        }
         true
     }
 
-    /// Starts a runner where one is wanted and none runs.
-    pub fn start(&mut self, log: &Log) {
-        if !self.owner || !self.pending || self.running.is_some() {
-            return;
-        }
-        self.pending = false;
+    fn start(&mut self, log: &Log) {
+        self.next = Instant::now() + INTERVAL;
         let runner = std::env::current_exe()
             .ok()
             .and_then(|path| Some(path.parent()?.join("mta-queue")))
@@ -118,21 +104,16 @@ impl Spawner {
             let Ok(null) = File::options().read(true).write(true).open("/dev/null") else {
                 return Exit::OsErr;
             };
-            let path = OsStr::new("/usr/local/bin:/usr/bin:/bin");
-            let error = process::exec(&runner, &arguments, &[("PATH", path)], &null, &null);
+            let error = process::exec(&runner, &arguments, &[], &null, &null);
             log.error(&format!("{}: can't be run: {error}", runner.display()));
             Exit::OsErr
         });
         match started {
             Ok(pid) => self.running = Some(pid),
-            Err(error) => log.error(&format!("can't fork a runner: {error}")),
-        }
-    }
-
-    /// One parent answers the FIFO: the one that holds its lock.
-    fn claim(&mut self) {
-        if !self.owner {
-            self.owner = lock::try_flock(&self.fifo, lock::Kind::Exclusive).unwrap_or(false);
+            Err(error) => {
+                log.error(&format!("can't fork a runner: {error}"));
+                self.next = Instant::now() + PAUSE;
+            }
         }
     }
 }

@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ZonedDateTime};
 
+const LOCAL: &str = "/etc/localtime";
+
 /// Now, in local time.
 pub fn now() -> ZonedDateTime {
     Timestamp::now().to_zoned_datetime(zone().clone())
@@ -27,7 +29,7 @@ pub fn zone() -> &'static TimeZone {
     ZONE.get_or_init(|| {
         let zone = match std::env::var("TZ") {
             Ok(name) if !name.is_empty() => named(name.strip_prefix(':').unwrap_or(&name)),
-            _ => file("/etc/localtime"),
+            _ => file(LOCAL),
         };
         zone.unwrap_or(TimeZone::UTC)
     })
@@ -35,6 +37,9 @@ pub fn zone() -> &'static TimeZone {
 
 /// A name such as `Asia/Tokyo`, or a rule such as `JST-9`.
 fn named(name: &str) -> Option<TimeZone> {
+    if name == LOCAL {
+        return file(LOCAL);
+    }
     let plain = !name.split('/').any(|part| matches!(part, "" | "." | ".."));
     let zone = if plain {
         file(&format!("/usr/share/zoneinfo/{name}"))

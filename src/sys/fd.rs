@@ -5,9 +5,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
-use nix::fcntl::{AtFlags, FcntlArg, FdFlag, OFlag, fcntl, open, openat};
+use nix::NixPath;
+use nix::fcntl::{AtFlags, FcntlArg, FdFlag, OFlag, RenameFlags, fcntl, open, openat, renameat2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstatat};
 use nix::unistd::linkat;
 
 /// Takes ownership of a descriptor that the process was started with (systemd's `LISTEN_FDS`,
@@ -129,6 +130,32 @@ pub fn link(
         AtFlags::AT_SYMLINK_FOLLOW,
     )?;
     Ok(())
+}
+
+/// Renames within `directory`; `EEXIST` where the new name is taken. File systems that can't promise
+/// that (NFS) are asked first; our names have so much chance in them that nobody comes in between.
+pub fn rename_new(
+    directory: impl AsFd,
+    from: &(impl NixPath + ?Sized),
+    to: &(impl NixPath + ?Sized),
+) -> nix::Result<()> {
+    match renameat2(
+        &directory,
+        from,
+        &directory,
+        to,
+        RenameFlags::RENAME_NOREPLACE,
+    ) {
+        Err(nix::Error::EINVAL) => {}
+        done => return done,
+    }
+    match fstatat(&directory, to, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Err(nix::Error::ENOENT) => {
+            renameat2(&directory, from, &directory, to, RenameFlags::empty())
+        }
+        Err(error) => Err(error),
+        Ok(_) => Err(nix::Error::EEXIST),
+    }
 }
 
 /// Opens a directory for the calls that end in `at`, and for fsync where it may be read.

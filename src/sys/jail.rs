@@ -4,6 +4,7 @@
 //! another user id (root only), Landlock (no file but what is named, no network connection, no
 //! signal to the outside), and a list of system calls, all under `no_new_privs`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,7 +14,10 @@ use landlock::{
     RulesetAttr, RulesetCreatedAttr, Scope,
 };
 use nix::libc;
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
 
 use super::{Account, privilege};
 
@@ -44,7 +48,8 @@ impl Jail {
             });
         }
         let name = format!("/tmp/hikyaku-{}-{:08x}", std::process::id(), random()?);
-        nix::unistd::mkdir(name.as_str(), nix::sys::stat::Mode::S_IRWXU)?;
+        nix::unistd::mkdir(name.as_str(), nix::sys::stat::Mode::S_IRWXU)
+            .map_err(|error| wall(&name, error))?;
         let opened = super::fd::open_directory(name.as_ref());
         fs::remove_dir(&name)?;
         let directory = opened?;
@@ -69,19 +74,23 @@ impl Jail {
         account: Option<&Account>,
         directory: Option<(&OwnedFd, Grant)>,
     ) -> io::Result<()> {
+        // Whichever wall can't be built, there is no session: the error names it.
         if let Some(empty) = &self.empty {
-            nix::unistd::fchdir(empty)?;
-            nix::unistd::chroot(".")?;
+            let changed = nix::unistd::fchdir(empty).and_then(|()| nix::unistd::chroot("."));
+            changed.map_err(|error| wall("chroot", error))?;
         }
         if let Some(account) = account {
             privilege::become_account(account)?;
         }
-        nix::sys::prctl::set_no_new_privs()?;
-        nix::sys::prctl::set_dumpable(false)?;
-        landlock(directory)?;
-        seccompiler::apply_filter(&self.filter)
-            .map_err(|error| io::Error::other(format!("seccomp: {error}")))
+        nix::sys::prctl::set_no_new_privs().map_err(|error| wall("no_new_privs", error))?;
+        nix::sys::prctl::set_dumpable(false).map_err(|error| wall("dumpable", error))?;
+        landlock(directory).map_err(|error| wall("landlock", error))?;
+        seccompiler::apply_filter(&self.filter).map_err(|error| wall("seccomp", error))
     }
+}
+
+fn wall(name: &str, error: impl std::fmt::Display) -> io::Error {
+    io::Error::other(format!("{name}: {error}"))
 }
 
 fn random() -> io::Result<u32> {
@@ -90,25 +99,38 @@ fn random() -> io::Result<u32> {
 
 /// No file but below `directory`, no TCP connection, no signal to others: as far as this kernel's
 /// Landlock goes; the rest is seccomp's.
-fn landlock(directory: Option<(&OwnedFd, Grant)>) -> io::Result<()> {
-    let rules = || -> Result<(), landlock::RulesetError> {
-        let mut rules = Ruleset::default()
-            .set_compatibility(CompatLevel::BestEffort)
-            .handle_access(AccessFs::from_all(ABI::V6))?
-            .handle_access(AccessNet::from_all(ABI::V6))?
-            .scope(Scope::AbstractUnixSocket | Scope::Signal)?
-            .create()?;
-        if let Some((fd, grant)) = directory {
-            let mut rights: BitFlags<AccessFs> = AccessFs::MakeReg | AccessFs::WriteFile;
-            if grant == Grant::CreateAndRemove {
-                rights |= AccessFs::RemoveFile;
-            }
-            rules = rules.add_rule(PathBeneath::new(fd.as_fd(), rights))?;
+fn landlock(directory: Option<(&OwnedFd, Grant)>) -> Result<(), landlock::RulesetError> {
+    let mut rules = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(ABI::V6))?
+        .handle_access(AccessNet::from_all(ABI::V6))?
+        .scope(Scope::AbstractUnixSocket | Scope::Signal)?
+        .create()?;
+    if let Some((fd, grant)) = directory {
+        let mut rights: BitFlags<AccessFs> = AccessFs::MakeReg | AccessFs::WriteFile;
+        if grant == Grant::CreateAndRemove {
+            rights |= AccessFs::RemoveFile;
         }
-        rules.restrict_self()?;
-        Ok(())
-    };
-    rules().map_err(|error| io::Error::other(format!("landlock: {error}")))
+        rules = rules.add_rule(PathBeneath::new(fd.as_fd(), rights))?;
+    }
+    rules.restrict_self()?;
+    Ok(())
+}
+
+/// openat(2) with these flags, for writing only: a new file, and never one that is there. An open
+/// directory leads out of an empty root directory by `..`, and older kernels have no Landlock.
+fn new_file(flags: i32) -> io::Result<SeccompRule> {
+    let mask = u64::from((flags | libc::O_ACCMODE).unsigned_abs());
+    let wanted = u64::from((flags | libc::O_WRONLY).unsigned_abs());
+    let condition = SeccompCondition::new(
+        2,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::MaskedEq(mask),
+        wanted,
+    );
+    condition
+        .and_then(|condition| SeccompRule::new(vec![condition]))
+        .map_err(io::Error::other)
 }
 
 /// What a session needs: its descriptors, memory, time, and new files below a directory that it
@@ -124,12 +146,13 @@ fn system_calls() -> io::Result<BpfProgram> {
         libc::SYS_lseek,
         libc::SYS_close,
         libc::SYS_fstat,
+        libc::SYS_fchmod,
         libc::SYS_newfstatat,
         libc::SYS_statx,
         libc::SYS_fsync,
+        libc::SYS_syncfs,
         libc::SYS_fdatasync,
         libc::SYS_ftruncate,
-        libc::SYS_openat,
         libc::SYS_linkat,
         libc::SYS_renameat2,
         libc::SYS_unlinkat,
@@ -166,14 +189,60 @@ fn system_calls() -> io::Result<BpfProgram> {
         #[cfg(target_arch = "x86_64")]
         libc::SYS_time,
     ];
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+        allowed.into_iter().map(|call| (call, Vec::new())).collect();
+    rules.insert(
+        libc::SYS_openat,
+        vec![
+            new_file(libc::O_TMPFILE)?,
+            new_file(libc::O_CREAT | libc::O_EXCL)?,
+        ],
+    );
     let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     let architecture = TargetArch::try_from(std::env::consts::ARCH).map_err(io::Error::other)?;
-    SeccompFilter::new(
-        allowed.into_iter().map(|call| (call, Vec::new())).collect(),
-        denied,
-        SeccompAction::Allow,
-        architecture,
-    )
-    .and_then(BpfProgram::try_from)
-    .map_err(io::Error::other)
+    SeccompFilter::new(rules, denied, SeccompAction::Allow, architecture)
+        .and_then(BpfProgram::try_from)
+        .map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    use nix::fcntl::{OFlag, openat};
+    use nix::sys::stat::Mode;
+
+    use super::{Grant, landlock, system_calls};
+    use crate::sys::fd;
+
+    /// What a prisoner of one wall can do with its directory: make a file, read one that is there,
+    /// read one outside. Filters hold for the thread that sets them, and its descendants.
+    fn tries(wall: impl FnOnce(&std::os::fd::OwnedFd) + Send + 'static) -> [bool; 3] {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::write(place.path().join("there"), "x").unwrap();
+        let directory = fd::open_directory(place.path()).unwrap();
+        let prisoner = std::thread::spawn(move || {
+            wall(&directory);
+            let made = fd::unnamed_file(&directory, 0o600)
+                .and_then(|file: File| fd::link(&file, &directory, "new", None));
+            let read = |path| openat(directory.as_fd(), path, OFlag::O_RDONLY, Mode::empty());
+            [
+                made.is_ok(),
+                read("there").is_ok(),
+                read("../../../../../../../../etc/passwd").is_ok(),
+            ]
+        });
+        prisoner.join().unwrap()
+    }
+
+    #[test]
+    fn either_wall_alone_lets_files_be_made_and_none_be_read() {
+        let filter = system_calls().unwrap();
+        let by_calls = tries(move |_| seccompiler::apply_filter(&filter).unwrap());
+        assert_eq!(by_calls, [true, false, false], "seccomp");
+        let by_rules = tries(|directory| landlock(Some((directory, Grant::Create))).unwrap());
+        assert!(by_rules[0], "landlock");
+        assert_eq!(tries(|_| ()), [true, true, true], "no wall");
+    }
 }

@@ -45,6 +45,11 @@ pub fn become_user(account: &Account) -> io::Result<()> {
     become_ids(account.uid, account.gid, &groups)
 }
 
+/// Makes new files, as root, with this group.
+pub fn take_group(group: Gid) -> io::Result<()> {
+    Ok(setegid(group)?)
+}
+
 /// Runs `action` with the account's user id and `group` as effective group, as root with the way
 /// back still open: for the one file that a user may not make alone, a spool in a directory of
 /// group mail.

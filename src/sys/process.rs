@@ -1,7 +1,8 @@
 //! Processes: fork, exec, wait.
 
 use std::ffi::{CString, OsStr};
-use std::io;
+use std::fs::File;
+use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -90,8 +91,12 @@ fn ended(status: WaitStatus) -> Option<(Pid, Ended)> {
     }
 }
 
-/// Replaces this process by `program`, called with `arguments` (its name first), with `input` and `output` as its 0 and 1, the given
-/// environment and no other, default SIGPIPE and an empty signal mask. Returns only on failure.
+/// Where programs that a child runs are looked for, whatever the caller's own path is.
+const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// Replaces this process by `program`, called with `arguments` (its name first), with `input` and
+/// `output` as its 0 and 1, default SIGPIPE and an empty signal mask. Its environment is a PATH, our
+/// time zone, what is given, and no more. Returns only on failure.
 pub fn exec(
     program: &Path,
     arguments: &[&OsStr],
@@ -111,8 +116,11 @@ pub fn exec(
         for argument in arguments {
             argv.push(CString::new(argument.as_bytes())?);
         }
+        let zone = std::env::var_os("TZ");
+        let ours = [("PATH", OsStr::new(PATH))].into_iter();
+        let ours = ours.chain(zone.as_deref().map(|zone| ("TZ", zone)));
         let mut envp = Vec::new();
-        for (name, value) in environment {
+        for (name, value) in ours.chain(environment.iter().copied()) {
             envp.push(CString::new(
                 [name.as_bytes(), b"=", value.as_bytes()].concat(),
             )?);
@@ -152,6 +160,17 @@ fn reset_signals() -> io::Result<()> {
     Ok(())
 }
 
+/// Lets a forked child lose the terminal that its parent was started on, before it becomes somebody
+/// else: another user's process could type into root's terminal (TIOCSTI), or read what is typed.
+pub fn leave_terminal() -> io::Result<()> {
+    nix::unistd::setsid()?;
+    if super::privilege::is_root() && io::stderr().is_terminal() {
+        let null = File::options().write(true).open("/dev/null")?;
+        duplicate(null.as_raw_fd(), 2)?;
+    }
+    Ok(())
+}
+
 /// Closes every descriptor above 2 but those given: what a forked child does not need.
 pub fn close_others(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut kept: Vec<u32> = keep
@@ -175,9 +194,26 @@ fn close_range(first: u32, last: u32) -> io::Result<()> {
     }
     // SAFETY: the caller is a freshly forked child that names every descriptor it goes on using.
     let code = unsafe { nix::libc::syscall(nix::libc::SYS_close_range, first, last, 0) };
-    if code < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
+    if code == 0 {
+        return Ok(());
     }
+    match nix::Error::last() {
+        // Kernels before 5.9, and containers that do not know the call yet.
+        nix::Error::ENOSYS | nix::Error::EPERM => close_each(first, last),
+        error => Err(error.into()),
+    }
+}
+
+#[allow(unsafe_code, reason = "descriptors are closed by their numbers")]
+fn close_each(first: u32, last: u32) -> io::Result<()> {
+    let open: Vec<u32> = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|number| (first..=last).contains(number))
+        .collect();
+    for number in open {
+        // SAFETY: as in close_range; the directory's own descriptor is closed already, and closing
+        // a number that is not open is an error without effect.
+        unsafe { nix::libc::syscall(nix::libc::SYS_close, number) };
+    }
+    Ok(())
 }

@@ -4,7 +4,7 @@
 //!
 //! | step | killed behind it, the next opener |
 //! | --- | --- |
-//! | 1. intent written and synced: device, inode, old size, n, place of the `F` | clears the intent |
+//! | 1. intent written and synced: inode, old size, n, place of the `F` | clears the intent |
 //! | 2. file extended by n (NULs) | cuts it back |
 //! | 3. blank line at its new end: whatever a neighbour appends stands behind it | cuts it back, or moves down what stands behind |
 //! | 4. everything but the first byte, the `F` of `From ` | likewise |
@@ -38,7 +38,6 @@ const ANCHOR: u64 = 64;
 /// What an append that is under way will do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Intent {
-    pub dev: u64,
     pub ino: u64,
     /// The size before.
     pub old: u64,
@@ -62,12 +61,11 @@ impl Intent {
             return Ok(None);
         }
         // A torn record was never followed by step 2: it is synced first.
-        let Some([dev, ino, old, from, end, anchor]) = record::read(MAGIC, &bytes) else {
+        let Some([ino, old, from, end, anchor]) = record::read(MAGIC, &bytes) else {
             return Ok(None);
         };
         let sound = old <= from && from.saturating_sub(old) <= 2 && from < end;
         Ok(sound.then_some(Self {
-            dev,
             ino,
             old,
             from,
@@ -81,14 +79,7 @@ impl Intent {
         let Some(file) = index.file(ENDING, true)? else {
             return Ok(());
         };
-        let fields = [
-            self.dev,
-            self.ino,
-            self.old,
-            self.from,
-            self.end,
-            self.anchor,
-        ];
+        let fields = [self.ino, self.old, self.from, self.end, self.anchor];
         let record = record::write::<RECORD>(MAGIC, &fields);
         let known = file.metadata().map_err(fail)?.len() >= record.len() as u64;
         moment();
@@ -134,7 +125,6 @@ pub(super) fn append(opened: &mut Opened, index: &Index, messages: Batch<'_>) ->
         .filter(|end| i64::try_from(*end).is_ok())
         .ok_or_else(too_large)?;
     let intent = Intent {
-        dev: opened.identity.dev,
         ino: opened.identity.ino,
         old,
         from,
@@ -252,7 +242,13 @@ pub(super) fn recover(
             "{}: an append was interrupted, and the file has been changed since: left as it is",
             path.display()
         )),
-        Verdict::Complete => close(&opened.file, &now, &intent).map_err(fail)?,
+        Verdict::Complete => {
+            close(&opened.file, &now, &intent).map_err(fail)?;
+            if intent.old == 0 {
+                // Whoever was killed may not have come so far, and nobody does it later.
+                opened.spool.sync_directory();
+            }
+        }
         Verdict::Cut => {
             moment();
             opened.file.set_len(intent.old).map_err(fail)?;
@@ -289,7 +285,8 @@ enum Verdict {
 }
 
 fn judge(file: &File, now: &Identity, intent: &Intent) -> io::Result<Verdict> {
-    if (now.dev, now.ino) != (intent.dev, intent.ino) || now.size < intent.old {
+    // Not the device: its number may be another one after the power cut.
+    if now.ino != intent.ino || now.size < intent.old {
         return Ok(Verdict::Foreign);
     }
     if anchor(file, intent.old)? != intent.anchor {

@@ -120,7 +120,10 @@ impl fmt::Display for Error {
                 if let Some(source) = source {
                     write!(f, ": {source}")?;
                 }
-                write!(f, " (a mailbox is not changed without its journal)")
+                write!(
+                    f,
+                    " (a mailbox is not changed without its journal, for which [paths] index is)"
+                )
             }
             Self::Io {
                 path,

@@ -67,7 +67,14 @@ fn number(digits: &[u8]) -> Option<u32> {
     })
 }
 
+/// So much of a sender is written: RFC 5321's longest path has 256 bytes, and mutt reads lines of
+/// 1024.
+const SENDER: usize = 256;
+
 /// A `From_` line with its line end; the null sender is written `MAILER-DAEMON`.
+///
+/// Whatever could keep a neighbour from knowing the line is written `?` (s-nail gives up at quoted
+/// quotes, Python's mailbox at bytes that are not ASCII): Return-Path has the sender as it is.
 pub fn write(sender: &[u8], at: SystemTime) -> Vec<u8> {
     let sender = if sender.is_empty() {
         b"MAILER-DAEMON"
@@ -75,9 +82,10 @@ pub fn write(sender: &[u8], at: SystemTime) -> Vec<u8> {
         sender
     };
     let mut line = b"From ".to_vec();
-    line.extend(sender.iter().map(|b| match b {
-        b if b.is_ascii_control() => b'?',
-        b => *b,
+    line.extend(sender.iter().take(SENDER).map(|b| match b {
+        b'"' | b'\\' => b'?',
+        b if b.is_ascii_graphic() => *b,
+        _ => b'?',
     }));
     let date = jiff::ZonedDateTime::try_from(at).map_or_else(
         |_| "Thu Jan  1 00:00:00 1970".into(),
@@ -126,5 +134,14 @@ mod tests {
         assert!(begins(&line));
         assert_eq!(memchr::memchr_iter(b'\n', &line).count(), 1);
         assert!(write(b"", std::time::SystemTime::now()).starts_with(b"From MAILER-DAEMON "));
+    }
+
+    #[test]
+    fn a_strange_sender_does_not_keep_anybody_from_knowing_the_line() {
+        let now = std::time::SystemTime::now();
+        let line = write("\"a\\\" \u{fc}\"@c.org".as_bytes(), now);
+        assert!(line.starts_with(b"From ?a??????@c.org "));
+        let long = write(&[b'a'; 5000], now);
+        assert!(begins(&long) && long.len() < 300);
     }
 }

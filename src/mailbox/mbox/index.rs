@@ -1,25 +1,28 @@
 //! The directory of a mailbox's journals: small files of the owner, one directory of the owner.
 
-use std::ffi::{OsStr, OsString};
-use std::fs::{DirBuilder, File};
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, fstat, fstatat};
 use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
+use sha2::{Digest, Sha256};
 
 use super::error::Error;
 use crate::mailbox::dotlock;
 
-/// The open directory, and the name of the mailbox whose journals are meant.
+/// The open directory, and the mailbox whose journals are meant.
 #[derive(Debug)]
 pub(super) struct Index {
     pub dir: OwnedFd,
     pub path: PathBuf,
-    mailbox: OsString,
+    /// What the names of its journals begin with.
+    stem: OsString,
     owner: Uid,
 }
 
@@ -28,7 +31,7 @@ impl Index {
     /// missing and was not to be made.
     pub fn open(
         path: &Path,
-        mailbox: &OsStr,
+        mailbox: &Path,
         owner: Uid,
         create: bool,
     ) -> Result<Option<Self>, Error> {
@@ -39,18 +42,23 @@ impl Index {
         };
         let opened = match dotlock::open_directory(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && create => {
-                DirBuilder::new()
-                    .recursive(true)
-                    .mode(0o700)
-                    .create(path)
-                    .map_err(|error| fail("can't be made", Some(error)))?;
+                make(path).map_err(|error| fail("can't be made", Some(error)))?;
                 dotlock::open_directory(path)
             }
             opened => opened,
         };
         let dir = match opened {
             Ok(dir) => dir,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !create => return Ok(None),
+            // A home like /dev/null has no journals either.
+            Err(error)
+                if !create
+                    && matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                    ) =>
+            {
+                return Ok(None);
+            }
             Err(error) => return Err(fail("can't be opened", Some(error))),
         };
         let found = fstat(&dir).map_err(|error| fail("can't be opened", Some(error.into())))?;
@@ -63,14 +71,14 @@ impl Index {
         Ok(Some(Self {
             dir,
             path: path.to_owned(),
-            mailbox: mailbox.to_owned(),
+            stem: stem(mailbox),
             owner,
         }))
     }
 
     /// The file name for the mailbox with this ending.
     fn name(&self, ending: &str) -> OsString {
-        let mut name = self.mailbox.clone();
+        let mut name = self.stem.clone();
         name.push(ending);
         name
     }
@@ -138,4 +146,36 @@ impl Index {
             source,
         }
     }
+}
+
+/// Makes a directory and those above it, each durably: a journal must not be lost with its
+/// directory while the mailbox is half changed.
+fn make(path: &Path) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    if let Err(error) = fs::metadata(parent)
+        && error.kind() == io::ErrorKind::NotFound
+    {
+        make(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    // One that may be written and not read can't be synced.
+    match File::open(parent) {
+        Ok(parent) => parent.sync_all(),
+        Err(_) => Ok(()),
+    }
+}
+
+/// `NAME-DIGITS`: mailboxes of the same name (of several domains, in several folders) may share
+/// the directory, so the digits are of the whole path.
+pub(super) fn stem(mailbox: &Path) -> OsString {
+    let digest = Sha256::digest(mailbox.as_os_str().as_bytes());
+    let mut stem = mailbox.file_name().unwrap_or_default().to_owned();
+    stem.push("-");
+    for byte in digest.iter().take(8) {
+        stem.push(format!("{byte:02x}"));
+    }
+    stem
 }

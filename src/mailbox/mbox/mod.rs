@@ -25,6 +25,7 @@ mod redo;
 mod scan;
 mod window;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -45,6 +46,7 @@ use identity::Identity;
 use index::Index;
 use open::Spool;
 use present::Presenter;
+use window::Window;
 
 /// How long locks of other programs are waited for.
 pub const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -205,22 +207,44 @@ impl Mbox {
         let Some(mut opened) = self.lock_for_writing(Some(&index), false)? else {
             return Ok(0);
         };
-        let mut ranges = Vec::new();
-        for message in wanted {
-            if let Some(found) = self.find(&opened, message)? {
-                ranges.push((found.start, found.end));
-            }
-        }
+        let mut ranges = self.places(&opened, &wanted)?;
         ranges.sort_unstable();
         ranges.dedup();
         redo::remove(&mut opened, &index, &ranges)?;
         Ok(ranges.len())
     }
 
+    /// Where messages (in their order) stand now, as [`Self::find`] tells of one: in one pass over
+    /// the file, or two.
+    fn places(&self, opened: &Opened, wanted: &[&Message]) -> Result<Vec<(u64, u64)>, Error> {
+        let mut window = Window::new(&opened.file, opened.identity.size);
+        let mut all = None;
+        let mut places = Vec::new();
+        for message in wanted {
+            let there = scan::message_at(&mut window, message.start)
+                .map_err(|error| Error::io(&self.place.inbox, "be read", error))?;
+            if let Some(there) = there.filter(|there| there.digest == message.digest) {
+                places.push((there.start, there.end));
+                continue;
+            }
+            if all.is_none() {
+                let list = scan::scan(&opened.file, opened.identity)
+                    .map_err(|error| error.at(&self.place.inbox))?;
+                let list = list.messages.into_iter();
+                let place = |m: Message| ((m.digest, m.occurrence), (m.start, m.end));
+                all = Some(list.map(place).collect::<HashMap<_, _>>());
+            }
+            let key = (message.digest, message.occurrence);
+            places.extend(all.as_ref().and_then(|all| all.get(&key)));
+        }
+        Ok(places)
+    }
+
     /// Where a message stands now: where it stood, or else wherever its like is found, the same
     /// one in the order of its likes.
     fn find(&mut self, opened: &Opened, message: &Message) -> Result<Option<Message>, Error> {
-        let there = scan::message_at(&opened.file, opened.identity.size, message.start)
+        let mut window = Window::new(&opened.file, opened.identity.size);
+        let there = scan::message_at(&mut window, message.start)
             .map_err(|error| Error::io(&self.place.inbox, "be read", error))?;
         let there = there.filter(|there| there.digest == message.digest);
         if there.is_some() {
@@ -245,8 +269,12 @@ impl Mbox {
     }
 
     fn index(&self, create: bool) -> Result<Option<Index>, Error> {
-        let name = self.place.inbox.file_name().unwrap_or_default();
-        Index::open(&self.place.index, name, self.place.owner, create)
+        Index::open(
+            &self.place.index,
+            &self.place.inbox,
+            self.place.owner,
+            create,
+        )
     }
 
     fn missing(&self) -> Error {

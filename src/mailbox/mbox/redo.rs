@@ -5,7 +5,7 @@
 //!
 //! | offset | what |
 //! | --- | --- |
-//! | 0 | plan: device, inode, size, ranges, CRC of the file's last bytes |
+//! | 0 | plan: inode, size, ranges, CRC of the file's last bytes |
 //! | `cut` | the truncation: new size, size before, CRC of what is to be cut off |
 //! | `slots[0]`, `slots[1]` | the chunks in turn: place, CRC, the bytes themselves |
 //!
@@ -53,7 +53,6 @@ const ANCHOR: u64 = 4096;
 /// What is removed from which file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Plan {
-    dev: u64,
     ino: u64,
     size: u64,
     chunk: u64,
@@ -110,10 +109,6 @@ impl Plan {
         first.saturating_add(each.saturating_mul(slot))
     }
 
-    fn journal_size(&self) -> u64 {
-        self.slot_at(2)
-    }
-
     fn list(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (start, end) in &self.ranges {
@@ -140,8 +135,7 @@ impl Plan {
         if read_full(journal, &mut head, 0)? < head.len() {
             return Ok(None);
         }
-        let Some([dev, ino, size, chunk, anchor, count, list_crc]) = record::read(PLAN, &head)
-        else {
+        let Some([ino, size, chunk, anchor, count, list_crc]) = record::read(PLAN, &head) else {
             return Ok(None);
         };
         if count > MOST_RANGES {
@@ -159,7 +153,6 @@ impl Plan {
             .map(|(start, end)| (number(start), number(end)))
             .collect();
         let plan = Self {
-            dev,
             ino,
             size,
             chunk,
@@ -172,7 +165,6 @@ impl Plan {
     fn write(&self, journal: &File) -> io::Result<()> {
         let list = self.list();
         let fields = [
-            self.dev,
             self.ino,
             self.size,
             self.chunk,
@@ -225,7 +217,6 @@ pub(super) fn remove(
         return opened.file.sync_all().map_err(fail);
     }
     let mut plan = Plan {
-        dev: identity.dev,
         ino: identity.ino,
         size: identity.size,
         chunk: BLOCK,
@@ -248,8 +239,8 @@ pub(super) fn remove(
 /// Makes the journal with all the space that it will need, then gives it its name.
 fn create(index: &Index, plan: &Plan) -> Result<File, Error> {
     let fail = |error| index.error(ENDING, "can't be written", Some(error));
-    let needed = plan.journal_size().saturating_add(16 * BLOCK);
-    if free_space(&index.path).map_err(fail)? < needed {
+    let size = plan.slot_at(2);
+    if free_space(&index.path).map_err(fail)? < size.saturating_add(16 * BLOCK) {
         return Err(fail(nix::Error::ENOSPC.into()));
     }
     moment();
@@ -257,7 +248,6 @@ fn create(index: &Index, plan: &Plan) -> Result<File, Error> {
     let Some(journal) = index.file(NEW, true)? else {
         return Err(fail(io::ErrorKind::NotFound.into()));
     };
-    let size = plan.journal_size();
     moment();
     let filled = reserve(&journal, size)
         .and_then(|()| plan.write(&journal))
@@ -308,7 +298,8 @@ pub(super) fn recover(
 /// Whether the mailbox is the one of the plan, and in a state that the journal can have left.
 fn proves_itself(journal: &File, plan: &Plan, file: &File) -> io::Result<bool> {
     let now = Identity::of(file)?;
-    if (now.dev, now.ino) != (plan.dev, plan.ino) {
+    // Not the device: its number may be another one after a power cut.
+    if now.ino != plan.ino {
         return Ok(false);
     }
     let step = newest(journal, plan)?;

@@ -1,6 +1,8 @@
 //! Where the messages of an mbox begin and end.
 //!
-//! A message begins at the start of the file or behind a blank line with a [`from_line`].
+//! A message begins at the start of the file or behind a blank line with a [`from_line`]; without
+//! the blank line where a header field follows. (procmail writes none behind a message that came
+//! without its last line end. To take what follows for its text would delete it with it.)
 //! Content-Length is believed only where a `From_` line or the end of the file follows the bytes
 //! that it counts (Dovecot does not quote and relies on it); else its end is looked for.
 
@@ -118,16 +120,15 @@ pub(super) fn scan(file: &File, identity: Identity) -> Result<Snapshot, Error> {
 }
 
 /// The message that begins exactly at `at`, if one does.
-pub(super) fn message_at(file: &File, size: u64, at: u64) -> io::Result<Option<Message>> {
-    let mut window = Window::new(file, size);
+pub(super) fn message_at(window: &mut Window<'_>, at: u64) -> io::Result<Option<Message>> {
     let before = at.min(3);
     let from = at.saturating_sub(before);
-    let length = usize::try_from(before).unwrap_or(0);
-    let behind = window.view(from, length)?.get(..length).unwrap_or_default();
-    if !after_blank_line(behind, from == 0) {
+    let behind = window.peek(from, usize::try_from(before).unwrap_or(0))?;
+    let behind = behind.to_vec();
+    if !is_boundary(&behind, from == 0, window.view(at, LOOK)?) {
         return Ok(None);
     }
-    message(&mut window, at)
+    message(window, at)
 }
 
 /// Where the first message begins: blank lines and garbage before it are nobody's.
@@ -281,7 +282,7 @@ fn to_boundary(
         let limit = if at_end {
             view.len()
         } else {
-            view.len().saturating_sub(from_line::LONGEST)
+            view.len().saturating_sub(LOOK)
         };
         let own_line = (fresh && view.starts_with(b"From ")).then_some(0);
         let found = own_line
@@ -290,7 +291,7 @@ fn to_boundary(
             .take_while(|candidate| *candidate < limit)
             .find(|candidate| {
                 let (before, line) = view.split_at_checked(*candidate).unwrap_or_default();
-                after_blank_line(before, fresh) && from_line::begins(line)
+                is_boundary(before, fresh, line)
             });
         let place = |offset: usize| at.saturating_add(count(offset));
         if let Some(next) = found {
@@ -309,6 +310,18 @@ fn to_boundary(
         sink(view.get(..done).unwrap_or_default());
         at = place(done);
     }
+}
+
+/// Whether a message begins where `before` ends and `line` begins.
+fn is_boundary(before: &[u8], from_line_start: bool, line: &[u8]) -> bool {
+    let header_follows = || {
+        let next = memchr::memchr(b'\n', line).and_then(|end| line.get(end + 1..));
+        next.and_then(|next| next.split(|b| *b == b'\n').next())
+            .is_some_and(|next| fields::name(next).is_some())
+    };
+    from_line::begins(line)
+        && (after_blank_line(before, from_line_start)
+            || (before.ends_with(b"\n") && header_follows()))
 }
 
 /// Whether a line that begins behind these bytes stands behind a blank line (or at the start).

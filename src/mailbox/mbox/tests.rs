@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::index::stem;
 use super::moment::killed_at;
 use super::{Error, Mbox, Place, StoredMessage};
 use crate::config::LockKind;
@@ -61,8 +62,13 @@ impl Home {
         let mut names: Vec<String> = entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
-        names.retain(|name| name != "box.append");
+        names.retain(|name| *name != self.journal("append"));
         names
+    }
+
+    fn journal(&self, ending: &str) -> String {
+        let stem = stem(&self.inbox).into_string().unwrap();
+        format!("{stem}.{ending}")
     }
 }
 
@@ -360,13 +366,14 @@ fn journals_that_prove_nothing_are_not_applied() {
         let home = Home::new(before.as_bytes());
         home.open().append(&message("c", "1\n")).unwrap();
         let content = home.content();
-        fs::write(home.index.join("box.append"), garbage).unwrap();
-        fs::write(home.index.join("box.redo"), garbage).unwrap();
+        for ending in ["append", "redo"] {
+            fs::write(home.index.join(home.journal(ending)), garbage).unwrap();
+        }
         let mut mailbox = home.open();
         assert_eq!(shown(&mut mailbox).len(), 3);
         assert_eq!(home.content(), content);
         assert_eq!(mailbox.take_warnings().len(), 1);
-        assert_eq!(home.journals(), ["box.redo.bad"]);
+        assert_eq!(home.journals(), [home.journal("redo.bad")]);
     }
 }
 
@@ -391,6 +398,44 @@ fn without_an_index_directory_nothing_is_written_and_mail_can_be_read() {
     let failed = home.open().append(&message("b", "1\n"));
     assert!(matches!(failed, Err(Error::Index { .. })), "{failed:?}");
     assert_eq!(home.content(), stored(&["a"], 3));
+    assert_eq!(shown(&mut home.open()).len(), 1);
+    // Nobody has written behind this error, and it says what to do.
+    let said = failed.unwrap_err().to_string();
+    assert!(said.contains("[paths] index"), "{said}");
+}
+
+#[test]
+fn mailboxes_of_the_same_name_may_share_an_index_directory() {
+    let (a, mut b) = (Home::new(b""), Home::new(b""));
+    b.index.clone_from(&a.index);
+    for n in 1..6 {
+        let killed = |home: &Home, action: &dyn Fn(&mut Mbox)| {
+            assert!(killed_at(n, || action(&mut home.open())));
+        };
+        let before = stored(&["a", "b", "c"], 3000);
+        for home in [&a, &b] {
+            fs::write(&home.inbox, &before).unwrap();
+            killed(home, &|mailbox| {
+                mailbox.append(&message("new", "new\n")).unwrap();
+            });
+        }
+        for home in [&a, &b] {
+            let mut mailbox = home.open();
+            assert_eq!(shown(&mut mailbox).len(), 3);
+            assert_eq!(home.content(), before);
+            killed(home, &|mailbox| {
+                let snapshot = mailbox.scan().unwrap();
+                mailbox.expunge(&snapshot, &[0]).unwrap();
+            });
+        }
+        for home in [&a, &b] {
+            let mut mailbox = home.open();
+            let after = stored(&["b", "c"], 3000);
+            mailbox.scan().unwrap();
+            assert!(home.content() == before || home.content() == after);
+            assert!(mailbox.take_warnings().is_empty());
+        }
+    }
 }
 
 #[test]

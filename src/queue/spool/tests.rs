@@ -168,7 +168,7 @@ fn what_is_no_plain_file_is_not_opened() {
 fn pickup_copies_what_sendmail_wrote_and_adds_its_owner() {
     let (_directory, spool) = spool();
     enqueue(&spool.drop_box().unwrap(), &[b"Subject: x\r\n\r\nbody\r\n"]);
-    let problems = pickup::run(&spool, &spool.incoming().unwrap(), "mx.here", 1000).unwrap();
+    let problems = pickup::run(&spool, &spool.incoming().unwrap(), "mx.here", 1000);
     assert!(problems.is_empty());
     assert_eq!(spool.names("drop").unwrap().len(), 0);
     let places = spool.list().unwrap();
@@ -191,9 +191,38 @@ fn pickup_sets_aside_what_is_no_message() {
         fs::write(directory.path().join("drop").join(name), "junk").unwrap();
     }
     enqueue(&spool.drop_box().unwrap(), &[&[b'x'; 2000]]);
-    let problems = pickup::run(&spool, &spool.incoming().unwrap(), "h", 1000).unwrap();
+    let problems = pickup::run(&spool, &spool.incoming().unwrap(), "h", 1000);
     assert_eq!(problems.len(), 3);
     assert_eq!(spool.names("drop").unwrap().len(), 0);
     assert_eq!(spool.names("corrupt").unwrap().len(), 3);
     assert_eq!(spool.list().unwrap(), []);
+}
+
+#[test]
+fn a_history_that_grows_for_ever_stays_readable_and_knows_what_was_done() {
+    let (_directory, spool) = spool();
+    let place = Place::Incoming(enqueue(&spool.incoming().unwrap(), &[b"x"]));
+    let mut entry = spool.claim(&place).unwrap();
+    let event = |outcome| Event {
+        time: 2,
+        recipient: 1,
+        outcome,
+        code: "4.0.0".into(),
+        text: "x".repeat(1000),
+    };
+    let many = vec![event(Outcome::Deferred); 10_000];
+    for _ in 0..3 {
+        entry.record(&many).unwrap();
+    }
+    entry.record(&[event(Outcome::Done)]).unwrap();
+    let work = entry.place().clone();
+    drop(entry);
+    assert_eq!(spool.claim(&work).unwrap().pending(), [0]);
+}
+
+#[test]
+fn a_name_that_is_no_entry_is_never_due() {
+    let (directory, spool) = spool();
+    fs::write(directory.path().join("deferred/0000000001.junk"), "x").unwrap();
+    assert_eq!(spool.next_due().unwrap(), None);
 }

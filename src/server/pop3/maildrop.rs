@@ -112,8 +112,9 @@ impl Maildrop<'_> {
                     }
                     Action::Expunge(indexes) => {
                         let removed = self.expunge(&indexes);
-                        tally.deleted = removed;
-                        session.expunged(removed == indexes.len());
+                        tally.deleted = removed.unwrap_or(0);
+                        // What another program has removed is gone, too.
+                        session.expunged(removed.is_some());
                     }
                     Action::Close => {
                         wire.flush()?;
@@ -177,16 +178,16 @@ impl Maildrop<'_> {
         }
     }
 
-    /// Removes messages; how many are gone.
-    fn expunge(&mut self, indexes: &[usize]) -> usize {
+    /// Removes messages; how many it were that were still there, or `None` where it can't.
+    fn expunge(&mut self, indexes: &[usize]) -> Option<usize> {
         match self.mailbox.expunge(self.snapshot, indexes) {
-            Ok(removed) => removed,
+            Ok(removed) => Some(removed),
             Err(error) => {
                 self.log.error(&format!(
                     "Mailbox: {}, status=not removed: {error}",
                     self.who
                 ));
-                0
+                None
             }
         }
     }

@@ -48,6 +48,20 @@ fn messages_begin_behind_a_blank_line_only() {
 }
 
 #[test]
+fn a_message_behind_one_that_lacks_its_blank_line_is_found_by_its_header() {
+    // procmail writes no blank line behind a message that came without its last line end.
+    let file = format!("{FROM}A: 1\n\nx\n{FROM}B: 1\n\ny\n\n{FROM}C: 1\n\nz\n");
+    assert_eq!(bodies(&file), ["x\n", "y\n", "z\n"]);
+    let text = format!("x\n{FROM}and so on: x\n");
+    assert_eq!(bodies(&format!("{FROM}A: 1\n\n{text}")), [text]);
+    for size in (1024 * 1024 - 17000..1024 * 1024 + 200).step_by(97) {
+        let fill = "0123456789abcde\n".repeat(size / 16);
+        let file = format!("{FROM}A: 1\n\n{fill}{FROM}B: 1\n\nz\n");
+        assert_eq!(bodies(&file), [&fill[..], "z\n"]);
+    }
+}
+
+#[test]
 fn files_without_a_last_line_end_and_with_crlf_read_right() {
     assert_eq!(bodies(&format!("{FROM}A: 1\n\nx")), ["x"]);
     assert_eq!(bodies(&format!("{FROM}A: 1")), [""]);

@@ -1,0 +1,270 @@
+//! One entry under delivery: what is known of its recipients, and what follows from that.
+//!
+//! A recipient ends in one of three ways: done, deferred, or failed, which is told to the sender
+//! first. Only then is that recorded, and only when nothing is left is the entry removed; killed in
+//! between, a message is delivered, or reported, once more.
+
+use std::io;
+
+use super::bounce::{self, Action, Failed};
+use super::runner::{Runner, now};
+use super::schedule::{self, Next};
+use crate::queue::entry::Path;
+use crate::queue::{Entry, Envelope, Event, Outcome};
+use crate::route::{self, Route};
+use crate::sys::Log;
+
+/// An entry whose recipients are being delivered to.
+pub struct Flight {
+    /// The entry.
+    pub entry: Entry,
+    /// Recipients without an answer.
+    open: usize,
+    /// Answers that are not recorded yet.
+    news: Vec<Event>,
+    /// Whether something was put off.
+    deferred: bool,
+    /// Recipients that mean the same mailbox as another one, which gets the one copy.
+    same: Vec<(usize, usize)>,
+}
+
+impl Flight {
+    /// With every pending recipient to be answered for.
+    pub fn new(entry: Entry) -> Self {
+        Self {
+            open: entry.pending().len(),
+            entry,
+            news: Vec::new(),
+            deferred: false,
+            same: Vec::new(),
+        }
+    }
+
+    /// What becomes of `first` becomes of this recipient, too.
+    pub fn join(&mut self, recipient: usize, first: usize) {
+        self.same.push((recipient, first));
+    }
+
+    /// Whether every recipient has an answer.
+    pub fn is_settled(&self) -> bool {
+        self.open == 0
+    }
+
+    /// Notes the fate of a recipient and of those that mean the same mailbox, and logs it.
+    pub fn settle(
+        &mut self,
+        runner: &Runner<'_>,
+        recipient: usize,
+        outcome: Outcome,
+        code: &str,
+        text: &str,
+    ) {
+        let same = self.same.iter().filter(|(_, first)| *first == recipient);
+        let others: Vec<usize> = same.map(|(other, _)| *other).collect();
+        for recipient in std::iter::once(recipient).chain(others) {
+            self.settle_one(runner, recipient, outcome, code, text);
+        }
+    }
+
+    fn settle_one(
+        &mut self,
+        runner: &Runner<'_>,
+        recipient: usize,
+        outcome: Outcome,
+        code: &str,
+        text: &str,
+    ) {
+        self.open = self.open.saturating_sub(1);
+        let (entry, time) = (&self.entry, now());
+        let envelope = &entry.envelope;
+        let (mut outcome, mut code, mut text) = (outcome, code, text.to_owned());
+        let attempts = entry.attempts(recipient) + 1;
+        let queue = &runner.config.queue;
+        if outcome == Outcome::Deferred
+            && schedule::next(queue, envelope.arrived, attempts, time) == Next::Expire
+        {
+            outcome = Outcome::Failed;
+            code = "5.4.7";
+            text = format!("given up after {}: {text}", queue.expire_after);
+        }
+        let status = match outcome {
+            Outcome::Done => "sent",
+            Outcome::Deferred => "deferred",
+            Outcome::Failed => "bounced",
+            Outcome::Warned => "waiting",
+        };
+        self.deferred |= outcome == Outcome::Deferred;
+        let to = envelope.recipients.get(recipient);
+        let relay = match to.map(|to| route::route(runner.config, to)) {
+            Some(Route::Local(_)) => "local",
+            _ => "none",
+        };
+        runner.log.info(&format!(
+            "{}: to=<{}>, from=<{}>, relay={}, delay={}, dsn={code}, status={status} ({text})",
+            entry.id(),
+            Path(to),
+            Path(envelope.sender.as_ref()),
+            relay,
+            time.saturating_sub(envelope.arrived),
+        ));
+        self.news.push(Event {
+            time,
+            recipient,
+            outcome,
+            code: code.to_owned(),
+            text,
+        });
+    }
+
+    /// Records who has the message while others are still waited for.
+    pub fn record_done(&mut self, log: &Log) {
+        let done = self.news_of(Outcome::Done);
+        if done.is_empty() {
+            return;
+        }
+        match self.entry.record(&done) {
+            Ok(()) => self.news.retain(|event| event.outcome != Outcome::Done),
+            Err(error) => log.error(&format!(
+                "{}: can't record a delivery (it may be repeated): {error}",
+                self.entry.id()
+            )),
+        }
+    }
+
+    fn news_of(&self, outcome: Outcome) -> Vec<Event> {
+        let of = |event: &&Event| event.outcome == outcome;
+        self.news.iter().filter(of).cloned().collect()
+    }
+
+    /// Every recipient has an answer: report, record, and put off or remove. False where it could
+    /// be neither.
+    pub fn finish(mut self, runner: &Runner<'_>) -> bool {
+        let Runner {
+            log, spool, config, ..
+        } = runner;
+        let id = self.entry.id().clone();
+        let failed = self.news_of(Outcome::Failed);
+        if !failed.is_empty()
+            && let Err(error) = self.report(runner, Action::Failed, &failed)
+        {
+            // Nobody knows yet that they failed: they are tried again rather than forgotten.
+            log.error(&format!(
+                "{id}: can't make the report to the sender: {error}"
+            ));
+            for event in &mut self.news {
+                if event.outcome == Outcome::Failed {
+                    event.outcome = Outcome::Deferred;
+                    self.deferred = true;
+                }
+            }
+        }
+        if !self.deferred {
+            match spool.remove(&self.entry) {
+                Ok(()) => {
+                    log.info(&format!("{id}: removed"));
+                    return true;
+                }
+                Err(error) => log.error(&format!("{id}: can't be removed: {error}")),
+            }
+        }
+        self.warn(runner);
+        let entry = &mut self.entry;
+        if let Err(error) = entry.record(&self.news) {
+            log.error(&format!("{id}: can't record what happened: {error}"));
+        }
+        let now = now();
+        let due = self
+            .news
+            .iter()
+            .filter(|event| event.outcome == Outcome::Deferred)
+            .filter_map(|event| {
+                let attempts = entry.attempts(event.recipient);
+                match schedule::next(&config.queue, entry.envelope.arrived, attempts, now) {
+                    Next::Retry(due) => Some(due),
+                    Next::Expire => None,
+                }
+            })
+            .min()
+            .unwrap_or(now + 300);
+        if let Err(error) = spool.defer(entry, due.max(now + 1)) {
+            log.error(&format!("{id}: can't be put off: {error}"));
+            return false;
+        }
+        true
+    }
+
+    /// Tells the sender once that the message still waits, when it has waited for long.
+    fn warn(&mut self, runner: &Runner<'_>) {
+        let Envelope {
+            arrived, sender, ..
+        } = &self.entry.envelope;
+        let after = runner.config.queue.warn_after.seconds();
+        let mut history = self.entry.history.iter();
+        let told = history.any(|event| event.outcome == Outcome::Warned);
+        if told || now() < arrived.saturating_add(after) {
+            return;
+        }
+        let mut waiting = self.news_of(Outcome::Deferred);
+        if sender.is_none() || waiting.is_empty() {
+            return;
+        }
+        match self.report(runner, Action::Delayed, &waiting) {
+            Ok(()) => {
+                for event in &mut waiting {
+                    event.outcome = Outcome::Warned;
+                }
+                self.news.append(&mut waiting);
+            }
+            // The next attempt tells.
+            Err(error) => runner.log.error(&format!(
+                "{}: can't make the report to the sender: {error}",
+                self.entry.id()
+            )),
+        }
+    }
+
+    /// Tells the sender, durably, before anything of it is recorded.
+    fn report(&self, runner: &Runner<'_>, action: Action, failed: &[Event]) -> io::Result<()> {
+        let Runner {
+            log, config, inlet, ..
+        } = runner;
+        let entry = &self.entry;
+        let Some(sender) = &entry.envelope.sender else {
+            log.warning(&format!(
+                "{}: a report can't be delivered; dropped",
+                entry.id()
+            ));
+            return Ok(());
+        };
+        let recipients = &entry.envelope.recipients;
+        let failed: Vec<Failed> = failed
+            .iter()
+            .filter_map(|event| {
+                Some(Failed {
+                    recipient: recipients.get(event.recipient)?.clone(),
+                    code: event.code.clone(),
+                    text: event.text.clone(),
+                })
+            })
+            .collect();
+        let mut text = vec![0; bounce::MAX_HEADER];
+        let length = entry.read_content(0, &mut text)?;
+        text.truncate(length);
+        let report = bounce::Report {
+            hostname: &config.hostname,
+            id: entry.id(),
+            sender,
+            arrived: entry.envelope.arrived,
+            action,
+            failed: &failed,
+            text: &text,
+        };
+        let id = report.enqueue(inlet)?;
+        let what = match action {
+            Action::Failed => "failure",
+            Action::Delayed => "delay",
+        };
+        log.info(&format!("{}: sender told of the {what}: {id}", entry.id()));
+        Ok(())
+    }
+}
