@@ -183,11 +183,16 @@ fn the_queue_runner_that_reads_mail_is_the_queues_owner() {
     let mut command = site.command("mta-queue");
     command.arg("--watch").stdin(std::process::Stdio::null());
     let launcher = Server::start(&mut command);
-    let worker = child(launcher.pid());
-    wait_until("the worker to give up its rights", || {
-        status(worker, "Uid")
-            .starts_with(&Site::queue_uid().to_string())
-            .then_some(())
+    // The child that makes missing directories ends at once; the worker opens the FIFO.
+    let wake = site.queue().join("wake");
+    let has_wake = |pid: &i32| {
+        let open = fs::read_dir(format!("/proc/{pid}/fd"));
+        open.is_ok_and(|mut open| {
+            open.any(|fd| fd.is_ok_and(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == wake)))
+        })
+    };
+    let worker = wait_until("the worker", || {
+        children(launcher.pid()).into_iter().find(has_wake)
     });
     assert_is(worker, Site::queue_uid(), Site::queue_uid());
     assert_eq!(status(launcher.pid(), "Uid"), "0 0 0 0");

@@ -61,10 +61,10 @@ pub(super) struct Args {
     /// i: as -i; any other option is accepted and has no effect
     #[arg(short = 'o', value_name = "OPTION")]
     option: Vec<String>,
-    /// Accepted for compatibility, without effect: body type (-O, -N, -R, -V, -L, -A, -h likewise)
+    /// Other programs' wishes, such as the body type: accepted, without effect
     #[arg(short = 'B', value_name = "VALUE", short_aliases = ['O', 'N', 'R', 'V', 'L', 'A', 'h'])]
     body: Option<OsString>,
-    /// Accepted for compatibility, without effect: verbose, and others' delivery wishes
+    /// Accepted, without effect
     #[arg(short = 'v', short_aliases = ['m', 'n', 'U', 'G'])]
     verbose: bool,
     /// Print help
@@ -150,6 +150,7 @@ fn smtp(config: &Config) -> Result<Exit, Failure> {
         inlet,
         wake: Wake::wanted(config),
         jail: Jail::prepare().map_err(failed)?,
+        knows_users: privilege::is_root(),
         owner,
     };
     let input = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;

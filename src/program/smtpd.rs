@@ -56,6 +56,7 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
         inlet: spool.incoming().map_err(broken)?,
         wake: Wake::wanted(&config),
         jail: Jail::prepare().map_err(|error| Failure::new(Exit::OsErr, error))?,
+        knows_users: true,
         owner: privilege::is_root().then_some(owner),
     };
     match handed {

@@ -40,6 +40,9 @@ pub struct Server<'a> {
     pub wake: Option<Wake>,
     /// The cell of the session children.
     pub jail: Jail,
+    /// Whether this process can tell who is a user here. sendmail's caller may not look; what it
+    /// hands in to nobody comes back to it.
+    pub knows_users: bool,
     /// The queue's owner, whom session children become, with root.
     pub owner: Option<Account>,
 }
@@ -336,6 +339,7 @@ impl<'a> Talk<'a> {
             ))),
             // RFC 5321 section 4.5.1: always taken, whether or not there is such an account.
             Route::Local(name) if name.eq_ignore_ascii_case("postmaster") => Ok(Verdict::Accept),
+            Route::Local(_) if !self.server.knows_users => Ok(Verdict::Accept),
             Route::Local(name) => {
                 self.say(Ask::User, name)?;
                 let mut answer = [0];

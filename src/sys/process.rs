@@ -110,6 +110,10 @@ pub fn exec(
         let output = nix::fcntl::fcntl(&output, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3))?;
         duplicate(input, 0)?;
         duplicate(output, 1)?;
+        for number in open_descriptors()?.filter(|number| *number > 2) {
+            // What our own caller has left open for us is not the program's either.
+            keep_from_exec(number)?;
+        }
         reset_signals()?;
         let path = CString::new(program.as_os_str().as_bytes())?;
         let mut argv = Vec::new();
@@ -204,13 +208,34 @@ fn close_range(first: u32, last: u32) -> io::Result<()> {
     }
 }
 
+/// The numbers of this process's open descriptors, and that of a directory that is closed by now.
+fn open_descriptors() -> io::Result<impl Iterator<Item = u32>> {
+    let numbers: Vec<u32> = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect();
+    Ok(numbers.into_iter())
+}
+
+#[allow(unsafe_code, reason = "a descriptor is known by its number only")]
+fn keep_from_exec(number: u32) -> io::Result<()> {
+    // SAFETY: F_SETFD on any number changes no memory.
+    let code = unsafe {
+        nix::libc::syscall(
+            nix::libc::SYS_fcntl,
+            number,
+            nix::libc::F_SETFD,
+            nix::libc::FD_CLOEXEC,
+        )
+    };
+    match nix::errno::Errno::result(code) {
+        Ok(_) | Err(nix::Error::EBADF) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 #[allow(unsafe_code, reason = "descriptors are closed by their numbers")]
 fn close_each(first: u32, last: u32) -> io::Result<()> {
-    let open: Vec<u32> = std::fs::read_dir("/proc/self/fd")?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|number| (first..=last).contains(number))
-        .collect();
-    for number in open {
+    for number in open_descriptors()?.filter(|number| (first..=last).contains(number)) {
         // SAFETY: as in close_range; the directory's own descriptor is closed already, and closing
         // a number that is not open is an error without effect.
         unsafe { nix::libc::syscall(nix::libc::SYS_close, number) };
