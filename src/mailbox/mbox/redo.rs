@@ -109,10 +109,6 @@ impl Plan {
         first.saturating_add(each.saturating_mul(slot))
     }
 
-    fn journal_size(&self) -> u64 {
-        self.slot_at(2)
-    }
-
     fn list(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (start, end) in &self.ranges {
@@ -243,8 +239,8 @@ pub(super) fn remove(
 /// Makes the journal with all the space that it will need, then gives it its name.
 fn create(index: &Index, plan: &Plan) -> Result<File, Error> {
     let fail = |error| index.error(ENDING, "can't be written", Some(error));
-    let needed = plan.journal_size().saturating_add(16 * BLOCK);
-    if free_space(&index.path).map_err(fail)? < needed {
+    let size = plan.slot_at(2);
+    if free_space(&index.path).map_err(fail)? < size.saturating_add(16 * BLOCK) {
         return Err(fail(nix::Error::ENOSPC.into()));
     }
     moment();
@@ -252,7 +248,6 @@ fn create(index: &Index, plan: &Plan) -> Result<File, Error> {
     let Some(journal) = index.file(NEW, true)? else {
         return Err(fail(io::ErrorKind::NotFound.into()));
     };
-    let size = plan.journal_size();
     moment();
     let filled = reserve(&journal, size)
         .and_then(|()| plan.write(&journal))
