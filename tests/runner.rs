@@ -15,6 +15,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::chown;
 use std::process::Stdio;
 
+use tempfile::TempDir;
+
 use support::run::{Server, run};
 use support::site::{Site, behind, program};
 use support::{is_root, need_root, wait_until};
@@ -91,30 +93,31 @@ fn a_due_time_that_only_a_wrong_clock_can_have_given_does_not_count() {
 }
 
 /// A host where `local-deliver` for toshi never says a word.
-fn with_a_silent_user() -> Site {
-    let directory = tempfile::tempdir().unwrap().keep();
+fn with_a_silent_user() -> (Site, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
     let script = format!(
         "#!/bin/sh\ncase \" $* \" in *' toshi '*) exec sleep 60;; esac\nexec {} \"$@\"\n",
         program("local-deliver")
     );
-    let path = directory.join("local-deliver");
+    let path = directory.path().join("local-deliver");
     fs::write(&path, script).unwrap();
-    for path in [&directory, &path] {
+    for path in [directory.path(), &path] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
-    Site::plan()
+    let site = Site::plan()
         .set("queue", "wakeup", "\"nudge\"")
         .set(
             "paths",
             "libexec",
-            &format!("{:?}", directory.to_str().unwrap()),
+            &format!("{:?}", directory.path().to_str().unwrap()),
         )
-        .build()
+        .build();
+    (site, directory)
 }
 
 #[test]
 fn a_delivery_that_hangs_holds_up_no_mail_that_comes_later() {
-    let site = with_a_silent_user();
+    let (site, _programs) = with_a_silent_user();
     let mut command = site.command("mta-queue");
     command
         .arg("--watch")

@@ -15,29 +15,32 @@ use std::os::unix::fs::PermissionsExt;
 
 use nix::sys::signal::Signal;
 
+use tempfile::TempDir;
+
 use support::site::{Site, program};
 use support::wait_until;
 
 /// A host with spawn, whose delivery agents take their time and say when they start.
-fn slow_site() -> Site {
-    let directory = tempfile::tempdir().unwrap().keep();
-    let path = directory.join("local-deliver");
+fn slow_site() -> (Site, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("local-deliver");
     let script = format!(
         "#!/bin/sh\nsleep 0.5\nexec {} \"$@\"\n",
         program("local-deliver")
     );
     fs::write(&path, script).unwrap();
-    for path in [&directory, &path] {
+    for path in [directory.path(), &path] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
-    Site::plan()
+    let site = Site::plan()
         .set("queue", "wakeup", "\"spawn\"")
         .set(
             "paths",
             "libexec",
-            &format!("{:?}", directory.to_str().unwrap()),
+            &format!("{:?}", directory.path().to_str().unwrap()),
         )
-        .build()
+        .build();
+    (site, directory)
 }
 
 /// Children of a process that are called `name`.
@@ -58,7 +61,7 @@ fn children(parent: i32, name: &str) -> Vec<i32> {
 
 #[test]
 fn one_runner_at_a_time_and_what_comes_during_a_run_is_delivered() {
-    let site = slow_site();
+    let (site, _programs) = slow_site();
     let (one, first) = site.serve("smtpd");
     let (two, second) = site.serve("smtpd");
     for count in 0..6 {
@@ -80,7 +83,7 @@ fn one_runner_at_a_time_and_what_comes_during_a_run_is_delivered() {
 
 #[test]
 fn a_listener_that_is_killed_is_followed_by_the_other_one() {
-    let site = slow_site();
+    let (site, _programs) = slow_site();
     let (one, _) = site.serve("smtpd");
     std::thread::sleep(std::time::Duration::from_millis(300));
     let (_two, _address) = site.serve("smtpd");
@@ -94,7 +97,7 @@ fn a_listener_that_is_killed_is_followed_by_the_other_one() {
 
 #[test]
 fn a_runner_that_is_killed_is_followed_by_another_one() {
-    let site = slow_site();
+    let (site, _programs) = slow_site();
     let (server, address) = site.serve("smtpd");
     // The run at the start, over an empty queue.
     std::thread::sleep(std::time::Duration::from_millis(300));

@@ -5,6 +5,9 @@ use std::fmt;
 use crate::mailbox;
 use crate::sys::Exit;
 
+/// The code of a mailbox that somebody else keeps locked.
+pub const LOCKED: &str = "4.2.0";
+
 /// A failed delivery, with its enhanced status code (RFC 3463) and a text for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
@@ -87,7 +90,7 @@ impl From<mailbox::Error> for Failure {
         let code = match (&error, error.os_error().map(nix::Error::from_raw)) {
             (_, Some(nix::Error::ENOSPC | nix::Error::EFBIG)) => "4.3.1",
             (_, Some(nix::Error::EDQUOT)) => "4.2.2",
-            (Error::Locked { .. }, _) | (_, Some(nix::Error::ESTALE)) => "4.2.0",
+            (Error::Locked { .. }, _) | (_, Some(nix::Error::ESTALE)) => LOCKED,
             _ => "4.3.0",
         };
         Self::temporary(code, error)

@@ -19,6 +19,7 @@ use nix::sys::stat::{Mode, fchmod, fstat, fstatat};
 use nix::unistd::{Gid, Group, fsync};
 
 use super::Failure;
+use super::failure::LOCKED;
 use crate::config::{self, Config};
 use crate::mailbox::mbox::LOCK_TIMEOUT;
 use crate::mailbox::{Mbox, Place, StoredMessage, dotlock};
@@ -233,14 +234,17 @@ impl Agent {
                 },
             )
             .collect();
-        let all = self.mailbox.append_all(&messages);
+        let all = self.mailbox.append_all(&messages).map_err(Failure::from);
         fates
             .into_iter()
             .map(|fate| {
                 let message = messages.get(fate?);
                 let message = message.ok_or_else(|| Failure::temporary("4.3.0", "lost count"))?;
-                if all.is_err() {
-                    self.mailbox.append(message)?;
+                match &all {
+                    Ok(()) => {}
+                    // A lock that could not be had for all of them can't be had for one.
+                    Err(failure) if failure.code() == LOCKED => return Err(failure.clone()),
+                    Err(_) => self.mailbox.append(message)?,
                 }
                 Ok(self.delivered(message))
             })

@@ -61,7 +61,7 @@ pub(super) struct Args {
     /// i: as -i; any other option is accepted and has no effect
     #[arg(short = 'o', value_name = "OPTION")]
     option: Vec<String>,
-    /// Other programs' wishes, such as the body type: accepted, without effect
+    /// Other programs' wishes: accepted, without effect
     #[arg(short = 'B', value_name = "VALUE", short_aliases = ['O', 'N', 'R', 'V', 'L', 'A', 'h'])]
     body: Option<OsString>,
     /// Accepted, without effect

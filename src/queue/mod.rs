@@ -19,6 +19,7 @@
 
 pub mod enqueue;
 pub mod entry;
+pub mod file;
 pub mod id;
 pub mod pickup;
 pub mod spool;
@@ -26,6 +27,7 @@ pub mod wake;
 
 pub use enqueue::{Draft, Inlet};
 pub use entry::{Envelope, Event, Origin, Outcome};
+pub use file::Entry;
 pub use id::Id;
-pub use spool::{Entry, Place, Spool};
+pub use spool::{Place, Spool};
 pub use wake::Wake;

@@ -9,7 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::spool::{Error, open_entry, take};
+use super::file::{open_entry, take};
+use super::spool::Error;
 use super::{Entry, Envelope, Id, Inlet, Origin, Place, Spool};
 use crate::message::received::{From, Received};
 use crate::sys::{clock, lock};

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use syslog::{Facility, LogFormat, Logger, LoggerBackend, Severity};
 
@@ -36,6 +37,8 @@ impl Log {
     /// Opens the log; to be called before a process loses sight of /dev/log.
     pub fn open(program: &'static str, target: Target) -> Self {
         let syslog = match target {
+            // Under inetd stderr is the client's connection: no place for a log.
+            Target::Stderr if is_client(&io::stderr()) => Some(RefCell::new(connect(program))),
             Target::Stderr => None,
             Target::Syslog => Some(RefCell::new(connect(program))),
         };
@@ -83,6 +86,17 @@ impl Log {
     pub fn error(&self, line: &str) {
         self.line(Level::Error, line);
     }
+}
+
+/// Whether this is the very socket that stands on 0.
+fn is_client(stderr: &impl AsFd) -> bool {
+    let identity = |fd: BorrowedFd<'_>| {
+        let found = nix::sys::stat::fstat(fd).ok()?;
+        let is_socket = found.st_mode & nix::libc::S_IFMT == nix::libc::S_IFSOCK;
+        is_socket.then_some((found.st_dev, found.st_ino))
+    };
+    let client = identity(io::stdin().as_fd());
+    client.is_some() && client == identity(stderr.as_fd())
 }
 
 /// One line out of any text: control characters become `\n`, `\r`, `\x1b` and so on.

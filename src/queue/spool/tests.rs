@@ -1,6 +1,6 @@
 use super::*;
 use crate::message::Address;
-use crate::queue::{Origin, pickup};
+use crate::queue::{Envelope, Event, Origin, Outcome, pickup};
 
 fn spool() -> (tempfile::TempDir, Spool) {
     let directory = tempfile::tempdir().unwrap();
