@@ -30,14 +30,7 @@ const USERS: [&str; 2] = ["toshi", "hunt"];
 const PASSWORD: &str = "Watts?Watt?";
 /// What `openssl passwd -6` makes of the password.
 const HASH: &str = "{SHA512-CRYPT}$6$kyusan2005smkw$UHMLtkBdOINSmuD8YdQtmMs.2ohGPvMbOI6cOAqUgPDLAX2CEfaJ7EzvFMu5Xztps3N88Cqp2dN9tr437gPHJ0";
-const PROGRAMS: [&str; 6] = [
-    "smtpd",
-    "popd",
-    "mta-queue",
-    "sendmail",
-    "local-deliver",
-    "dotlock",
-];
+const PROGRAMS: [&str; 6] = ["smtpd", "popd", "mta-queue", "sendmail", "local-deliver", "dotlock"];
 
 /// The lecture's message: ISO-2022-JP in the body, encoded words in the header.
 const JAPANESE_HEADER: &str = "\
@@ -75,13 +68,7 @@ fn main() -> ExitCode {
     };
     let player = {
         let site = Arc::clone(&site);
-        thread::spawn(move || {
-            if stay {
-                serve(&site)
-            } else {
-                demonstrate(&site)
-            }
-        })
+        thread::spawn(move || if stay { serve(&site) } else { demonstrate(&site) })
     };
     let mut interrupted = false;
     while !player.is_finished() && !interrupted {
@@ -90,9 +77,7 @@ fn main() -> ExitCode {
     let result = if interrupted {
         Err("interrupted".to_owned())
     } else {
-        player
-            .join()
-            .unwrap_or_else(|_| Err("a step broke off".into()))
+        player.join().unwrap_or_else(|_| Err("a step broke off".into()))
     };
     let log = site.log();
     let cleaned = site.stop();
@@ -134,11 +119,7 @@ fn heading(text: &str) {
 
 /// Shows bytes as a mail program would, set off from our own words.
 fn show(bytes: &[u8]) {
-    for line in bytes
-        .strip_suffix(b"\n")
-        .unwrap_or(bytes)
-        .split(|b| *b == b'\n')
-    {
+    for line in bytes.strip_suffix(b"\n").unwrap_or(bytes).split(|b| *b == b'\n') {
         say(&format!("    {}", readable(line)));
     }
 }
@@ -314,13 +295,9 @@ impl Site {
             let log = log.try_clone().map_err(|error| error.to_string())?;
             command.stdout(Stdio::null()).stderr(log);
         }
-        let child = command
-            .spawn()
-            .map_err(|error| format!("{program} can't be started: {error}"))?;
-        self.children
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(child);
+        let child =
+            command.spawn().map_err(|error| format!("{program} can't be started: {error}"))?;
+        self.children.lock().unwrap_or_else(PoisonError::into_inner).push(child);
         Ok(())
     }
 
@@ -336,13 +313,9 @@ impl Site {
             .spawn()
             .map_err(|error| format!("{program} can't be started: {error}"))?;
         if let Some(mut stdin) = child.stdin.take() {
-            stdin
-                .write_all(input)
-                .map_err(|error| format!("{program} does not read: {error}"))?;
+            stdin.write_all(input).map_err(|error| format!("{program} does not read: {error}"))?;
         }
-        let output = child
-            .wait_with_output()
-            .map_err(|error| error.to_string())?;
+        let output = child.wait_with_output().map_err(|error| error.to_string())?;
         let text = [output.stdout, output.stderr].concat();
         if !text.is_empty() {
             show(&text);
@@ -354,10 +327,8 @@ impl Site {
     }
 
     fn log(&self) -> String {
-        fs::read(self.path("log")).map_or_else(
-            |_| String::new(),
-            |bytes| String::from_utf8_lossy(&bytes).into_owned(),
-        )
+        fs::read(self.path("log"))
+            .map_or_else(|_| String::new(), |bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Stops what was started, their sessions too, and removes the directory.
@@ -422,9 +393,7 @@ impl Talk {
         stream
             .set_read_timeout(Some(Duration::from_secs(30)))
             .map_err(|error| error.to_string())?;
-        Ok(Self {
-            reader: BufReader::new(stream),
-        })
+        Ok(Self { reader: BufReader::new(stream) })
     }
 
     fn line(&mut self) -> Outcome<Vec<u8>> {
@@ -500,11 +469,7 @@ fn demonstrate(site: &Site) -> Outcome<()> {
     let text = read_by_pop3(site, "hunt")?;
     let body = [b"\r\n\r\n", JAPANESE_BODY, b"\r\n"].concat();
     let from = JAPANESE_HEADER.lines().next().unwrap_or_default();
-    must_hold(
-        "the message",
-        &text,
-        &[from.as_bytes(), b"charset=ISO-2022-JP", &body],
-    )?;
+    must_hold("the message", &text, &[from.as_bytes(), b"charset=ISO-2022-JP", &body])?;
     heading("10. The log of the servers");
     // The last line is written when its client has gone already.
     let deadline = Instant::now() + Duration::from_secs(5);
@@ -513,30 +478,18 @@ fn demonstrate(site: &Site) -> Outcome<()> {
     }
     let log = site.log();
     show(log.as_bytes());
-    must_hold(
-        "the log",
-        log.as_bytes(),
-        &[id.as_bytes(), b"Disconnected: user=<hunt>"],
-    )
+    must_hold("the log", log.as_bytes(), &[id.as_bytes(), b"Disconnected: user=<hunt>"])
 }
 
 fn introduce(site: &Site) {
     if let Some(account) = &site.account {
-        say(&format!(
-            "Started by root: the programs run as {}.\n",
-            account.name
-        ));
+        say(&format!("Started by root: the programs run as {}.\n", account.name));
     }
-    say(&format!(
-        "    {}/hikyaku.toml:",
-        site.directory.path().display()
-    ));
+    say(&format!("    {}/hikyaku.toml:", site.directory.path().display()));
     show(site.configuration().as_bytes());
     say(&format!("\n    {}/users:", site.directory.path().display()));
     show(site.users().as_bytes());
-    say(&format!(
-        "\nThe password of both is {PASSWORD} and every program gets -C hikyaku.toml."
-    ));
+    say(&format!("\nThe password of both is {PASSWORD} and every program gets -C hikyaku.toml."));
 }
 
 fn start_servers(site: &Site) -> Outcome<()> {
@@ -566,11 +519,7 @@ fn show_queue(site: &Site, id: &str) -> Outcome<()> {
     must_hold(
         "the list",
         &list,
-        &[
-            id.as_bytes(),
-            b"toshi@is.kyusan-u.ac.jp",
-            b"toshi@smkwlab.net",
-        ],
+        &[id.as_bytes(), b"toshi@is.kyusan-u.ac.jp", b"toshi@smkwlab.net"],
     )?;
     say("");
     let entry = site.run("mta-queue", &["--show", id], b"")?;
@@ -592,11 +541,7 @@ fn deliver(site: &Site, recipient: &[u8]) -> Outcome<()> {
     must_hold("the log", &log, &[recipient, b"status=sent"])?;
     let left = ["incoming", "drop", "work", "deferred", "hold", "corrupt"]
         .iter()
-        .flat_map(|name| {
-            fs::read_dir(site.path("queue").join(name))
-                .into_iter()
-                .flatten()
-        })
+        .flat_map(|name| fs::read_dir(site.path("queue").join(name)).into_iter().flatten())
         .count();
     if left > 0 {
         return Err(format!("{left} messages are still in the queue"));

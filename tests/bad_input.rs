@@ -24,12 +24,8 @@ use support::site::{Site, behind};
 use support::{Dice, is_root, need, wait_until};
 
 /// The commands of a usual session up to the text.
-const ENVELOPE: [&str; 4] = [
-    "EHLO client.example",
-    "MAIL FROM:<toshi@example.org>",
-    "RCPT TO:<toshi@smkwlab.net>",
-    "DATA",
-];
+const ENVELOPE: [&str; 4] =
+    ["EHLO client.example", "MAIL FROM:<toshi@example.org>", "RCPT TO:<toshi@smkwlab.net>", "DATA"];
 
 /// That a server goes on with the next client.
 #[track_caller]
@@ -67,13 +63,7 @@ fn a_session_that_ends_at_any_point_before_the_dot_leaves_nothing() {
     let (server, address) = site.serve("smtpd");
     let text = "Subject: cut\r\n\r\nHalf a message\r\n.";
     for commands in 0..=ENVELOPE.len() {
-        for (cut, how) in [
-            (0, "close"),
-            (5, "close"),
-            (0, "reset"),
-            (3, "reset"),
-            (2, "half"),
-        ] {
+        for (cut, how) in [(0, "close"), (5, "close"), (0, "reset"), (3, "reset"), (2, "half")] {
             let mut peer = Peer::connect(address);
             peer.reply();
             for command in &ENVELOPE[..commands] {
@@ -110,10 +100,7 @@ fn a_command_line_of_a_megabyte_is_one_error() {
     peer.send("MAIL FROM:<".repeat(100_000));
     peer.send("\r\n");
     let reply = peer.reply();
-    assert!(
-        reply.starts_with("500 5.5.2 ") || reply.starts_with("421 "),
-        "{reply}"
-    );
+    assert!(reply.starts_with("500 5.5.2 ") || reply.starts_with("421 "), "{reply}");
     if reply.starts_with("500") {
         assert!(peer.command("NOOP").starts_with("250 "));
     }
@@ -128,9 +115,7 @@ fn a_command_line_of_a_megabyte_is_one_error() {
 
 #[test]
 fn an_endless_header_is_refused_at_the_limit_of_the_message() {
-    let site = Site::plan()
-        .set("smtp", "max_message_size", "65536")
-        .build();
+    let site = Site::plan().set("smtp", "max_message_size", "65536").build();
     let (server, address) = site.serve("smtpd");
     let mut peer = in_data(address);
     for _ in 0..2000 {
@@ -156,11 +141,7 @@ fn a_header_of_a_megabyte_is_kept_as_it_came() {
     assert!(reply.starts_with("250 2.0.0 "), "{reply}");
     let names = site.queued_in("incoming");
     let entry = entry::read(&site.queue().join("incoming").join(&names[0])).unwrap();
-    assert!(
-        entry
-            .content
-            .ends_with(format!("{field}\r\nText\r\n").as_bytes())
-    );
+    assert!(entry.content.ends_with(format!("{field}\r\nText\r\n").as_bytes()));
 }
 
 #[test]
@@ -180,10 +161,7 @@ fn no_bare_cr_or_lf_of_a_text_reaches_the_queue() {
         peer.send(text);
         peer.send(".\r\n");
         let reply = peer.reply();
-        assert!(
-            reply.starts_with("250 2.0.0 ") || reply.starts_with('5'),
-            "{text:?}: {reply}"
-        );
+        assert!(reply.starts_with("250 2.0.0 ") || reply.starts_with('5'), "{text:?}: {reply}");
         assert!(peer.command("QUIT").starts_with("221 "), "{text:?}");
     }
     for name in site.queued_in("incoming") {
@@ -235,11 +213,7 @@ fn bytes_that_no_address_has_are_refused_in_every_place() {
                 assert!(peer.command("MAIL FROM:<>").starts_with("250 "));
             }
             let reply = peer.command([verb.as_bytes(), bad, b">"].concat());
-            assert!(
-                reply.starts_with('5'),
-                "{verb}{}: {reply}",
-                bad.escape_ascii()
-            );
+            assert!(reply.starts_with('5'), "{verb}{}: {reply}", bad.escape_ascii());
             assert!(peer.command("RSET").starts_with("250 "));
         }
     }
@@ -256,10 +230,7 @@ fn input_before_its_turn_ends_the_session() {
     peer.command(ENVELOPE[2]);
     peer.send("DATA\r\nSubject: early\r\n\r\ntext\r\n.\r\nMAIL FROM:<x@y.example>\r\n");
     let said = peer.rest();
-    assert!(
-        said.starts_with("503 ") || said.starts_with("554 "),
-        "{said}"
-    );
+    assert!(said.starts_with("503 ") || said.starts_with("554 "), "{said}");
     quiet(&server);
     assert_eq!(site.queued(), [""; 0]);
     // The next command in one write with EHLO: it is announced only by the answer.
@@ -322,19 +293,11 @@ fn one_byte_at_a_time_is_as_good_as_all_at_once() {
     let mut peer = Peer::connect(address);
     peer.reply();
     for command in ENVELOPE {
-        peer.dribble(
-            format!("{command}\r\n").as_bytes(),
-            1,
-            Duration::from_micros(200),
-        );
+        peer.dribble(format!("{command}\r\n").as_bytes(), 1, Duration::from_micros(200));
         let reply = peer.reply();
         assert!(reply.starts_with(['2', '3']), "{reply}");
     }
-    peer.dribble(
-        b"Subject: slow\r\n\r\n..\r\ntext\r\n.\r\n",
-        1,
-        Duration::from_micros(200),
-    );
+    peer.dribble(b"Subject: slow\r\n\r\n..\r\ntext\r\n.\r\n", 1, Duration::from_micros(200));
     let reply = peer.reply();
     assert!(reply.starts_with("250 2.0.0 "), "{reply}");
 }
@@ -342,9 +305,7 @@ fn one_byte_at_a_time_is_as_good_as_all_at_once() {
 #[test]
 fn more_connections_than_are_allowed_are_told_so() {
     for (program, section, busy) in [("smtpd", "smtp", "421 "), ("popd", "pop3", "-ERR")] {
-        let site = Site::plan()
-            .set(section, "max_connections_per_ip", "3")
-            .build();
+        let site = Site::plan().set(section, "max_connections_per_ip", "3").build();
         let (server, address) = site.serve(program);
         let mut held: Vec<Peer> = (0..3)
             .map(|_| {
@@ -395,14 +356,7 @@ fn a_pop_session_that_ends_anywhere_but_in_quit_loses_no_mail() {
     support::reference::fill(&site, 3);
     let before = site.messages("hunt").len();
     let (server, address) = site.serve("popd");
-    let commands = [
-        "USER hunt",
-        "PASS Watts?Watt?",
-        "UIDL",
-        "RETR 1",
-        "DELE 1",
-        "DELE 3",
-    ];
+    let commands = ["USER hunt", "PASS Watts?Watt?", "UIDL", "RETR 1", "DELE 1", "DELE 3"];
     for count in 0..=commands.len() {
         for how in ["close", "reset", "cut"] {
             let mut peer = Peer::connect(address);
@@ -430,10 +384,8 @@ fn a_pop_session_that_ends_anywhere_but_in_quit_loses_no_mail() {
 
 /// A command in a mount namespace of its own, where a directory is a small disk.
 fn on_a_small_disk(directory: &Path, options: &str, command: &Command) -> Command {
-    let script = format!(
-        "mount -t tmpfs -o {options} tmpfs '{}' && exec \"$@\"",
-        directory.display()
-    );
+    let script =
+        format!("mount -t tmpfs -o {options} tmpfs '{}' && exec \"$@\"", directory.display());
     behind(&["unshare", "-m", "sh", "-c", &script, "sh"], command)
 }
 
@@ -468,10 +420,7 @@ fn is_refused_for_now(peer: &mut Peer) {
         peer.send(".\r\n");
         reply = peer.reply();
     }
-    assert!(
-        reply.starts_with("452 4.3.1 ") || reply.starts_with("451 4.3.0 "),
-        "{reply}"
-    );
+    assert!(reply.starts_with("452 4.3.1 ") || reply.starts_with("451 4.3.0 "), "{reply}");
     assert!(peer.command("NOOP").starts_with("250 "));
 }
 
@@ -501,11 +450,7 @@ fn a_full_disk_in_smtpd_is_a_temporary_refusal_that_leaves_nothing() {
         // What fits is still taken.
         if !options.starts_with("nr_inodes") && options != "size=4k" {
             peer.command("RSET");
-            let reply = peer.mail(
-                "a@example.org",
-                &["toshi@smkwlab.net"],
-                b"Subject: s\n\nx\n",
-            );
+            let reply = peer.mail("a@example.org", &["toshi@smkwlab.net"], b"Subject: s\n\nx\n");
             assert!(reply.starts_with("250 2.0.0 "), "{options}: {reply}");
         }
         peer.command("QUIT");
@@ -558,8 +503,7 @@ fn a_limit_on_files_in_local_deliver_is_exit_75_and_the_mailbox_is_as_before() {
         assert_eq!(site.spool("hunt"), before, "ulimit -f {blocks}");
         assert!(!site.path().join("mail/hunt.lock").exists());
         // And the next message goes in behind it.
-        site.local_deliver("hunt", "a@example.org", b"Subject: next\n\nx\n")
-            .expect(0);
+        site.local_deliver("hunt", "a@example.org", b"Subject: next\n\nx\n").expect(0);
         assert_eq!(site.messages("hunt").len(), 2);
         assert!(site.spool("hunt").starts_with(&before));
     }
@@ -611,10 +555,7 @@ fn mta_queue_loses_nothing_where_no_file_can_grow() {
     drop(peer);
     server.join();
     for blocks in [0, 8, 400] {
-        run(
-            &mut with_small_files(blocks, &site.command("mta-queue")),
-            b"",
-        );
+        run(&mut with_small_files(blocks, &site.command("mta-queue")), b"");
         assert_eq!(site.queued().len(), 1, "ulimit -f {blocks}");
         assert_eq!(site.messages("toshi").len(), 0, "ulimit -f {blocks}");
     }
@@ -631,11 +572,7 @@ fn rubbish_in_the_queue_is_kept_for_the_operator() {
     let site = Site::new();
     let (server, mut peer) = site.session("smtpd");
     peer.greet();
-    let reply = peer.mail(
-        "a@example.org",
-        &["toshi@smkwlab.net"],
-        b"Subject: s\n\nx\n",
-    );
+    let reply = peer.mail("a@example.org", &["toshi@smkwlab.net"], b"Subject: s\n\nx\n");
     assert!(reply.starts_with("250 2.0.0 "), "{reply}");
     drop(peer);
     server.join();

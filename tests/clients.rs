@@ -36,8 +36,7 @@ const SUBJECTS: [&str; 5] = ["plain", "from lines", "no text", "eight", "long"];
 fn delivered() -> Site {
     let site = Site::new();
     for message in MESSAGES {
-        site.local_deliver("hunt", "toshi@example.org", message)
-            .expect(0);
+        site.local_deliver("hunt", "toshi@example.org", message).expect(0);
     }
     site
 }
@@ -99,10 +98,7 @@ fn curl_sends_and_fetches() {
     command.args(["-sS", "-u", "hunt:Watts?Watt?"]);
     command.arg(format!("pop3://{address}/1"));
     let text = must(&mut command);
-    assert!(
-        text.ends_with("Subject: from curl\r\n\r\nHello.\r\n.\r\n..\r\n"),
-        "{text}"
-    );
+    assert!(text.ends_with("Subject: from curl\r\n\r\nHello.\r\n.\r\n..\r\n"), "{text}");
     let mut command = Command::new("curl");
     // -I: no text follows the answer.
     command.args(["-sS", "-u", "hunt:Watts?Watt?", "-X", "DELE", "-I"]);
@@ -166,11 +162,7 @@ fn mutt_copies(site: &Site) -> Vec<mbox::Message> {
         ),
     )
     .unwrap();
-    let mutt = format!(
-        "mutt -n -F {} -f {}",
-        rc.display(),
-        site.inbox("hunt").display()
-    );
+    let mutt = format!("mutt -n -F {} -f {}", rc.display(), site.inbox("hunt").display());
     let mut command = Command::new("script");
     command
         .args(["-qec", &mutt, "/dev/null"])
@@ -195,10 +187,7 @@ fn mutt_reads_what_we_store() {
     let site = delivered();
     let before = site.spool("hunt");
     let messages = mutt_copies(&site);
-    let subjects: Vec<_> = messages
-        .iter()
-        .filter_map(|message| message.field("Subject"))
-        .collect();
+    let subjects: Vec<_> = messages.iter().filter_map(|message| message.field("Subject")).collect();
     assert_eq!(subjects, SUBJECTS);
     for (message, original) in messages.iter().zip(MESSAGES) {
         let text = message.text();
@@ -216,9 +205,7 @@ fn s_nail_lists_what_we_store() {
     }
     let site = delivered();
     let mut command = Command::new("s-nail");
-    command
-        .args(["-:/", "-R", "-H", "-f"])
-        .arg(site.inbox("hunt"));
+    command.args(["-:/", "-R", "-H", "-f"]).arg(site.inbox("hunt"));
     command.env("HOME", site.path());
     let text = run(&mut command, b"").expect(0).text();
     for subject in SUBJECTS {

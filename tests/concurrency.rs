@@ -82,16 +82,10 @@ fn deliver(site: &Site, writer: usize, count: usize) {
     let mut dice = Dice::new(u64::try_from(writer).unwrap());
     for number in 0..count {
         // Not all of the time: procmail sleeps a second when it finds a lock, and should be heard.
-        std::thread::sleep(Duration::from_millis(
-            u64::try_from(dice.below(100)).unwrap(),
-        ));
+        std::thread::sleep(Duration::from_millis(u64::try_from(dice.below(100)).unwrap()));
         let text = message(writer, number);
         loop {
-            for command in [
-                "MAIL FROM:<a@example.org>",
-                "RCPT TO:<hunt@smkwlab.net>",
-                "DATA",
-            ] {
+            for command in ["MAIL FROM:<a@example.org>", "RCPT TO:<hunt@smkwlab.net>", "DATA"] {
                 let reply = peer.command(command);
                 assert!(reply.starts_with(['2', '3']), "{command}: {reply}");
             }
@@ -118,10 +112,7 @@ fn twenty_writers_beside_procmail_lose_and_tear_nothing() {
     let rc = site.path().join("procmailrc");
     fs::write(
         &rc,
-        format!(
-            "DEFAULT={}\nLOCKSLEEP=1\nLOGFILE=/dev/null\n",
-            site.inbox("hunt").display()
-        ),
+        format!("DEFAULT={}\nLOCKSLEEP=1\nLOGFILE=/dev/null\n", site.inbox("hunt").display()),
     )
     .unwrap();
     let over = AtomicBool::new(false);
@@ -146,19 +137,15 @@ fn twenty_writers_beside_procmail_lose_and_tear_nothing() {
                 }
             });
         }
-        let results: Vec<_> = writers
-            .into_iter()
-            .map(std::thread::ScopedJoinHandle::join)
-            .collect();
+        let results: Vec<_> =
+            writers.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
         over.store(true, Ordering::Relaxed);
         for result in results {
             result.unwrap();
         }
     });
     let by_procmail = by_procmail.into_inner();
-    support::note(&format!(
-        "{by_procmail} messages were delivered by procmail in between"
-    ));
+    support::note(&format!("{by_procmail} messages were delivered by procmail in between"));
     let mut expected: Vec<String> = (0..WRITERS)
         .flat_map(|writer| (0..EACH).map(move |number| format!("{writer}-{number}")))
         .chain((0..by_procmail).map(|number| format!("99-{number}")))
@@ -173,10 +160,7 @@ fn twenty_writers_beside_procmail_lose_and_tear_nothing() {
         return;
     }
     let mut python = Command::new("python3");
-    python
-        .args(["-c", CHECK])
-        .arg(site.inbox("hunt"))
-        .stdin(Stdio::null());
+    python.args(["-c", CHECK]).arg(site.inbox("hunt")).stdin(Stdio::null());
     let ran = run(&mut python, b"").expect(0);
     let text = ran.text();
     let mut found: Vec<String> = text
@@ -196,8 +180,7 @@ fn a_pop_session_that_deletes_loses_nothing_that_arrives_meanwhile() {
     let site = Site::new();
     let (_server, address) = site.serve("popd");
     for number in 0..20 {
-        site.local_deliver("hunt", "a@example.org", message(1, number).as_bytes())
-            .expect(0);
+        site.local_deliver("hunt", "a@example.org", message(1, number).as_bytes()).expect(0);
     }
     let over = AtomicBool::new(false);
     let mut arrived = 0;

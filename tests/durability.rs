@@ -37,9 +37,7 @@ fn message() -> Vec<u8> {
 
 /// The message as the queue has it.
 fn crlf(message: &[u8]) -> Vec<u8> {
-    String::from_utf8_lossy(message)
-        .replace('\n', "\r\n")
-        .into_bytes()
+    String::from_utf8_lossy(message).replace('\n', "\r\n").into_bytes()
 }
 
 /// One message by SMTP, with a server that may die at any moment; the reply to its end, if that
@@ -91,9 +89,7 @@ fn nothing_or_whole(site: &Site, directory: &str, promised: bool) -> Result<(), 
     let whole = |entry: &Entry| {
         // sendmail adds fields to the header.
         let content = &entry.content;
-        let subject = content
-            .windows(16)
-            .any(|field| field == b"Subject: durable");
+        let subject = content.windows(16).any(|field| field == b"Subject: durable");
         content.ends_with(&text[header..]) && subject && entry.recipients.len() == 2
     };
     match entries.as_slice() {
@@ -138,10 +134,7 @@ const LASTING: [&str; 17] = [
 /// Runs a command under strace, and gives the calls that matter to durability.
 fn watch(command: &Command, go: impl FnOnce(Command)) -> Vec<Event> {
     let (_directory, output) = trace::output();
-    go(support::site::behind(
-        &trace::arguments(&output, &LASTING),
-        command,
-    ));
+    go(support::site::behind(&trace::arguments(&output, &LASTING), command));
     trace::parse(&fs::read_to_string(&output).unwrap())
 }
 
@@ -178,11 +171,7 @@ fn assert_lasting(events: &[Event], directory: &Path, promise: usize) {
     });
     assert_eq!(file_syncs.len(), 1, "one fsync of the file: {file_syncs:?}");
     assert_eq!(names.len(), 1, "one name is made: {names:?}");
-    assert_eq!(
-        directory_syncs.len(),
-        1,
-        "one fsync of the directory: {directory_syncs:?}"
-    );
+    assert_eq!(directory_syncs.len(), 1, "one fsync of the directory: {directory_syncs:?}");
     let others = place(&|call| call.name.starts_with("sync") && !unreadable);
     assert!(others.is_empty(), "no sync of everything");
     assert!(
@@ -234,9 +223,7 @@ fn sendmail_ends_with_0_after_one_fsync_of_the_file_and_one_of_the_directory() {
         site.become_user(&mut command, "alice");
         run(&mut command, &message()).expect(0);
     });
-    let end = events
-        .iter()
-        .rposition(|event| matches!(event, Event::Exit(_, 0)));
+    let end = events.iter().rposition(|event| matches!(event, Event::Exit(_, 0)));
     assert_lasting(&events, &site.queue().join("drop"), end.unwrap());
 }
 
@@ -367,9 +354,8 @@ fn mailbox_is(site: &Site, least: usize, most: usize, seconds: usize) -> Result<
 fn age_locks(site: &Site) {
     let long_ago = SystemTime::now() - Duration::from_mins(10);
     for user in ["toshi", "hunt"] {
-        if let Ok(lock) = File::options()
-            .write(true)
-            .open(site.path().join(format!("mail/{user}.lock")))
+        if let Ok(lock) =
+            File::options().write(true).open(site.path().join(format!("mail/{user}.lock")))
         {
             lock.set_modified(long_ago).unwrap();
         }
@@ -431,20 +417,9 @@ fn local_deliver_as_root_killed_anywhere_leaves_the_mailbox_whole_for_the_next_d
 /// Delivers by procmail into the spool of a user.
 fn procmail(site: &Site, user: &str, message: &[u8]) -> support::run::Ran {
     let rc = site.path().join("procmailrc");
-    fs::write(
-        &rc,
-        format!(
-            "DEFAULT={}\nLOGFILE=/dev/null\n",
-            site.inbox(user).display()
-        ),
-    )
-    .unwrap();
+    fs::write(&rc, format!("DEFAULT={}\nLOGFILE=/dev/null\n", site.inbox(user).display())).unwrap();
     let mut command = Command::new(find("procmail").unwrap());
-    command
-        .arg("-f")
-        .arg("second@example.org")
-        .arg("-m")
-        .arg(&rc);
+    command.arg("-f").arg("second@example.org").arg("-m").arg(&rc);
     site.become_user(&mut command, user);
     run(&mut command, message)
 }
@@ -658,9 +633,7 @@ fn five_or_three(site: &Site, deleted: bool) -> Result<(), String> {
     match subjects.join(" ").as_str() {
         "1 3 5 second" => Ok(()),
         "1 2 3 4 5 second" if !deleted => Ok(()),
-        other => Err(format!(
-            "the messages are {other}, and QUIT was answered: {deleted}"
-        )),
+        other => Err(format!("the messages are {other}, and QUIT was answered: {deleted}")),
     }
 }
 

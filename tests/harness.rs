@@ -40,18 +40,12 @@ fn a_pattern_matches_what_it_says() {
     ] {
         assert!(matches(pattern, line), "{pattern} {line}");
     }
-    for (pattern, line) in [
-        ("250 Ok", "250 Ok."),
-        ("250[- ]x", "250=x"),
-        ("250 ...as...b", "250 a b"),
-        ("", "x"),
-    ] {
+    for (pattern, line) in
+        [("250 Ok", "250 Ok."), ("250[- ]x", "250=x"), ("250 ...as...b", "250 a b"), ("", "x")]
+    {
         assert!(!matches(pattern, line), "{pattern} {line}");
     }
-    assert_eq!(
-        unescape("a\\0{3*b\\n}\\x80{c}").unwrap(),
-        b"a\0b\nb\nb\n\x80{c}"
-    );
+    assert_eq!(unescape("a\\0{3*b\\n}\\x80{c}").unwrap(), b"a\0b\nb\nb\n\x80{c}");
 }
 
 #[test]
@@ -106,11 +100,8 @@ fn a_writer_for_the_other_tests() {
             file.sync_all().unwrap();
         }
         "nameless" | "nameless, no fsync" => {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .custom_flags(libc::O_TMPFILE)
-                .open(".")
-                .unwrap();
+            let mut file =
+                OpenOptions::new().write(true).custom_flags(libc::O_TMPFILE).open(".").unwrap();
             file.write_all(&new.as_bytes()[..8000]).unwrap();
             let mut child = Command::new("printf");
             child.arg(&new[8000..]).stdout(file.try_clone().unwrap());
@@ -131,11 +122,7 @@ fn a_writer_for_the_other_tests() {
 fn writer(name: &str, directory: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command
-        .args([
-            "--exact",
-            "a_writer_for_the_other_tests",
-            "--test-threads=1",
-        ])
+        .args(["--exact", "a_writer_for_the_other_tests", "--test-threads=1"])
         .env(WRITER, name)
         .current_dir(directory);
     command

@@ -45,13 +45,6 @@ fn site() -> Site {
     site
 }
 
-/// For inetd, which makes the connection stderr as well: a log has no place there.
-fn quiet_site() -> Site {
-    let site = Site::plan().set("", "log", "\"syslog\"").build();
-    support::reference::fill(&site, 2);
-    site
-}
-
 /// Starts something that listens on the address, with its port still free a moment ago.
 fn start(make: impl Fn(SocketAddr) -> Command) -> (Server, SocketAddr) {
     let free = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -84,10 +77,7 @@ fn each_server_serves_an_address_of_its_own() {
 fn each_server_serves_several_addresses() {
     for name in ["smtpd", "popd"] {
         let site = site();
-        let second = TcpListener::bind("127.0.0.2:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let second = TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
         let (_server, first_address) = start(|address| {
             let mut command = site.command(name);
             command.args(["--listen", &address.to_string()]);
@@ -119,9 +109,7 @@ fn sigterm_stops_accepting_and_lets_sessions_end() {
     let mut peer = Peer::connect(address);
     peer.greet();
     server.signal(nix::sys::signal::Signal::SIGTERM);
-    wait_until("nobody to listen", || {
-        TcpStream::connect(address).is_err().then_some(())
-    });
+    wait_until("nobody to listen", || TcpStream::connect(address).is_err().then_some(()));
     let reply = peer.mail("a@example.org", &["hunt@smkwlab.net"], b"Subject: x\n\nx\n");
     assert!(reply.starts_with("250 2.0.0 "), "{reply}");
     assert!(peer.command("QUIT").starts_with("221 "));
@@ -188,7 +176,7 @@ fn each_server_is_run_by_inetd() {
         return;
     }
     for name in ["smtpd", "popd"] {
-        let site = quiet_site();
+        let site = site();
         let file = site.path().join("inetd.conf");
         let (_inetd, address) = start(|address| {
             let line = format!(
@@ -212,19 +200,12 @@ fn each_server_is_started_by_systemd_socket_activate() {
         return;
     }
     for (name, word) in [("smtpd", "smtp"), ("popd", "pop3")] {
-        for how in [
-            &["--fdname", word][..],
-            &["--accept"],
-            &["--inetd", "--accept"],
-        ] {
+        for how in [&["--fdname", word][..], &["--accept"], &["--inetd", "--accept"]] {
             let site = site();
             let (_systemd, address) = start(|address| {
                 let mut command = Command::new(find("systemd-socket-activate").unwrap());
                 command.args(["--listen", &address.to_string()]).args(how);
-                command
-                    .arg(program(name))
-                    .arg("-C")
-                    .arg(site.configuration());
+                command.arg(program(name)).arg("-C").arg(site.configuration());
                 command
             });
             session(name, first(address));

@@ -30,9 +30,7 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 
 /// The lines of a file with their numbers, without comments.
 fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    text.lines()
-        .enumerate()
-        .map(|(at, line)| (at + 1, line.split("//").next().unwrap_or(line)))
+    text.lines().enumerate().map(|(at, line)| (at + 1, line.split("//").next().unwrap_or(line)))
 }
 
 /// The rooms of `lib.rs`, each with its floor.
@@ -182,9 +180,6 @@ fn lists_of_crate_paths_are_understood() {
         crate_names("use crate::{\n    config::{self, Config},\n    sys, text::line,\n};"),
         ["config", "sys", "text"]
     );
-    assert_eq!(
-        crate_names("pub(crate) fn x(y: crate::smtp::Reply)"),
-        ["smtp"]
-    );
+    assert_eq!(crate_names("pub(crate) fn x(y: crate::smtp::Reply)"), ["smtp"]);
     assert!(crate_names("mycrate::smtp").is_empty());
 }

@@ -41,11 +41,7 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
-        let uid = if geteuid().is_root() {
-            Uid::from_raw(65534)
-        } else {
-            geteuid()
-        };
+        let uid = if geteuid().is_root() { Uid::from_raw(65534) } else { geteuid() };
         let account = Account::by_uid(uid).unwrap().unwrap();
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
         let dir = dir.unwrap();
@@ -56,12 +52,7 @@ impl Host {
             fs::create_dir(&path).unwrap();
             chown(&path, Some(account.uid.as_raw()), None).unwrap();
         }
-        let host = Self {
-            inbox: spool.join(&account.name),
-            dir,
-            account,
-            spool,
-        };
+        let host = Self { inbox: spool.join(&account.name), dir, account, spool };
         host.configure("");
         host
     }
@@ -104,12 +95,7 @@ impl Host {
     fn shown(&self) -> Vec<String> {
         let mut mailbox = Mbox::new(Place {
             inbox: self.inbox.clone(),
-            index: self
-                .dir
-                .path()
-                .join("users")
-                .join(&self.account.name)
-                .join(".index"),
+            index: self.dir.path().join("users").join(&self.account.name).join(".index"),
             owner: self.account.uid,
             locks: vec![LockKind::Fcntl, LockKind::Flock],
             libexec: PathBuf::new(),
@@ -179,20 +165,10 @@ fn a_message_is_appended_byte_for_byte() {
     let found = fs::metadata(&host.inbox).unwrap();
     assert_eq!(found.uid(), host.account.uid.as_raw());
     assert_eq!(found.mode() & 0o777, 0o600);
-    expect(
-        &host.deliver(b"From x@y Thu Jan  1 00:00:00 1970\nB: 1\n\nz\n"),
-        OK,
-        "",
-    );
+    expect(&host.deliver(b"From x@y Thu Jan  1 00:00:00 1970\nB: 1\n\nz\n"), OK, "");
     let content = host.content();
-    let second = content
-        .strip_prefix(content.lines().next().unwrap())
-        .unwrap();
-    let second = second
-        .strip_prefix('\n')
-        .unwrap()
-        .strip_prefix(&first)
-        .unwrap();
+    let second = content.strip_prefix(content.lines().next().unwrap()).unwrap();
+    let second = second.strip_prefix('\n').unwrap().strip_prefix(&first).unwrap();
     assert_eq!(after_from(second), host.stored("", 2, "B: 1\n\nz\n"));
     let head = |name: &str| {
         let user = &host.account.name;
@@ -200,10 +176,7 @@ fn a_message_is_appended_byte_for_byte() {
     };
     assert_eq!(
         host.shown(),
-        [
-            head("Subject: a") + "x\r\nFrom y\r\n.\r\nlast\r\n",
-            head("B: 1") + "z\r\n"
-        ]
+        [head("Subject: a") + "x\r\nFrom y\r\n.\r\nlast\r\n", head("B: 1") + "z\r\n"]
     );
 }
 
@@ -211,25 +184,15 @@ fn a_message_is_appended_byte_for_byte() {
 fn the_null_sender_is_mailer_daemon_and_the_default_is_the_caller() {
     let host = Host::new();
     for from in ["", "<>"] {
-        expect(
-            &host.run(&["-f", from, "-d", &host.account.name], b"A: 1\n\n"),
-            OK,
-            "",
-        );
+        expect(&host.run(&["-f", from, "-d", &host.account.name], b"A: 1\n\n"), OK, "");
         let content = host.content();
         assert!(content.starts_with("From MAILER-DAEMON "));
         assert!(content.contains("\nReturn-Path: <>\n"));
         fs::remove_file(&host.inbox).unwrap();
     }
     expect(&host.run(&[&host.account.name], b"A: 1\n\n"), OK, "");
-    let caller = Account::by_uid(nix::unistd::getuid())
-        .unwrap()
-        .unwrap()
-        .name;
-    assert!(
-        host.content()
-            .contains(&format!("\nReturn-Path: <{caller}>\n"))
-    );
+    let caller = Account::by_uid(nix::unistd::getuid()).unwrap().unwrap().name;
+    assert!(host.content().contains(&format!("\nReturn-Path: <{caller}>\n")));
 }
 
 #[test]
@@ -237,11 +200,7 @@ fn exit_statuses_tell_the_caller_what_to_do() {
     let host = Host::new();
     expect(&host.deliver(b""), DATAERR, "no message");
     assert!(!host.inbox.exists() || host.content().is_empty());
-    expect(
-        &host.run(&["no-such-user"], b"A: 1\n\n"),
-        NOUSER,
-        "no user no-such-user",
-    );
+    expect(&host.run(&["no-such-user"], b"A: 1\n\n"), NOUSER, "no user no-such-user");
     expect(&host.run(&["--no-such-flag"], b""), USAGE, "--no-such-flag");
     expect(&host.run(&["-f", "a\nb", "x"], b""), USAGE, "control");
     expect(&host.run(&["../x"], b"A: 1\n\n"), NOUSER, "");
@@ -291,11 +250,7 @@ fn what_may_not_be_a_mailbox_is_refused_and_the_mail_waits() {
     let other = host.spool.join("other");
     let refused = |said: &str| {
         expect(&host.deliver(b"A: 1\n\nx\n"), TEMPFAIL, said);
-        expect(
-            &host.deliver(b"A: 1\n\nx\n"),
-            TEMPFAIL,
-            "status=deferred 4.3.0",
-        );
+        expect(&host.deliver(b"A: 1\n\nx\n"), TEMPFAIL, "status=deferred 4.3.0");
     };
     fs::write(&other, "").unwrap();
     symlink(&other, &host.inbox).unwrap();
@@ -345,9 +300,7 @@ fn a_full_disk_leaves_the_mailbox_as_it_was() {
     let mut message = b"A: 1\n\n".to_vec();
     message.resize(200_000, b'x');
     let mut command = Command::new("sh");
-    command
-        .args(["-c", script, "sh", PROGRAM, "-C"])
-        .arg(host.config());
+    command.args(["-c", script, "sh", PROGRAM, "-C"]).arg(host.config());
     command.args(["-f", "s@b.org", &host.account.name]);
     expect(&feed(&mut command, &message), TEMPFAIL, "4.3.1");
     assert_eq!(host.content(), before);
@@ -387,12 +340,7 @@ fn twenty_processes_at_once_lose_and_tear_nothing() {
     subjects.sort();
     subjects.dedup();
     assert_eq!(subjects.len(), 20 * EACH);
-    assert!(
-        !host
-            .spool
-            .join(format!("{}.lock", host.account.name))
-            .exists()
-    );
+    assert!(!host.spool.join(format!("{}.lock", host.account.name)).exists());
 }
 
 #[test]
@@ -453,12 +401,8 @@ fn the_setgid_helper_locks_where_the_user_may_not() {
         command.arg(&helper);
         command
     };
-    let mut holder = as_user()
-        .arg(&host.inbox)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut holder =
+        as_user().arg(&host.inbox).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     holder.stdin.as_mut().unwrap().write_all(b"l").unwrap();
     let mut answer = [0];
     std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut answer).unwrap();

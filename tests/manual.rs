@@ -3,11 +3,7 @@
 //! The pages are read as mdoc source. In a program's page the tags of OPTIONS are its flags; in
 //! hikyaku.toml(5) the tags below a `[section]` are its keys with their defaults.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -123,9 +119,7 @@ fn a_synopsis_names_only_flags_that_the_program_takes() {
     for command in commands() {
         let name = command.get_name();
         let known = flags(&command);
-        for flag in section(&page(&format!("{name}.8")), "SYNOPSIS")
-            .into_iter()
-            .flat_map(flags_of)
+        for flag in section(&page(&format!("{name}.8")), "SYNOPSIS").into_iter().flat_map(flags_of)
         {
             assert!(known.contains(&flag), "man/{name}.8 SYNOPSIS: -{flag}");
         }
@@ -174,10 +168,7 @@ fn help_names_every_visible_flag() {
 fn help_fits_a_screen() {
     for mut command in commands() {
         let help = command.render_help().to_string();
-        let lines: usize = help
-            .lines()
-            .map(|line| line.chars().count().div_ceil(80).max(1))
-            .sum();
+        let lines: usize = help.lines().map(|line| line.chars().count().div_ceil(80).max(1)).sum();
         let name = command.get_name();
         assert!(lines <= 24, "{name}: {lines} lines of 80 columns\n{help}");
     }
@@ -207,11 +198,7 @@ fn every_page_has_the_sections_it_needs() {
             other => panic!("{}: section {other:?}", path.display()),
         };
         for name in always.iter().chain(more) {
-            assert!(
-                !section(&text, name).is_empty(),
-                "{}: no section {name}",
-                path.display()
-            );
+            assert!(!section(&text, name).is_empty(), "{}: no section {name}", path.display());
         }
         pages += 1;
     }
@@ -221,10 +208,7 @@ fn every_page_has_the_sections_it_needs() {
 #[test]
 fn every_cross_reference_to_one_of_ours_leads_to_a_page() {
     let exists = |name: &str, section: &str| {
-        Path::new(&root())
-            .join("man")
-            .join(format!("{name}.{section}"))
-            .exists()
+        Path::new(&root()).join("man").join(format!("{name}.{section}")).exists()
     };
     for entry in fs::read_dir(root().join("man")).unwrap() {
         let path = entry.unwrap().path();
@@ -244,11 +228,7 @@ fn every_cross_reference_to_one_of_ours_leads_to_a_page() {
 /// The keys of a table as `section.key`, each with its default as TOML writes it.
 fn defaults(table: &toml::Table, section: &str, found: &mut BTreeMap<String, String>) {
     for (key, value) in table {
-        let name = if section.is_empty() {
-            key.clone()
-        } else {
-            format!("{section}.{key}")
-        };
+        let name = if section.is_empty() { key.clone() } else { format!("{section}.{key}") };
         match value.as_table() {
             Some(inner) => defaults(inner, &name, found),
             None => drop(found.insert(name, value.to_string())),
@@ -281,8 +261,5 @@ fn hikyaku_toml_5_lists_every_key_with_its_default() {
     defaults(&table, "", &mut code);
     // The one default that no page can know.
     code.insert("hostname".into(), "gethostname".into());
-    assert_eq!(
-        listed, code,
-        "left: man/hikyaku.toml.5; right: Config::default()"
-    );
+    assert_eq!(listed, code, "left: man/hikyaku.toml.5; right: Config::default()");
 }

@@ -30,22 +30,10 @@ const MESSAGES: [(&str, &[u8], &[u8]); 8] = [
         b"Subject: from\n\nFrom here on\n\nFrom a@b.org Mon Jun 21 03:15:20 2004\n>From x\n",
         b">From here on\n\n>From a@b.org Mon Jun 21 03:15:20 2004\n>>From x\n",
     ),
-    (
-        "eight",
-        b"Subject: eight\n\nGr\xfc\xdfe \xe2\x82\xac\n",
-        b"Gr\xfc\xdfe \xe2\x82\xac\n",
-    ),
+    ("eight", b"Subject: eight\n\nGr\xfc\xdfe \xe2\x82\xac\n", b"Gr\xfc\xdfe \xe2\x82\xac\n"),
     ("nul", b"Subject: nul\n\na\0b\n", b"a\0b\n"),
-    (
-        "crlf",
-        b"Subject: crlf\r\n\r\none\r\n\r\ntwo\r\n",
-        b"one\n\ntwo\n",
-    ),
-    (
-        "open",
-        b"Subject: open\n\nno last line end",
-        b"no last line end\n",
-    ),
+    ("crlf", b"Subject: crlf\r\n\r\none\r\n\r\ntwo\r\n", b"one\n\ntwo\n"),
+    ("open", b"Subject: open\n\nno last line end", b"no last line end\n"),
     ("empty", b"Subject: empty\n\n", b""),
     ("blank", b"Subject: blank\n\n\n\n", b"\n\n"),
 ];
@@ -75,8 +63,7 @@ fn delivered() -> Site {
         let sender = SENDERS[number % SENDERS.len()];
         site.local_deliver("hunt", sender, message).expect(0);
     }
-    site.local_deliver("hunt", "a@b.org", b"no header at all\n")
-        .expect(0);
+    site.local_deliver("hunt", "a@b.org", b"no header at all\n").expect(0);
     site
 }
 
@@ -94,10 +81,7 @@ fn parts(message: &[u8]) -> (String, Vec<u8>) {
     let header = String::from_utf8_lossy(&message[..end]);
     let mut lines = header.lines();
     let subject = lines.find_map(|line| line.strip_prefix("Subject: "));
-    (
-        subject.unwrap_or_default().to_owned(),
-        message[end + 2..].to_vec(),
-    )
+    (subject.unwrap_or_default().to_owned(), message[end + 2..].to_vec())
 }
 
 /// Dovecot's configuration for the mailbox of `hunt`.
@@ -161,12 +145,7 @@ fn by_mutt(site: &Site) -> Vec<(String, Vec<u8>)> {
     let _ = fs::remove_file(&out);
     let pipe = format!("cat >> {0}; echo =====END >> {0}", out.display());
     let keys = format!("<tag-pattern>~A<enter><tag-prefix><pipe-message>{pipe}<enter><exit>");
-    mutt(
-        site,
-        &site.inbox("hunt").display().to_string(),
-        "set read_only=yes",
-        &keys,
-    );
+    mutt(site, &site.inbox("hunt").display().to_string(), "set read_only=yes", &keys);
     let piped = fs::read(&out).unwrap();
     let mut messages = split(&piped, b"=====END\n");
     messages.pop();
@@ -222,10 +201,7 @@ fn raw_by_popd(site: &Site) -> Vec<Vec<u8>> {
 }
 
 fn subjects(messages: &[(String, Vec<u8>)]) -> Vec<&str> {
-    messages
-        .iter()
-        .map(|(subject, _)| subject.as_str())
-        .collect()
+    messages.iter().map(|(subject, _)| subject.as_str()).collect()
 }
 
 fn dele(peer: &mut Peer, number: usize) {
@@ -261,9 +237,7 @@ fn what_we_deliver_s_nail_lists_without_complaint() {
     }
     let site = delivered();
     let mut command = Command::new(find("s-nail").unwrap());
-    command
-        .args(["-n", "-R", "-H", "-f"])
-        .arg(site.inbox("hunt"));
+    command.args(["-n", "-R", "-H", "-f"]).arg(site.inbox("hunt"));
     // It runs for nobody who has no name in passwd(5), as our users there have none.
     let ran = run(&mut command, b"").expect(0);
     assert_eq!(ran.stderr, "");
@@ -286,10 +260,8 @@ fn what_we_deliver_python_reads() {
     let mut command = Command::new("python3");
     command.args(["-c", READ]).arg(site.inbox("hunt"));
     let ran = run(&mut command, b"").expect(0);
-    let expected: Vec<String> = expected()
-        .iter()
-        .map(|(subject, body)| format!("{subject}:{}", hex(body)))
-        .collect();
+    let expected: Vec<String> =
+        expected().iter().map(|(subject, body)| format!("{subject}:{}", hex(body))).collect();
     assert_eq!(ran.text().lines().collect::<Vec<_>>(), expected);
 }
 
@@ -305,28 +277,10 @@ fn what_dovecot_stores_popd_shows_without_its_fields() {
     for message in [&first[..], second] {
         doveadm(&site, &["save", "-m", "INBOX"], message);
     }
-    doveadm(
-        &site,
-        &[
-            "flags",
-            "add",
-            "\\Seen \\Answered",
-            "mailbox",
-            "INBOX",
-            "ALL",
-        ],
-        b"",
-    );
-    doveadm(
-        &site,
-        &["flags", "add", "keyword", "mailbox", "INBOX", "1"],
-        b"",
-    );
+    doveadm(&site, &["flags", "add", "\\Seen \\Answered", "mailbox", "INBOX", "ALL"], b"");
+    doveadm(&site, &["flags", "add", "keyword", "mailbox", "INBOX", "1"], b"");
     let stored = String::from_utf8(site.spool("hunt")).unwrap();
-    assert!(
-        stored.contains("X-UID: 1\n") && stored.contains("\nFrom a@b.org "),
-        "{stored}"
-    );
+    assert!(stored.contains("X-UID: 1\n") && stored.contains("\nFrom a@b.org "), "{stored}");
     let two = [&second[..], b"\n"].concat();
     assert_eq!(raw_by_popd(&site), [first.to_vec(), two]);
 }
@@ -347,30 +301,19 @@ fn what_procmail_and_mutt_store_popd_reads() {
         run(&mut command, message).expect(0);
     };
     let own = site.home("hunt").join("own");
-    fs::write(
-        &own,
-        "From a@b.org Mon Jun 21 03:15:20 2004\nSubject: mutt\n\nx\n>From y\n\n",
-    )
-    .unwrap();
+    fs::write(&own, "From a@b.org Mon Jun 21 03:15:20 2004\nSubject: mutt\n\nx\n>From y\n\n")
+        .unwrap();
     let save = format!("<save-message>{inbox}<enter><exit>");
     procmail(b"Subject: one\n\nbody\n\nFrom here on\n");
     procmail(b"Subject: two\nContent-Length: 9\n\nx\n\nFrom a@b.org Mon Jun 21 03:15:20 2004\ny\n");
     // procmail writes no blank line behind this one, and mutt none before its own.
     procmail(b"Subject: three\n\nno last line end");
-    mutt(
-        &site,
-        &own.display().to_string(),
-        "set read_only=yes",
-        &save,
-    );
+    mutt(&site, &own.display().to_string(), "set read_only=yes", &save);
     procmail(b"Subject: four\n\nlast\n");
     let found = by_popd(&site);
     assert_eq!(subjects(&found), ["one", "two", "three", "mutt", "four"]);
     assert_eq!(found[0].1, b"body\n\n>From here on\n");
-    assert_eq!(
-        found[1].1,
-        b"x\n\nFrom a@b.org Mon Jun 21 03:15:20 2004\ny\n"
-    );
+    assert_eq!(found[1].1, b"x\n\nFrom a@b.org Mon Jun 21 03:15:20 2004\ny\n");
     assert_eq!(found[2].1, b"no last line end\n");
     assert_eq!(found[3].1, b"x\n>From y\n");
     assert_eq!(found[4].1, b"last\n");
@@ -411,11 +354,7 @@ fn flags_that_change_between_login_and_quit_make_popd_lose_no_other_message() {
     }
     // Dovecot writes its fields into all of them; mutt flags the first, and removes the third and
     // the fourth.
-    doveadm(
-        &site,
-        &["flags", "add", "\\Seen key", "mailbox", "INBOX", "ALL"],
-        b"",
-    );
+    doveadm(&site, &["flags", "add", "\\Seen key", "mailbox", "INBOX", "ALL"], b"");
     let keys = "<first-entry><flag-message>3<enter><delete-message>4<enter><delete-message>\
                 <sync-mailbox><exit>";
     mutt(&site, &inbox, "", keys);
@@ -459,12 +398,7 @@ fn a_stale_lock_of_procmail_is_taken_and_a_young_one_is_respected() {
         // It grows old.
         let then = std::time::SystemTime::now() - std::time::Duration::from_secs(301);
         let times = fs::FileTimes::new().set_modified(then);
-        fs::File::options()
-            .write(true)
-            .open(&lock)
-            .unwrap()
-            .set_times(times)
-            .unwrap();
+        fs::File::options().write(true).open(&lock).unwrap().set_times(times).unwrap();
         if support::is_root() {
             // In a sticky directory only its owner removes it.
             let uid = Site::account("hunt").uid;
@@ -497,11 +431,7 @@ fn a_delivery_waits_while_dovecot_has_the_mailbox() {
         let mut round = 0;
         while !delivery.is_finished() {
             let what = if round % 2 == 0 { "add" } else { "remove" };
-            doveadm(
-                &site,
-                &["flags", what, "\\Seen", "mailbox", "INBOX", "ALL"],
-                b"",
-            );
+            doveadm(&site, &["flags", what, "\\Seen", "mailbox", "INBOX", "ALL"], b"");
             doveadm(&site, &["save", "-m", "INBOX"], b"Subject: d\n\nFrom me\n");
             round += 1;
         }

@@ -60,26 +60,15 @@ fn a_message_goes_from_smtp_to_pop3_and_is_the_same() {
     let (_server, address) = site.serve("smtpd");
     let text = "From: toshi@is.kyusan-u.ac.jp\nSubject: path\n\nHello.\n.\n..\n\
                 From here on, text.\n>From a quote\n\n\nFrom x Mon Jun 21 03:15:20 2004\n\nEnd\n";
-    let id = Site::send(
-        address,
-        "toshi@is.kyusan-u.ac.jp",
-        &["hunt@smkwlab.net"],
-        text,
-    );
+    let id = Site::send(address, "toshi@is.kyusan-u.ac.jp", &["hunt@smkwlab.net"], text);
     assert_eq!(site.queued(), [format!("incoming/{id}")]);
     site.mta_queue(&NONE).expect(0);
     assert_eq!(site.queued(), NONE);
     let got = fetch(&site, "hunt");
     assert!(got.ends_with(text), "{got}");
     let header = got.strip_suffix(text).unwrap();
-    assert!(
-        header.contains("Return-Path: <toshi@is.kyusan-u.ac.jp>"),
-        "{header}"
-    );
-    assert!(
-        header.contains("Received: from client.example ("),
-        "{header}"
-    );
+    assert!(header.contains("Return-Path: <toshi@is.kyusan-u.ac.jp>"), "{header}");
+    assert!(header.contains("Received: from client.example ("), "{header}");
     assert!(header.contains("by mx.smkwlab.net"), "{header}");
     assert!(header.contains(&id), "{header}");
     assert!(header.contains("for <hunt@smkwlab.net>"), "{header}");
@@ -93,10 +82,7 @@ fn a_message_goes_from_smtp_to_pop3_and_is_the_same() {
 #[test]
 fn mail_is_delivered_and_fetched_where_only_root_reads_the_passwords() {
     let site = Site::new();
-    let mode = std::fs::metadata(site.path().join("users"))
-        .unwrap()
-        .permissions()
-        .mode();
+    let mode = std::fs::metadata(site.path().join("users")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     let (_server, address) = site.serve("smtpd");
     let to = ["hunt@smkwlab.net", "bob@smkwlab.net"];
@@ -114,12 +100,7 @@ fn mail_is_delivered_and_fetched_where_only_root_reads_the_passwords() {
 fn each_recipient_gets_one_copy_and_no_other_recipients() {
     let site = Site::new();
     let (_server, address) = site.serve("smtpd");
-    let to = [
-        "hunt@smkwlab.net",
-        "alice@mx.smkwlab.net",
-        "HUNT@smkwlab.net",
-        "bob@smkwlab.net",
-    ];
+    let to = ["hunt@smkwlab.net", "alice@mx.smkwlab.net", "HUNT@smkwlab.net", "bob@smkwlab.net"];
     Site::send(address, "toshi@example.org", &to, "Subject: all\n\nx\n");
     site.mta_queue(&NONE).expect(0);
     for user in ["hunt", "alice", "bob"] {
@@ -136,23 +117,14 @@ fn each_recipient_gets_one_copy_and_no_other_recipients() {
 fn a_nudge_wakes_a_runner_that_waits() {
     let site = Site::plan().set("queue", "wakeup", "\"nudge\"").build();
     let mut command = site.command("mta-queue");
-    command
-        .arg("--watch")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
+    command.arg("--watch").stdin(Stdio::null()).stdout(Stdio::null());
     let runner = Server::start(&mut command);
     let (_smtpd, address) = site.serve("smtpd");
     for count in 1..=3 {
-        Site::send(
-            address,
-            "a@example.org",
-            &["hunt@smkwlab.net"],
-            "Subject: n\n\nx\n",
-        );
+        Site::send(address, "a@example.org", &["hunt@smkwlab.net"], "Subject: n\n\nx\n");
         site.wait_for_mail("hunt", count);
     }
-    site.sendmail("alice", &["hunt@smkwlab.net"], b"Subject: s\n\nx\n")
-        .expect(0);
+    site.sendmail("alice", &["hunt@smkwlab.net"], b"Subject: s\n\nx\n").expect(0);
     site.wait_for_mail("hunt", 4);
     wait_until("an empty queue", || site.queued().is_empty().then_some(()));
     let (status, log) = runner.stop();
@@ -164,17 +136,9 @@ fn a_runner_that_waits_delivers_what_was_there_before_it() {
     let site = Site::plan().set("queue", "wakeup", "\"nudge\"").build();
     let (_smtpd, address) = site.serve("smtpd");
     // Nobody reads the FIFO: nothing hangs, and nothing is lost.
-    Site::send(
-        address,
-        "a@example.org",
-        &["hunt@smkwlab.net"],
-        "Subject: n\n\nx\n",
-    );
+    Site::send(address, "a@example.org", &["hunt@smkwlab.net"], "Subject: n\n\nx\n");
     let mut command = site.command("mta-queue");
-    command
-        .arg("--watch")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
+    command.arg("--watch").stdin(Stdio::null()).stdout(Stdio::null());
     let _runner = Server::start(&mut command);
     site.wait_for_mail("hunt", 1);
 }
@@ -184,12 +148,7 @@ fn a_listener_that_spawns_delivers_at_once() {
     let site = Site::plan().set("queue", "wakeup", "\"spawn\"").build();
     let (_smtpd, address) = site.serve("smtpd");
     for count in 1..=5 {
-        Site::send(
-            address,
-            "a@example.org",
-            &["hunt@smkwlab.net"],
-            "Subject: n\n\nx\n",
-        );
+        Site::send(address, "a@example.org", &["hunt@smkwlab.net"], "Subject: n\n\nx\n");
         if count % 2 == 1 {
             site.wait_for_mail("hunt", count);
         }
@@ -212,10 +171,7 @@ fn sendmail_t_takes_the_recipients_from_the_header_and_keeps_the_bytes() {
         assert!(JAPANESE.ends_with(message.text().as_bytes()));
         assert!(message.text().contains("\x1b$B$3$s$K$A$O!#"));
         assert_eq!(message.field("Bcc"), None, "{user} sees the blind copy");
-        assert_eq!(
-            message.field("Subject"),
-            Some("=?ISO-2022-JP?B?GyRCJUYlOSVIGyhC?=")
-        );
+        assert_eq!(message.field("Subject"), Some("=?ISO-2022-JP?B?GyRCJUYlOSVIGyhC?="));
         assert_eq!(message.field("Content-Transfer-Encoding"), Some("7bit"));
         assert!(message.field("Date").is_some());
         assert!(message.field("Message-ID").is_some());
@@ -242,10 +198,7 @@ fn sendmail_adds_what_a_message_lacks() {
     assert_eq!(message.text(), "Text\n", "a lone dot ends the message");
     // The login name is that of whoever runs the tests; the users of a site are known to no one else.
     let from = message.field("From").unwrap();
-    assert!(
-        from.contains("@mx.smkwlab.net") && from.contains("Alice L."),
-        "{from}"
-    );
+    assert!(from.contains("@mx.smkwlab.net") && from.contains("Alice L."), "{from}");
     let sender = message.field("Return-Path").unwrap();
     assert!(from.contains(sender), "{sender} in {from}");
 }
@@ -253,8 +206,7 @@ fn sendmail_adds_what_a_message_lacks() {
 #[test]
 fn sendmail_without_a_recipient_is_a_usage_error() {
     let site = Site::new();
-    site.sendmail("alice", &NONE, b"Subject: x\n\nx\n")
-        .expect(64);
+    site.sendmail("alice", &NONE, b"Subject: x\n\nx\n").expect(64);
     let ran = site.sendmail("alice", &["-t"], b"Subject: nobody\n\nx\n");
     assert!(matches!(ran.code(), Some(64 | 65)), "{ran}");
     assert_eq!(site.queued(), NONE);
@@ -263,11 +215,8 @@ fn sendmail_without_a_recipient_is_a_usage_error() {
 #[test]
 fn sendmail_refuses_line_ends_in_addresses() {
     let site = Site::new();
-    for bad in [
-        "hunt@smkwlab.net\nrecipient <bob@smkwlab.net>",
-        "hunt\r@smkwlab.net",
-        "h\x01@x.y",
-    ] {
+    for bad in ["hunt@smkwlab.net\nrecipient <bob@smkwlab.net>", "hunt\r@smkwlab.net", "h\x01@x.y"]
+    {
         let ran = site.sendmail("alice", &[bad], b"Subject: x\n\nx\n");
         assert!(matches!(ran.code(), Some(64 | 65)), "{bad:?}: {ran}");
         let ran = site.sendmail("alice", &["-f", bad, "hunt"], b"Subject: x\n\nx\n");
@@ -297,12 +246,7 @@ fn mail_to_an_unknown_user_comes_back_to_its_sender() {
     let site = Site::new();
     let ran = site.sendmail(
         "alice",
-        &[
-            "-f",
-            "alice@smkwlab.net",
-            "nobody-here@smkwlab.net",
-            "hunt@smkwlab.net",
-        ],
+        &["-f", "alice@smkwlab.net", "nobody-here@smkwlab.net", "hunt@smkwlab.net"],
         b"Subject: who\nMessage-ID: <1@here>\n\nSecret text\n",
     );
     ran.expect(0);
@@ -330,12 +274,8 @@ fn mail_to_an_unknown_user_comes_back_to_its_sender() {
 #[test]
 fn mail_from_the_null_sender_never_comes_back() {
     let site = Site::new();
-    site.sendmail(
-        "alice",
-        &["-f", "<>", "nobody-here@smkwlab.net"],
-        b"Subject: x\n\nx\n",
-    )
-    .expect(0);
+    site.sendmail("alice", &["-f", "<>", "nobody-here@smkwlab.net"], b"Subject: x\n\nx\n")
+        .expect(0);
     for _ in 0..3 {
         site.mta_queue(&["--flush"]).expect(0);
     }
@@ -346,10 +286,7 @@ fn mail_from_the_null_sender_never_comes_back() {
 }
 
 fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs()
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
 /// How long the one deferred message waits from now on.
@@ -357,9 +294,7 @@ fn now() -> u64 {
 fn wait_of(site: &Site) -> u64 {
     let names = site.queued();
     assert_eq!(names.len(), 1, "{names:?}");
-    let name = names[0]
-        .strip_prefix("deferred/")
-        .unwrap_or_else(|| panic!("{names:?}"));
+    let name = names[0].strip_prefix("deferred/").unwrap_or_else(|| panic!("{names:?}"));
     let (due, _) = name.split_once('.').unwrap();
     assert_eq!(due.len(), 10, "{name}");
     due.parse::<u64>().unwrap() - now()
@@ -367,9 +302,7 @@ fn wait_of(site: &Site) -> u64 {
 
 #[test]
 fn mail_for_elsewhere_waits_and_the_waits_grow_as_configured() {
-    let site = Site::plan()
-        .set("queue", "retry", "[\"5m\", \"15m\", \"1h\"]")
-        .build();
+    let site = Site::plan().set("queue", "retry", "[\"5m\", \"15m\", \"1h\"]").build();
     let (_server, address) = site.serve("smtpd");
     let to = ["somebody@elsewhere.example", "hunt@smkwlab.net"];
     let id = Site::send(address, "alice@smkwlab.net", &to, "Subject: far\n\nx\n");
@@ -386,10 +319,7 @@ fn mail_for_elsewhere_waits_and_the_waits_grow_as_configured() {
     site.mta_queue(&NONE).expect(0);
     assert_eq!(site.queued(), before);
     let list = site.mta_queue(&["--list"]).expect(0).text();
-    assert!(
-        list.contains(&id) && list.contains("somebody@elsewhere.example"),
-        "{list}"
-    );
+    assert!(list.contains(&id) && list.contains("somebody@elsewhere.example"), "{list}");
     assert!(!list.contains("hunt@smkwlab.net"), "{list}");
     let shown = site.mta_queue(&["--show", &id]).expect(0).text();
     assert!(
@@ -408,28 +338,15 @@ fn what_has_waited_too_long_comes_back_and_the_sender_is_warned_before() {
         .set("queue", "expire_after", "\"4s\"")
         .build();
     let (_server, address) = site.serve("smtpd");
-    Site::send(
-        address,
-        "alice@smkwlab.net",
-        &["x@elsewhere.example"],
-        "Subject: far\n\nx\n",
-    );
+    Site::send(address, "alice@smkwlab.net", &["x@elsewhere.example"], "Subject: far\n\nx\n");
     wait_until("two notifications", || {
         site.mta_queue(&["--flush"]).expect(0);
         std::thread::sleep(std::time::Duration::from_millis(200));
         (site.messages("alice").len() == 2 && site.queued().is_empty()).then_some(())
     });
     let messages = site.messages("alice");
-    assert!(
-        messages[0].text().contains("Action: delayed"),
-        "{:?}",
-        messages[0]
-    );
-    assert!(
-        messages[1].text().contains("Action: failed"),
-        "{:?}",
-        messages[1]
-    );
+    assert!(messages[0].text().contains("Action: delayed"), "{:?}", messages[0]);
+    assert!(messages[1].text().contains("Action: failed"), "{:?}", messages[1]);
     assert!(messages[1].text().contains("Status: 4.") || messages[1].text().contains("Status: 5."));
 }
 
@@ -442,11 +359,7 @@ fn a_message_that_goes_in_circles_is_stopped() {
     let mut peer = Peer::connect(address);
     peer.greet();
     let message = format!("{hops}Subject: loop\n\nx\n");
-    let reply = peer.mail(
-        "alice@smkwlab.net",
-        &["hunt@smkwlab.net"],
-        message.as_bytes(),
-    );
+    let reply = peer.mail("alice@smkwlab.net", &["hunt@smkwlab.net"], message.as_bytes());
     if reply.starts_with("250 ") {
         site.mta_queue(&NONE).expect(0);
         wait_until("an empty queue", || {
@@ -471,14 +384,7 @@ fn what_a_stranger_writes_sets_no_flag_in_the_mailbox() {
     let got = fetch(&site, "hunt");
     assert!(got.ends_with("\n\n>From x\ntext\n"), "{got}");
     let (header, _) = got.split_once("\n\n").unwrap();
-    for name in [
-        "Status:",
-        "X-UID:",
-        "X-IMAPbase:",
-        "X-Keywords:",
-        "Content-Length:",
-        "Lines:",
-    ] {
+    for name in ["Status:", "X-UID:", "X-IMAPbase:", "X-Keywords:", "Content-Length:", "Lines:"] {
         assert!(!header.contains(name), "{name} in {header}");
     }
 }
@@ -489,12 +395,7 @@ fn two_runners_at_once_deliver_each_message_once() {
     let (_server, address) = site.serve("smtpd");
     for number in 0..30 {
         let text = format!("Subject: {number}\n\nx\n");
-        Site::send(
-            address,
-            "a@example.org",
-            &["hunt@smkwlab.net", "bob@smkwlab.net"],
-            &text,
-        );
+        Site::send(address, "a@example.org", &["hunt@smkwlab.net", "bob@smkwlab.net"], &text);
     }
     std::thread::scope(|scope| {
         for _ in 0..3 {

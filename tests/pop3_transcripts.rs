@@ -48,11 +48,7 @@ fn our_popd_keeps_the_rules() {
     if asked("ours") {
         let site = Site::new();
         let (server, address) = site.serve("popd");
-        let mut ours = Ours {
-            site,
-            address,
-            _server: server,
-        };
+        let mut ours = Ours { site, address, _server: server };
         play_all("pop3", &mut ours);
     }
 }

@@ -35,9 +35,7 @@ fn status(pid: i32, field: &str) -> String {
 /// The children of a process.
 fn children(pid: i32) -> Vec<i32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_whitespace()
-        .map(|pid| pid.parse().unwrap())
-        .collect()
+    text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
 /// The one child of a process, once it is there.
@@ -70,17 +68,10 @@ fn assert_is_jailed(pid: i32) {
     let root = format!("/proc/{pid}/root");
     assert_ne!(fs::read_link(&root).unwrap(), Path::new("/"));
     assert_eq!(fs::read_dir(&root).unwrap().count(), 0, "its root is empty");
-    assert_eq!(
-        fs::read_link(format!("/proc/{pid}/cwd")).unwrap(),
-        fs::read_link(&root).unwrap()
-    );
+    assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap(), fs::read_link(&root).unwrap());
     // Another process of its user can neither trace it nor read its memory.
     let owner = fs::metadata(format!("/proc/{pid}/mem")).unwrap();
-    assert_eq!(
-        std::os::unix::fs::MetadataExt::uid(&owner),
-        0,
-        "it is not dumpable"
-    );
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&owner), 0, "it is not dumpable");
 }
 
 /// The files that a process has open, but for what every session needs: its connections, its
@@ -126,11 +117,7 @@ fn the_smtp_session_is_the_queues_owner_in_a_jail_and_holds_incoming_only() {
     assert_eq!(status(server.pid(), "Uid"), "0 0 0 0");
     assert_eq!(status(monitor, "Uid"), "0 0 0 0");
     for pid in [server.pid(), monitor, session] {
-        assert_eq!(
-            status(pid, "Threads"),
-            "1",
-            "a process that forks has one thread"
-        );
+        assert_eq!(status(pid, "Threads"), "1", "a process that forks has one thread");
     }
     assert_is(session, Site::queue_uid(), Site::queue_uid());
     assert_is_jailed(session);
@@ -161,16 +148,11 @@ fn the_pop_session_is_nobody_in_a_jail_until_the_login_and_then_the_user() {
     peer.pop("USER hunt");
     let answer = peer.pop("PASS Watts?Watt?");
     assert!(answer.starts_with("+OK"), "{answer}");
-    wait_until("the login child to end", || {
-        children(monitor).is_empty().then_some(())
-    });
+    wait_until("the login child to end", || children(monitor).is_empty().then_some(()));
     let account = Site::account("hunt");
     assert_is(monitor, account.uid, account.gid);
     let files = open_files(monitor).join(" ");
-    assert!(
-        !files.contains("users"),
-        "the passwords are closed: {files}"
-    );
+    assert!(!files.contains("users"), "the passwords are closed: {files}");
     assert!(peer.pop("STAT").starts_with("+OK 2 "));
 }
 
@@ -191,9 +173,7 @@ fn the_queue_runner_that_reads_mail_is_the_queues_owner() {
             open.any(|fd| fd.is_ok_and(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == wake)))
         })
     };
-    let worker = wait_until("the worker", || {
-        children(launcher.pid()).into_iter().find(has_wake)
-    });
+    let worker = wait_until("the worker", || children(launcher.pid()).into_iter().find(has_wake));
     assert_is(worker, Site::queue_uid(), Site::queue_uid());
     assert_eq!(status(launcher.pid(), "Uid"), "0 0 0 0");
     // Users' commands may need a setgid program: no_new_privs is on no way to local-deliver.
@@ -205,9 +185,7 @@ fn calls_in(pid: i32, calls: &[&str]) -> Vec<i64> {
     let mut command = Command::new("gdb");
     command.args(["-nx", "-batch", "-p", &pid.to_string()]);
     for call in calls {
-        command
-            .arg("-ex")
-            .arg(format!("printf \"RESULT %ld\\n\", (long){call}"));
+        command.arg("-ex").arg(format!("printf \"RESULT %ld\\n\", (long){call}"));
     }
     let ran = run(&mut command, b"");
     let results: Vec<i64> = ran
@@ -221,27 +199,12 @@ fn calls_in(pid: i32, calls: &[&str]) -> Vec<i64> {
 
 /// The raw call: no library, no memory of its own needed but the stack.
 const FORBIDDEN: [(&str, &str); 12] = [
-    (
-        "open of a file",
-        "((long(*)(long,...))syscall)(257, -100, \"/etc/passwd\", 0)",
-    ),
-    (
-        "open of the root",
-        "((long(*)(long,...))syscall)(257, -100, \"/\", 0)",
-    ),
-    (
-        "open of the parent",
-        "((long(*)(long,...))syscall)(257, -100, \"..\", 0)",
-    ),
-    (
-        "execve",
-        "((long(*)(long,...))syscall)(59, \"/bin/sh\", 0, 0)",
-    ),
+    ("open of a file", "((long(*)(long,...))syscall)(257, -100, \"/etc/passwd\", 0)"),
+    ("open of the root", "((long(*)(long,...))syscall)(257, -100, \"/\", 0)"),
+    ("open of the parent", "((long(*)(long,...))syscall)(257, -100, \"..\", 0)"),
+    ("execve", "((long(*)(long,...))syscall)(59, \"/bin/sh\", 0, 0)"),
     ("a socket", "((long(*)(long,...))syscall)(41, 2, 1, 0)"),
-    (
-        "a local socket",
-        "((long(*)(long,...))syscall)(41, 1, 1, 0)",
-    ),
+    ("a local socket", "((long(*)(long,...))syscall)(41, 1, 1, 0)"),
     ("connect", "((long(*)(long,...))syscall)(42, 0, 0, 0)"),
     ("kill", "((long(*)(long,...))syscall)(62, 1, 0)"),
     ("fork", "((long(*)(long,...))syscall)(57)"),
@@ -251,10 +214,7 @@ const FORBIDDEN: [(&str, &str); 12] = [
 ];
 
 #[test]
-#[cfg_attr(
-    not(target_arch = "x86_64"),
-    ignore = "the numbers are those of x86_64"
-)]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "the numbers are those of x86_64")]
 fn a_session_can_not_open_exec_connect_signal_or_fork() {
     if !need_root() || !need("gdb") {
         return;
@@ -273,29 +233,18 @@ fn a_session_can_not_open_exec_connect_signal_or_fork() {
 }
 
 #[test]
-#[cfg_attr(
-    not(target_arch = "x86_64"),
-    ignore = "the numbers are those of x86_64"
-)]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "the numbers are those of x86_64")]
 fn the_smtp_session_can_not_read_what_others_have_sent() {
     if !need_root() || !need("gdb") {
         return;
     }
     let site = Site::new();
     let (server, address) = site.serve("smtpd");
-    let id = Site::send(
-        address,
-        "a@example.org",
-        &["hunt@smkwlab.net"],
-        "Subject: secret\n\nx\n",
-    );
-    wait_until("the first session to end", || {
-        children(server.pid()).is_empty().then_some(())
-    });
+    let id = Site::send(address, "a@example.org", &["hunt@smkwlab.net"], "Subject: secret\n\nx\n");
+    wait_until("the first session to end", || children(server.pid()).is_empty().then_some(()));
     let peer = Peer::connect(address);
-    let stranger = child(wait_until("the second session", || {
-        children(server.pid()).last().copied()
-    }));
+    let stranger =
+        child(wait_until("the second session", || children(server.pid()).last().copied()));
     let incoming = site.queue().join("incoming").display().to_string();
     let held = fs::read_dir(format!("/proc/{stranger}/fd"))
         .unwrap()
@@ -320,14 +269,12 @@ fn no_program_serves_root_or_system_accounts() {
     }
     let site = Site::plan().set("users", "source", "\"system\"").build();
     let ran = run(
-        site.command("local-deliver")
-            .args(["-f", "a@example.org", "-d", "root"]),
+        site.command("local-deliver").args(["-f", "a@example.org", "-d", "root"]),
         b"Subject: x\n\nx\n",
     );
     assert!(matches!(ran.code(), Some(67 | 77)), "{ran}");
     let ran = run(
-        site.command("local-deliver")
-            .args(["-f", "a@example.org", "-d", "daemon"]),
+        site.command("local-deliver").args(["-f", "a@example.org", "-d", "daemon"]),
         b"Subject: x\n\nx\n",
     );
     assert!(matches!(ran.code(), Some(67 | 77)), "{ran}");

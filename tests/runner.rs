@@ -31,12 +31,7 @@ fn text(subject: &str) -> Vec<u8> {
 fn a_message_that_can_not_be_brought_in_now_holds_up_no_other() {
     let site = Site::new();
     let (_smtpd, address) = site.serve("smtpd");
-    Site::send(
-        address,
-        "a@example.org",
-        &["hunt@smkwlab.net"],
-        "Subject: small\n\nx\n",
-    );
+    Site::send(address, "a@example.org", &["hunt@smkwlab.net"], "Subject: small\n\nx\n");
     let large = [text("large"), vec![b'x'; 100_000]].concat();
     site.sendmail("alice", &["hunt"], &large).expect(0);
     // No file may grow beyond 16 KiB: the copy of the large one can't be made.
@@ -53,20 +48,11 @@ fn a_message_that_can_not_be_brought_in_now_holds_up_no_other() {
 fn a_message_that_can_not_be_read_now_waits_and_is_not_called_damaged() {
     let site = Site::new();
     let (_smtpd, address) = site.serve("smtpd");
-    let id = Site::send(
-        address,
-        "a@example.org",
-        &["hunt@smkwlab.net"],
-        "Subject: x\n\nx\n",
-    );
+    let id = Site::send(address, "a@example.org", &["hunt@smkwlab.net"], "Subject: x\n\nx\n");
     let entry = site.queue().join("incoming").join(&id);
     fs::set_permissions(&entry, fs::Permissions::from_mode(0o000)).unwrap();
     let ran = site.mta_queue(&NONE).expect(0);
-    assert_eq!(
-        site.queued_in("incoming"),
-        NONE,
-        "a path unit must not spin"
-    );
+    assert_eq!(site.queued_in("incoming"), NONE, "a path unit must not spin");
     assert_eq!(site.queued_in("corrupt"), NONE, "{ran}");
     let name = site.queued_in("deferred").remove(0);
     let entry = site.queue().join("deferred").join(name);
@@ -79,12 +65,7 @@ fn a_message_that_can_not_be_read_now_waits_and_is_not_called_damaged() {
 fn a_due_time_that_only_a_wrong_clock_can_have_given_does_not_count() {
     let site = Site::new();
     let (_smtpd, address) = site.serve("smtpd");
-    let id = Site::send(
-        address,
-        "a@example.org",
-        &["hunt@smkwlab.net"],
-        "Subject: x\n\nx\n",
-    );
+    let id = Site::send(address, "a@example.org", &["hunt@smkwlab.net"], "Subject: x\n\nx\n");
     let queue = site.queue();
     let far = queue.join("deferred").join(format!("4102444800.{id}"));
     fs::rename(queue.join("incoming").join(&id), far).unwrap();
@@ -106,11 +87,7 @@ fn with_a_silent_user() -> (Site, TempDir) {
     }
     let site = Site::plan()
         .set("queue", "wakeup", "\"nudge\"")
-        .set(
-            "paths",
-            "libexec",
-            &format!("{:?}", directory.path().to_str().unwrap()),
-        )
+        .set("paths", "libexec", &format!("{:?}", directory.path().to_str().unwrap()))
         .build();
     (site, directory)
 }
@@ -119,27 +96,12 @@ fn with_a_silent_user() -> (Site, TempDir) {
 fn a_delivery_that_hangs_holds_up_no_mail_that_comes_later() {
     let (site, _programs) = with_a_silent_user();
     let mut command = site.command("mta-queue");
-    command
-        .arg("--watch")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
+    command.arg("--watch").stdin(Stdio::null()).stdout(Stdio::null());
     let _runner = Server::start(&mut command);
     let (_smtpd, address) = site.serve("smtpd");
-    Site::send(
-        address,
-        "a@example.org",
-        &["toshi@smkwlab.net"],
-        "Subject: x\n\nx\n",
-    );
-    wait_until("toshi's message to be taken", || {
-        (site.queued_in("work").len() == 1).then_some(())
-    });
-    Site::send(
-        address,
-        "a@example.org",
-        &["hunt@smkwlab.net"],
-        "Subject: x\n\nx\n",
-    );
+    Site::send(address, "a@example.org", &["toshi@smkwlab.net"], "Subject: x\n\nx\n");
+    wait_until("toshi's message to be taken", || (site.queued_in("work").len() == 1).then_some(()));
+    Site::send(address, "a@example.org", &["hunt@smkwlab.net"], "Subject: x\n\nx\n");
     site.wait_for_mail("hunt", 1);
     site.sendmail("alice", &["bob"], &text("x")).expect(0);
     site.wait_for_mail("bob", 1);
@@ -158,11 +120,7 @@ fn a_delivery_agent_is_in_no_session_of_the_terminal_that_started_the_runner() {
     fs::write(&path, script).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     let site = Site::plan()
-        .set(
-            "paths",
-            "libexec",
-            &format!("{:?}", directory.path().to_str().unwrap()),
-        )
+        .set("paths", "libexec", &format!("{:?}", directory.path().to_str().unwrap()))
         .build();
     site.sendmail("alice", &["hunt"], &text("x")).expect(0);
     site.mta_queue(&NONE).expect(0);
@@ -173,10 +131,7 @@ fn a_delivery_agent_is_in_no_session_of_the_terminal_that_started_the_runner() {
     assert_ne!(session, own_session);
     // 3 is the pipe from ls, and 10 the script itself, as dash opens it.
     let of_the_shell = |number: &str| ["0", "1", "2", "3", "10"].contains(&number);
-    assert!(
-        open.split_whitespace().all(of_the_shell),
-        "left open for a user: {open}"
-    );
+    assert!(open.split_whitespace().all(of_the_shell), "left open for a user: {open}");
 }
 
 #[test]
@@ -200,12 +155,7 @@ fn a_file_in_place_of_the_wake_fifo_is_never_written_to() {
     fs::write(&wake, "precious").unwrap();
     fs::set_permissions(&wake, fs::Permissions::from_mode(0o666)).unwrap();
     let (_smtpd, address) = site.serve("smtpd");
-    Site::send(
-        address,
-        "a@example.org",
-        &["hunt@smkwlab.net"],
-        "Subject: x\n\nx\n",
-    );
+    Site::send(address, "a@example.org", &["hunt@smkwlab.net"], "Subject: x\n\nx\n");
     site.sendmail("alice", &["hunt"], &text("x")).expect(0);
     assert_eq!(fs::read(&wake).unwrap(), b"precious");
 }

@@ -34,11 +34,7 @@ fn uncommented() -> String {
 
 fn keys(table: &toml::Table, section: &str, found: &mut BTreeSet<String>) {
     for (key, value) in table {
-        let name = if section.is_empty() {
-            key.clone()
-        } else {
-            format!("{section}.{key}")
-        };
+        let name = if section.is_empty() { key.clone() } else { format!("{section}.{key}") };
         match value.as_table() {
             Some(inner) => keys(inner, &name, found),
             None => drop(found.insert(name)),
@@ -48,10 +44,7 @@ fn keys(table: &toml::Table, section: &str, found: &mut BTreeSet<String>) {
 
 #[test]
 fn the_sample_as_it_stands_changes_nothing() {
-    assert_eq!(
-        config::parse(Path::new("etc/hikyaku.toml"), &sample()).unwrap(),
-        Config::default()
-    );
+    assert_eq!(config::parse(Path::new("etc/hikyaku.toml"), &sample()).unwrap(), Config::default());
 }
 
 #[test]

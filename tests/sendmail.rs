@@ -76,11 +76,7 @@ fn a_session_that_root_starts_is_not_root() {
     let status = fs::read_to_string(format!("/proc/{}/status", child.trim())).unwrap();
     let uid = format!("Uid:\t{0}\t{0}\t{0}\t{0}\n", Site::queue_uid());
     assert!(status.contains(&uid), "{status}");
-    let reply = peer.mail(
-        "alice@smkwlab.net",
-        &["hunt@smkwlab.net"],
-        b"Subject: x\n\nx\n",
-    );
+    let reply = peer.mail("alice@smkwlab.net", &["hunt@smkwlab.net"], b"Subject: x\n\nx\n");
     assert!(reply.starts_with("250 2.0.0 "), "{reply}");
     site.mta_queue(&NONE).expect(0);
     assert_eq!(site.messages("hunt").len(), 1);
@@ -90,24 +86,12 @@ fn a_session_that_root_starts_is_not_root() {
 fn an_option_may_be_given_twice_and_the_last_one_counts() {
     let site = Site::new();
     // PHP adds mail()'s own parameters to those of sendmail_path.
-    let arguments = [
-        "-t",
-        "-i",
-        "-fweb@smkwlab.net",
-        "-oi",
-        "-i",
-        "-t",
-        "-falice@smkwlab.net",
-    ];
-    site.sendmail("alice", &arguments, b"To: hunt\nSubject: x\n\nx\n")
-        .expect(0);
+    let arguments = ["-t", "-i", "-fweb@smkwlab.net", "-oi", "-i", "-t", "-falice@smkwlab.net"];
+    site.sendmail("alice", &arguments, b"To: hunt\nSubject: x\n\nx\n").expect(0);
     site.mta_queue(&NONE).expect(0);
     let messages = site.messages("hunt");
     assert_eq!(messages.len(), 1);
-    assert_eq!(
-        messages[0].field("Return-Path"),
-        Some("<alice@smkwlab.net>")
-    );
+    assert_eq!(messages[0].field("Return-Path"), Some("<alice@smkwlab.net>"));
 }
 
 #[test]
@@ -116,34 +100,11 @@ fn the_command_lines_of_other_programs_are_understood() {
     let lines: [&[&str]; 8] = [
         // Debian's cron, cronie, mutt with dsn_notify, git send-email, s-nail, Exim's and Postfix's options.
         &["-i", "-FCronDaemon", "-B8BITMIME", "-oem", "hunt"],
-        &[
-            "-FCronDaemon",
-            "-i",
-            "-odi",
-            "-oem",
-            "-oi",
-            "-t",
-            "-f",
-            "alice",
-        ],
-        &[
-            "-oem",
-            "-oi",
-            "-B8BITMIME",
-            "-N",
-            "failure",
-            "-R",
-            "hdrs",
-            "-f",
-            "alice",
-            "--",
-            "hunt",
-        ],
+        &["-FCronDaemon", "-i", "-odi", "-oem", "-oi", "-t", "-f", "alice"],
+        &["-oem", "-oi", "-B8BITMIME", "-N", "failure", "-R", "hdrs", "-f", "alice", "--", "hunt"],
         &["-f", "alice@smkwlab.net", "-i", "hunt@smkwlab.net"],
         &["-i", "-m", "-v", "-r", "alice", "--", "hunt"],
-        &[
-            "-Am", "-G", "-L", "tag", "-V", "envelope", "-h", "3", "hunt",
-        ],
+        &["-Am", "-G", "-L", "tag", "-V", "envelope", "-h", "3", "hunt"],
         &["-O", "DeliveryMode=b", "-Nnever", "-U", "-n", "hunt"],
         &["-ti", "-Falice", "-falice"],
     ];
@@ -165,9 +126,5 @@ fn a_from_line_above_the_header_is_no_part_of_the_message() {
     let messages = site.messages("hunt");
     assert_eq!(messages.len(), 1);
     assert_eq!(messages[0].field("Subject"), Some("x"));
-    assert!(
-        messages[0].text().ends_with("From here\n"),
-        "{}",
-        messages[0].text()
-    );
+    assert!(messages[0].text().ends_with("From here\n"), "{}", messages[0].text());
 }

@@ -65,10 +65,7 @@ fn is_let_in(site: &Site, user: &str, password: &str) -> bool {
     assert!(peer.line().starts_with("+OK"));
     assert!(peer.pop(&format!("USER {user}")).starts_with("+OK"));
     let answer = peer.pop(&format!("PASS {password}"));
-    assert!(
-        answer.starts_with("+OK") || answer.starts_with("-ERR [AUTH]"),
-        "{user}: {answer}"
-    );
+    assert!(answer.starts_with("+OK") || answer.starts_with("-ERR [AUTH]"), "{user}: {answer}");
     peer.pop("QUIT");
     drop::<Peer>(peer);
     server.join();
@@ -85,9 +82,7 @@ fn accounts_of_the_host_log_in_with_their_passwords_and_no_others_do() {
         assert!(is_let_in(&site, user, "Watts?Watt?"), "{user}");
         assert!(!is_let_in(&site, user, "Watts?Watt"), "{user}");
     }
-    for user in [
-        "root", "daemon", "locked", "expired", "open", "nobody", "stranger",
-    ] {
+    for user in ["root", "daemon", "locked", "expired", "open", "nobody", "stranger"] {
         assert!(!is_let_in(&site, user, "Watts?Watt?"), "{user}");
     }
 }

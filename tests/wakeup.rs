@@ -24,21 +24,14 @@ use support::wait_until;
 fn slow_site() -> (Site, TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("local-deliver");
-    let script = format!(
-        "#!/bin/sh\nsleep 0.5\nexec {} \"$@\"\n",
-        program("local-deliver")
-    );
+    let script = format!("#!/bin/sh\nsleep 0.5\nexec {} \"$@\"\n", program("local-deliver"));
     fs::write(&path, script).unwrap();
     for path in [directory.path(), &path] {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
     let site = Site::plan()
         .set("queue", "wakeup", "\"spawn\"")
-        .set(
-            "paths",
-            "libexec",
-            &format!("{:?}", directory.path().to_str().unwrap()),
-        )
+        .set("paths", "libexec", &format!("{:?}", directory.path().to_str().unwrap()))
         .build();
     (site, directory)
 }
@@ -66,12 +59,7 @@ fn one_runner_at_a_time_and_what_comes_during_a_run_is_delivered() {
     let (two, second) = site.serve("smtpd");
     for count in 0..6 {
         let address = if count % 2 == 0 { first } else { second };
-        Site::send(
-            address,
-            "a@example.org",
-            &["hunt@smkwlab.net"],
-            "Subject: x\n\nx\n",
-        );
+        Site::send(address, "a@example.org", &["hunt@smkwlab.net"], "Subject: x\n\nx\n");
         let runners =
             children(one.pid(), "mta-queue").len() + children(two.pid(), "mta-queue").len();
         assert!(runners <= 1, "{runners} runners");
@@ -90,8 +78,7 @@ fn a_listener_that_is_killed_is_followed_by_the_other_one() {
     std::thread::sleep(std::time::Duration::from_millis(300));
     one.signal(Signal::SIGKILL);
     // No client comes to the other listener: it must notice by itself.
-    site.sendmail("alice", &["hunt"], b"Subject: x\n\nx\n")
-        .expect(0);
+    site.sendmail("alice", &["hunt"], b"Subject: x\n\nx\n").expect(0);
     site.wait_for_mail("hunt", 1);
 }
 
@@ -101,18 +88,9 @@ fn a_runner_that_is_killed_is_followed_by_another_one() {
     let (server, address) = site.serve("smtpd");
     // The run at the start, over an empty queue.
     std::thread::sleep(std::time::Duration::from_millis(300));
-    Site::send(
-        address,
-        "a@example.org",
-        &["hunt@smkwlab.net"],
-        "Subject: x\n\nx\n",
-    );
-    let runner = wait_until("a runner", || {
-        children(server.pid(), "mta-queue").first().copied()
-    });
-    wait_until("it to have the message", || {
-        (site.queued_in("work").len() == 1).then_some(())
-    });
+    Site::send(address, "a@example.org", &["hunt@smkwlab.net"], "Subject: x\n\nx\n");
+    let runner = wait_until("a runner", || children(server.pid(), "mta-queue").first().copied());
+    wait_until("it to have the message", || (site.queued_in("work").len() == 1).then_some(()));
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(runner), Signal::SIGKILL).unwrap();
     site.wait_for_mail("hunt", 1);
 }

@@ -99,12 +99,12 @@ impl Hash {
             Self::Locked => false,
             // Digests, so that not even the length shows in the time.
             Self::Plain(text) => Sha256::digest(text).ct_eq(&Sha256::digest(password)).into(),
-            Self::Yescrypt(text) => Yescrypt::default()
-                .verify_password(password, text.as_str())
-                .is_ok(),
-            Self::ShaCrypt(text) => ShaCrypt::default()
-                .verify_password(password, text.as_str())
-                .is_ok(),
+            Self::Yescrypt(text) => {
+                Yescrypt::default().verify_password(password, text.as_str()).is_ok()
+            }
+            Self::ShaCrypt(text) => {
+                ShaCrypt::default().verify_password(password, text.as_str()).is_ok()
+            }
             Self::Bcrypt(text) => bcrypt::verify(password, text).unwrap_or(false),
             Self::Argon2(hash) => Argon2::default().verify_password(password, &**hash).is_ok(),
         };
@@ -183,9 +183,8 @@ fn sha_crypt(text: &str, parts: &[&str], length: usize) -> Result<Hash, String> 
 }
 
 fn bcrypt(text: &str) -> Result<Hash, String> {
-    let parts: bcrypt::HashParts = text
-        .parse()
-        .map_err(|_| "the bcrypt hash is damaged".to_owned())?;
+    let parts: bcrypt::HashParts =
+        text.parse().map_err(|_| "the bcrypt hash is damaged".to_owned())?;
     if parts.get_cost() > MAX_BCRYPT_COST {
         return Err(too_costly("bcrypt may have cost 16"));
     }

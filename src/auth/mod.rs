@@ -93,10 +93,7 @@ fn system_credentials(config: &Config, name: &str) -> io::Result<Credentials> {
         match Hash::parse(&text) {
             Ok(Hash::Locked) => {}
             Ok(hash) => {
-                return Ok(Credentials {
-                    account: Some(account),
-                    hash,
-                });
+                return Ok(Credentials { account: Some(account), hash });
             }
             Err(what) => {
                 return Err(io::Error::other(format!("password of {name:?}: {what}")));
@@ -111,9 +108,7 @@ fn system_credentials(config: &Config, name: &str) -> io::Result<Credentials> {
     let hash = usual.and_then(|text| Hash::parse(&text).ok());
     Ok(Credentials {
         account: None,
-        hash: hash
-            .filter(|hash| !matches!(hash, Hash::Locked))
-            .unwrap_or_else(Hash::stand_in),
+        hash: hash.filter(|hash| !matches!(hash, Hash::Locked)).unwrap_or_else(Hash::stand_in),
     })
 }
 
@@ -131,10 +126,7 @@ fn file_credentials(config: &Config, name: &str) -> io::Result<Credentials> {
         && let Some(account) = served(config, account, Identity::own())
         && usable(&hash)
     {
-        return Ok(Credentials {
-            account: Some(account),
-            hash,
-        });
+        return Ok(Credentials { account: Some(account), hash });
     }
     // An unknown name costs what some known one costs, and the same one each time it is tried.
     let draw = usize::try_from(crc32fast::hash(name.as_bytes())).unwrap_or(0);
@@ -157,10 +149,7 @@ pub struct Identity {
 impl Identity {
     /// That of this process.
     pub fn own() -> Self {
-        Self {
-            uid: geteuid(),
-            gid: getegid(),
-        }
+        Self { uid: geteuid(), gid: getegid() }
     }
 }
 
@@ -171,10 +160,7 @@ fn served(config: &Config, account: Account, own: Identity) -> Option<Account> {
         return (uid != 0 && uid >= config.users.min_uid).then_some(account);
     }
     // Without root there is no way into another group than the one that the process has.
-    (account.uid == own.uid).then_some(Account {
-        gid: own.gid,
-        ..account
-    })
+    (account.uid == own.uid).then_some(Account { gid: own.gid, ..account })
 }
 
 #[cfg(test)]

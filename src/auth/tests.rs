@@ -44,11 +44,7 @@ fn hashes_of_other_tools_know_their_password_and_no_other() {
         assert!(!hash.verify(b""), "{field}");
     }
     let spaces = "$y$j9T$XQnFlAaH1LxCmQWxYk0V1.$ML19rqJQmPThEmUsmMgktFLTQ44D7DJVABSTtOdY6C9";
-    assert!(
-        Hash::parse(spaces)
-            .unwrap()
-            .verify("naïve pass word".as_bytes())
-    );
+    assert!(Hash::parse(spaces).unwrap().verify("naïve pass word".as_bytes()));
 }
 
 #[test]
@@ -61,11 +57,7 @@ fn verifying_against_the_stand_in_does_the_whole_work() {
     };
     assert!(Hash::parse(&text).is_ok());
     let verified = Yescrypt::default().verify_password(PASSWORD, text.as_str());
-    assert_eq!(
-        verified,
-        Err(Error::PasswordInvalid),
-        "and not an early error"
-    );
+    assert_eq!(verified, Err(Error::PasswordInvalid), "and not an early error");
 }
 
 #[test]
@@ -80,16 +72,9 @@ fn an_empty_password_is_never_right() {
 
 #[test]
 fn a_locked_hash_refuses_every_password() {
-    for field in [
-        "",
-        "!",
-        "*",
-        "!!",
-        &format!("!{SHA512}"),
-        "{CRYPT}",
-        "{SHA512-CRYPT}*",
-        "{PLAIN}",
-    ] {
+    for field in
+        ["", "!", "*", "!!", &format!("!{SHA512}"), "{CRYPT}", "{SHA512-CRYPT}*", "{PLAIN}"]
+    {
         let hash = Hash::parse(field).unwrap();
         assert!(matches!(hash, Hash::Locked), "{field}");
         assert!(!hash.verify(PASSWORD));
@@ -137,18 +122,12 @@ fn a_damaged_hash_is_an_error_that_does_not_tell_the_hash() {
         "$6$salt$naïve",
     ] {
         let error = Hash::parse(field).unwrap_err();
-        assert!(
-            !error.contains("secret") && !error.contains("QTN2"),
-            "{error}"
-        );
+        assert!(!error.contains("secret") && !error.contains("QTN2"), "{error}");
     }
 }
 
 fn user(uid: u32) -> Identity {
-    Identity {
-        uid: Uid::from_raw(uid),
-        gid: Gid::from_raw(uid),
-    }
+    Identity { uid: Uid::from_raw(uid), gid: Gid::from_raw(uid) }
 }
 
 fn lines(text: &str, own: Identity) -> Vec<Result<users_file::Entry, users_file::Error>> {
@@ -159,25 +138,16 @@ fn lines(text: &str, own: Identity) -> Vec<Result<users_file::Entry, users_file:
 fn a_line_has_the_fields_of_a_passwd_file_and_later_ones_may_be_missing() {
     let text =
         "# comment\n\nhunt:{PLAIN}x:1001:1002:Hunt:/home/hunt:/bin/sh:extra=1\nshort:{PLAIN}y\r\n";
-    let parsed: Vec<_> = lines(text, user(1000))
-        .into_iter()
-        .map(Result::unwrap)
-        .collect();
+    let parsed: Vec<_> = lines(text, user(1000)).into_iter().map(Result::unwrap).collect();
     assert_eq!(parsed.len(), 2);
     let hunt = &parsed[0].account;
-    assert_eq!(
-        (hunt.name.as_str(), hunt.uid.as_raw(), hunt.gid.as_raw()),
-        ("hunt", 1001, 1002)
-    );
+    assert_eq!((hunt.name.as_str(), hunt.uid.as_raw(), hunt.gid.as_raw()), ("hunt", 1001, 1002));
     assert_eq!(
         (hunt.home.as_path(), hunt.shell.as_path()),
         (Path::new("/home/hunt"), Path::new("/bin/sh"))
     );
     let short = &parsed[1];
-    assert_eq!(
-        (short.account.uid.as_raw(), short.account.gid.as_raw()),
-        (1000, 1000)
-    );
+    assert_eq!((short.account.uid.as_raw(), short.account.gid.as_raw()), (1000, 1000));
     assert_eq!(short.account.home, Path::new("/nonexistent"));
     assert!(short.hash.verify(b"y"));
 }
@@ -191,24 +161,14 @@ fn a_damaged_line_concerns_only_its_user() {
         .map(|error| error.to_string())
         .collect();
     assert_eq!(errors.len(), 3);
-    assert!(
-        errors[0].starts_with("users:2: password scheme {NONSENSE}"),
-        "{errors:?}"
-    );
+    assert!(errors[0].starts_with("users:2: password scheme {NONSENSE}"), "{errors:?}");
     assert_eq!(errors[1], "users:3: \"many\" is no uid");
     let find = |name| users_file::find(lines(text, user(1000)), name);
     assert!(find("a").unwrap().is_ok());
-    assert!(
-        find("b").unwrap().is_err(),
-        "the first line of a name counts"
-    );
+    assert!(find("b").unwrap().is_err(), "the first line of a name counts");
     assert!(find("e").unwrap().is_ok());
     assert!(find("nobody").is_none());
-    let latin = users_file::parse(
-        Path::new("users"),
-        b"a:{PLAIN}\xe4\nb:{PLAIN}x\n",
-        user(1000),
-    );
+    let latin = users_file::parse(Path::new("users"), b"a:{PLAIN}\xe4\nb:{PLAIN}x\n", user(1000));
     assert!(latin[0].is_err() && latin[1].is_ok());
 }
 
@@ -233,27 +193,12 @@ fn with_root_low_uids_are_not_served_and_without_it_only_our_own_is() {
     };
     assert!(served(&config, account(0), user(0)).is_none());
     assert!(served(&config, account(999), user(0)).is_none());
-    assert_eq!(
-        served(&config, account(1000), user(0))
-            .unwrap()
-            .gid
-            .as_raw(),
-        7
-    );
+    assert_eq!(served(&config, account(1000), user(0)).unwrap().gid.as_raw(), 7);
     assert!(served(&config, account(1000), user(1001)).is_none());
-    assert_eq!(
-        served(&config, account(1001), user(1001))
-            .unwrap()
-            .gid
-            .as_raw(),
-        1001
-    );
+    assert_eq!(served(&config, account(1001), user(1001)).unwrap().gid.as_raw(), 1001);
     let mut everyone = Config::default();
     everyone.users.min_uid = 0;
-    assert!(
-        served(&everyone, account(0), user(0)).is_none(),
-        "uid 0 never"
-    );
+    assert!(served(&everyone, account(0), user(0)).is_none(), "uid 0 never");
 }
 
 #[test]
@@ -262,9 +207,7 @@ fn a_name_that_could_lead_elsewhere_is_no_name() {
         assert!(is_name(name), "{name}");
     }
     let long = "x".repeat(65);
-    for name in [
-        "", ".", "..", "../etc", "a/b", "-a", "a\0", "a\n", "a\u{85}", "a:b", &long,
-    ] {
+    for name in ["", ".", "..", "../etc", "a/b", "-a", "a\0", "a\n", "a\u{85}", "a:b", &long] {
         assert!(!is_name(name), "{name:?}");
     }
 }
@@ -282,11 +225,7 @@ fn file_config(text: &str) -> (Config, tempfile::NamedTempFile) {
 #[test]
 fn a_name_and_its_password_are_accepted_and_nothing_else_is() {
     let own = Identity::own();
-    let uid = if own.uid.is_root() {
-        1234
-    } else {
-        own.uid.as_raw()
-    };
+    let uid = if own.uid.is_root() { 1234 } else { own.uid.as_raw() };
     let (config, _file) = file_config(&format!(
         "hunt:{{PLAIN}}Watts?Watt?:{uid}:{uid}::/home/hunt\nsha:{SHA512}:{uid}:{uid}\nlocked:!:{uid}:{uid}\n\
          root:{{PLAIN}}Watts?Watt?:0:0\nbroken:{{X}}y:{uid}:{uid}\n"
@@ -307,29 +246,20 @@ fn a_name_and_its_password_are_accepted_and_nothing_else_is() {
         ("locked", b"!"),
         ("root", PASSWORD),
     ] {
-        assert!(
-            matches!(verdict(name, password), Verdict::Refused),
-            "{name}"
-        );
+        assert!(matches!(verdict(name, password), Verdict::Refused), "{name}");
     }
     assert!(matches!(verdict("broken", b"y"), Verdict::Unavailable(_)));
     assert!(find_account(&config, "hunt").unwrap().is_some());
     assert!(find_account(&config, "root").unwrap().is_none());
     assert!(find_account(&config, "nobody").unwrap().is_none());
-    assert!(
-        find_account(&config, "broken").is_err(),
-        "a damaged line is not an unknown user"
-    );
+    assert!(find_account(&config, "broken").is_err(), "a damaged line is not an unknown user");
 }
 
 #[test]
 fn a_users_file_that_is_missing_or_no_file_is_unavailable() {
     let (mut config, file) = file_config("");
     config.users.file = file.path().with_extension("missing");
-    assert!(matches!(
-        authenticate(&config, "a", b"b"),
-        Verdict::Unavailable(_)
-    ));
+    assert!(matches!(authenticate(&config, "a", b"b"), Verdict::Unavailable(_)));
     config.users.file = "/dev/null".into();
     match authenticate(&config, "a", b"b") {
         Verdict::Unavailable(why) => assert!(why.contains("not a regular file"), "{why}"),

@@ -69,9 +69,7 @@ pub fn read(path: &Path) -> io::Result<Vec<Result<Entry, Error>>> {
     }
     let file = File::open(path).map_err(named)?;
     let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1)
-        .read_to_end(&mut bytes)
-        .map_err(named)?;
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(named)?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length <= MAX_FILE) {
         return Ok(parse(path, &bytes, Identity::own()));
     }
@@ -136,13 +134,7 @@ fn entry(line: &[u8], own: Identity) -> Result<Entry, String> {
         return Err("the home directory must be an absolute path".into());
     }
     Ok(Entry {
-        account: Account {
-            name: name.to_owned(),
-            uid,
-            gid,
-            home,
-            shell: or(shell, NO_SHELL),
-        },
+        account: Account { name: name.to_owned(), uid, gid, home, shell: or(shell, NO_SHELL) },
         hash: Hash::parse(password)?,
     })
 }

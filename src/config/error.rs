@@ -35,26 +35,16 @@ impl Error {
         let position = span.map(|span| {
             let before = text.get(..span.start).unwrap_or(text);
             let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-            let column = before
-                .get(line_start..)
-                .map_or(0, |line| line.chars().count());
+            let column = before.get(line_start..).map_or(0, |line| line.chars().count());
             (before.matches('\n').count() + 1, column + 1)
         });
         // One line: toml's own messages may have several.
         let what = what.lines().collect::<Vec<_>>().join(", ");
-        Self {
-            file: file.to_owned(),
-            position,
-            what,
-        }
+        Self { file: file.to_owned(), position, what }
     }
 
     pub(super) fn unreadable(file: &Path, error: &io::Error) -> Self {
-        Self {
-            file: file.to_owned(),
-            position: None,
-            what: format!("can't be read: {error}"),
-        }
+        Self { file: file.to_owned(), position: None, what: format!("can't be read: {error}") }
     }
 }
 
@@ -75,11 +65,7 @@ fn check_table(
     for (key, value) in document {
         let name: &str = key.get_ref();
         let Some(default) = known.get(name) else {
-            let place = if section.is_empty() {
-                String::new()
-            } else {
-                format!(" in [{section}]")
-            };
+            let place = if section.is_empty() { String::new() } else { format!(" in [{section}]") };
             let what = if let Some(near) = nearest(name, known.keys().map(String::as_str)) {
                 format!("unknown key {name:?}{place}; did you mean {near:?}?")
             } else {
@@ -89,11 +75,8 @@ fn check_table(
             return Err(Error::at(file, text, Some(key.span()), &what));
         };
         if let (DeValue::Table(inner), toml::Value::Table(known)) = (value.get_ref(), default) {
-            let section = if section.is_empty() {
-                name.to_owned()
-            } else {
-                format!("{section}.{name}")
-            };
+            let section =
+                if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") };
             check_table(file, text, inner, known, &section)?;
         }
     }
@@ -103,10 +86,8 @@ fn check_table(
 /// Where the value of a key stands; of its nearest table where the key itself is not written.
 pub(super) fn span_of(document: &DeTable<'_>, path: &[&str]) -> Option<Range<usize>> {
     let (first, rest) = path.split_first()?;
-    let value: &Spanned<DeValue<'_>> = document
-        .iter()
-        .find(|(key, _)| key.get_ref() == first)
-        .map(|(_, value)| value)?;
+    let value: &Spanned<DeValue<'_>> =
+        document.iter().find(|(key, _)| key.get_ref() == first).map(|(_, value)| value)?;
     match value.get_ref() {
         DeValue::Table(inner) if !rest.is_empty() => {
             span_of(inner, rest).or_else(|| Some(value.span()))

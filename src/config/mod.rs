@@ -243,10 +243,7 @@ impl Default for Smtp {
 
 impl Default for Connections {
     fn default() -> Self {
-        Self {
-            max_connections: 200,
-            max_connections_per_ip: 50,
-        }
+        Self { max_connections: 200, max_connections_per_ip: 50 }
     }
 }
 
@@ -255,16 +252,9 @@ impl Default for Queue {
         const MINUTE: u64 = 60;
         const HOUR: u64 = 60 * MINUTE;
         Self {
-            retry: [
-                5 * MINUTE,
-                15 * MINUTE,
-                30 * MINUTE,
-                HOUR,
-                2 * HOUR,
-                4 * HOUR,
-            ]
-            .map(Interval::from_seconds)
-            .to_vec(),
+            retry: [5 * MINUTE, 15 * MINUTE, 30 * MINUTE, HOUR, 2 * HOUR, 4 * HOUR]
+                .map(Interval::from_seconds)
+                .to_vec(),
             warn_after: Interval::from_seconds(4 * HOUR),
             expire_after: Interval::from_seconds(5 * 24 * HOUR),
             wakeup: Wakeup::Nudge,
@@ -274,20 +264,13 @@ impl Default for Queue {
 
 impl Default for Delivery {
     fn default() -> Self {
-        Self {
-            smarthost: String::new(),
-            port: 25,
-            concurrency: 100,
-            concurrency_per_domain: 20,
-        }
+        Self { smarthost: String::new(), port: 25, concurrency: 100, concurrency_per_domain: 20 }
     }
 }
 
 impl Default for Mailbox {
     fn default() -> Self {
-        Self {
-            locks: vec![LockKind::Fcntl, LockKind::Flock, LockKind::Dotlock],
-        }
+        Self { locks: vec![LockKind::Fcntl, LockKind::Flock, LockKind::Dotlock] }
     }
 }
 
@@ -297,9 +280,7 @@ impl Config {
         if self.local_domains.is_empty() {
             return domain.eq_ignore_ascii_case(&self.hostname);
         }
-        self.local_domains
-            .iter()
-            .any(|local| domain.eq_ignore_ascii_case(local))
+        self.local_domains.iter().any(|local| domain.eq_ignore_ascii_case(local))
     }
 
     /// The domain of an address that was written without one: this host's name where mail for it
@@ -313,10 +294,7 @@ impl Config {
 
     /// Whether a client at this address may send to other hosts through us.
     pub fn may_relay(&self, client: IpAddr) -> bool {
-        self.smtp
-            .relay_networks
-            .iter()
-            .any(|network| network.contains(client))
+        self.smtp.relay_networks.iter().any(|network| network.contains(client))
     }
 }
 
@@ -354,9 +332,9 @@ pub fn parse(name: &Path, text: &str) -> Result<Config, Error> {
     let config: Config = toml::from_str(text)
         .map_err(|error| Error::at(name, text, error.span(), error.message()))?;
     let span = |path: &[&str]| error::span_of(document.get_ref(), path);
-    config.impossible().map_or(Ok(()), |(path, what)| {
-        Err(Error::at(name, text, span(path), &what))
-    })?;
+    config
+        .impossible()
+        .map_or(Ok(()), |(path, what)| Err(Error::at(name, text, span(path), &what)))?;
     Ok(config)
 }
 
@@ -394,10 +372,7 @@ impl Config {
                 })
         };
         if !domain(&self.hostname) {
-            return Some((
-                &["hostname"],
-                "a host name like \"mx.example.org\" is wanted".into(),
-            ));
+            return Some((&["hostname"], "a host name like \"mx.example.org\" is wanted".into()));
         }
         if let Some(name) = self.local_domains.iter().find(|name| !domain(name)) {
             return Some((&["local_domains"], format!("{name:?} is no domain name")));
@@ -424,30 +399,15 @@ impl Config {
             }
         }
         for (key, number) in [
-            (
-                &["smtp", "max_recipients"] as &[_],
-                self.smtp.max_recipients,
-            ),
+            (&["smtp", "max_recipients"] as &[_], self.smtp.max_recipients),
             (&["smtp", "max_connections"], self.smtp.max_connections),
-            (
-                &["smtp", "max_connections_per_ip"],
-                self.smtp.max_connections_per_ip,
-            ),
+            (&["smtp", "max_connections_per_ip"], self.smtp.max_connections_per_ip),
             (&["pop3", "max_connections"], self.pop3.max_connections),
-            (
-                &["pop3", "max_connections_per_ip"],
-                self.pop3.max_connections_per_ip,
-            ),
+            (&["pop3", "max_connections_per_ip"], self.pop3.max_connections_per_ip),
             (&["imap", "max_connections"], self.imap.max_connections),
-            (
-                &["imap", "max_connections_per_ip"],
-                self.imap.max_connections_per_ip,
-            ),
+            (&["imap", "max_connections_per_ip"], self.imap.max_connections_per_ip),
             (&["delivery", "concurrency"], self.delivery.concurrency),
-            (
-                &["delivery", "concurrency_per_domain"],
-                self.delivery.concurrency_per_domain,
-            ),
+            (&["delivery", "concurrency_per_domain"], self.delivery.concurrency_per_domain),
             (&["delivery", "port"], self.delivery.port.into()),
         ] {
             if number == 0 {
@@ -478,10 +438,7 @@ impl Config {
         if self.smtp.tls.certificate.as_os_str().is_empty()
             != self.smtp.tls.key.as_os_str().is_empty()
         {
-            return Some((
-                &["smtp", "tls"],
-                "certificate and key are given together".into(),
-            ));
+            return Some((&["smtp", "tls"], "certificate and key are given together".into()));
         }
         None
     }

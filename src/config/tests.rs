@@ -3,9 +3,7 @@ use std::path::Path;
 use super::*;
 
 fn error(text: &str) -> String {
-    parse(Path::new("hikyaku.toml"), text)
-        .unwrap_err()
-        .to_string()
+    parse(Path::new("hikyaku.toml"), text).unwrap_err().to_string()
 }
 
 #[test]
@@ -25,10 +23,7 @@ fn an_unknown_key_names_its_place_and_the_nearest_known_one() {
         error("hostname = \"a.b\"\n\n[smtp]\n  max_recipient = 5\n"),
         "hikyaku.toml:4:3: unknown key \"max_recipient\" in [smtp]; did you mean \"max_recipients\"?"
     );
-    assert_eq!(
-        error("[smpt]\n"),
-        "hikyaku.toml:1:2: unknown key \"smpt\"; did you mean \"smtp\"?"
-    );
+    assert_eq!(error("[smpt]\n"), "hikyaku.toml:1:2: unknown key \"smpt\"; did you mean \"smtp\"?");
     assert!(error("[dns]\nzzz = 1\n").ends_with("unknown key \"zzz\" in [dns]; known are servers"));
 }
 
@@ -47,10 +42,7 @@ fn an_impossible_value_names_its_place_and_what_is_wanted() {
         error("[queue]\nretry = []"),
         "hikyaku.toml:2:9: one wait at least, none of them 0, is wanted"
     );
-    assert_eq!(
-        error("[delivery]\nport = 0"),
-        "hikyaku.toml:2:8: must be 1 or more"
-    );
+    assert_eq!(error("[delivery]\nport = 0"), "hikyaku.toml:2:8: must be 1 or more");
     assert!(error("hostname = \"a b\"").starts_with("hikyaku.toml:1:12: a host name"));
     assert!(error("[paths]\ninbox = \"%q\"").starts_with("hikyaku.toml:2:9: after %"));
     assert!(error("[smtp]\nrelay_networks = [\"1.2.3.4/33\"]").contains("is wanted"));
@@ -60,14 +52,8 @@ fn an_impossible_value_names_its_place_and_what_is_wanted() {
 #[test]
 fn a_user_name_never_leads_out_of_its_place() {
     let home = Path::new("/home/a");
-    assert_eq!(
-        expand("/var/mail/%u", "a", "d", home),
-        Some("/var/mail/a".into())
-    );
-    assert_eq!(
-        expand("%h/mail/%%", "a", "d", home),
-        Some("/home/a/mail/%".into())
-    );
+    assert_eq!(expand("/var/mail/%u", "a", "d", home), Some("/var/mail/a".into()));
+    assert_eq!(expand("%h/mail/%%", "a", "d", home), Some("/home/a/mail/%".into()));
     for bad in ["", ".", "..", "a/b", "/etc/passwd", "a\0b"] {
         assert_eq!(expand("/var/mail/%u", bad, "d", home), None);
     }
@@ -88,14 +74,8 @@ fn a_network_holds_its_addresses_only() {
 #[test]
 fn an_interval_is_a_number_with_a_unit() {
     for (text, seconds) in [("90s", 90), ("5m", 300), ("4h", 14_400), ("5d", 432_000)] {
-        assert_eq!(
-            Interval::try_from(text.to_owned()).unwrap().seconds(),
-            seconds
-        );
-        assert_eq!(
-            Interval::try_from(text.to_owned()).unwrap().to_string(),
-            text
-        );
+        assert_eq!(Interval::try_from(text.to_owned()).unwrap().seconds(), seconds);
+        assert_eq!(Interval::try_from(text.to_owned()).unwrap().to_string(), text);
     }
     assert!(Interval::try_from("-5m".to_owned()).is_err());
     assert!(Interval::try_from("soon".to_owned()).is_err());

@@ -82,12 +82,8 @@ impl TryFrom<String> for Interval {
     fn try_from(text: String) -> Result<Self, String> {
         let wanted = || format!("a time like \"5m\", \"4h\" or \"5d\" is wanted, not {text:?}");
         let span: Span = text.parse().map_err(|_| wanted())?;
-        let length = span
-            .to_duration(SpanRelativeTo::days_are_24_hours())
-            .map_err(|_| wanted())?;
-        u64::try_from(length.as_secs())
-            .map(Self)
-            .map_err(|_| wanted())
+        let length = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wanted())?;
+        u64::try_from(length.as_secs()).map(Self).map_err(|_| wanted())
     }
 }
 
@@ -120,14 +116,8 @@ impl Network {
     /// This host: 127.0.0.0/8 and ::1.
     pub fn loopback() -> Vec<Self> {
         vec![
-            Self {
-                address: IpAddr::from([127, 0, 0, 0]),
-                prefix: 8,
-            },
-            Self {
-                address: IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1u16]),
-                prefix: 128,
-            },
+            Self { address: IpAddr::from([127, 0, 0, 0]), prefix: 8 },
+            Self { address: IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1u16]), prefix: 128 },
         ]
     }
 
@@ -160,11 +150,7 @@ impl TryFrom<String> for Network {
         let address: IpAddr = address.parse().map_err(|_| wanted())?;
         let most = if address.is_ipv4() { 32 } else { 128 };
         let prefix = match prefix {
-            Some(prefix) => prefix
-                .parse()
-                .ok()
-                .filter(|n| *n <= most)
-                .ok_or_else(wanted)?,
+            Some(prefix) => prefix.parse().ok().filter(|n| *n <= most).ok_or_else(wanted)?,
             None => most,
         };
         Ok(Self { address, prefix })

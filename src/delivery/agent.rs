@@ -135,11 +135,7 @@ impl Agent {
                 Some(Event::Ready) => {}
                 Some(Event::Outcome(answer)) => {
                     self.since = Instant::now();
-                    reports.extend(
-                        self.given
-                            .pop_front()
-                            .map(|job| Report::Answered(job, answer)),
-                    );
+                    reports.extend(self.given.pop_front().map(|job| Report::Answered(job, answer)));
                 }
                 Some(Event::Broken(said)) => {
                     return Err(io::Error::other(format!("local-deliver said: {said}")));
@@ -207,12 +203,7 @@ impl Agent {
         let Some(recipient) = envelope.recipients.get(job.recipient) else {
             return true;
         };
-        self.client.start(
-            envelope.sender.as_ref(),
-            recipient,
-            envelope.eight_bit,
-            entry.size(),
-        );
+        self.client.start(envelope.sender.as_ref(), recipient, envelope.eight_bit, entry.size());
         self.output.append(self.client.output());
         self.given.push_back(job);
         self.sending = Some((job, 0));

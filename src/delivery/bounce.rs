@@ -82,12 +82,7 @@ impl Report<'_> {
     }
 
     fn message(&self, own_id: &Id, now: &jiff::ZonedDateTime) -> Vec<u8> {
-        let Self {
-            hostname,
-            id,
-            sender,
-            ..
-        } = self;
+        let Self { hostname, id, sender, .. } = self;
         // Not in the returned header: its writer could not know our id.
         let boundary = format!("{own_id}.{id}/{hostname}");
         let date = date::rfc5322(now);
@@ -130,12 +125,7 @@ impl Report<'_> {
              {what}\n\
              The header of your message is attached below.\n\n"
         );
-        for Failed {
-            recipient,
-            text: why,
-            ..
-        } in self.failed
-        {
+        for Failed { recipient, text: why, .. } in self.failed {
             let _ = writeln!(text, "<{recipient}>: {}\n", ascii(why));
         }
         let arrived = clock::at(self.arrived).map(|time| date::rfc5322(&time));
@@ -151,12 +141,7 @@ impl Report<'_> {
         if let Some(arrived) = arrived {
             let _ = writeln!(text, "Arrival-Date: {arrived}");
         }
-        for Failed {
-            recipient,
-            code,
-            text: why,
-        } in self.failed
-        {
+        for Failed { recipient, code, text: why } in self.failed {
             let _ = write!(
                 text,
                 "\n\
@@ -183,15 +168,7 @@ impl Report<'_> {
 
 /// A stranger's words as one line of ASCII.
 fn ascii(text: &str) -> String {
-    text.chars()
-        .map(|c| {
-            if c == ' ' || c.is_ascii_graphic() {
-                c
-            } else {
-                '?'
-            }
-        })
-        .collect()
+    text.chars().map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).collect()
 }
 
 #[cfg(test)]
@@ -222,29 +199,13 @@ mod tests {
         assert!(!lines.contains("secret body"));
         let mail = mailparse::parse_mail(&message).unwrap();
         assert_eq!(mail.ctype.mimetype, "multipart/report");
-        let types: Vec<&str> = mail
-            .subparts
-            .iter()
-            .map(|p| p.ctype.mimetype.as_str())
-            .collect();
-        assert_eq!(
-            types,
-            [
-                "text/plain",
-                "message/delivery-status",
-                "text/rfc822-headers"
-            ]
-        );
+        let types: Vec<&str> = mail.subparts.iter().map(|p| p.ctype.mimetype.as_str()).collect();
+        assert_eq!(types, ["text/plain", "message/delivery-status", "text/rfc822-headers"]);
         let status = mail.subparts[1].get_body().unwrap();
         assert!(
             status.contains("Final-Recipient: rfc822; nobody@smkwlab.net\r\nAction: failed\r\n")
         );
         assert!(!status.contains("\nX-Forged"));
-        assert!(
-            mail.subparts[2]
-                .get_body()
-                .unwrap()
-                .contains("Subject: hello\r\n")
-        );
+        assert!(mail.subparts[2].get_body().unwrap().contains("Subject: hello\r\n"));
     }
 }

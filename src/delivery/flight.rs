@@ -107,13 +107,7 @@ impl Flight {
             relay,
             time.saturating_sub(envelope.arrived),
         ));
-        self.news.push(Event {
-            time,
-            recipient,
-            outcome,
-            code: code.to_owned(),
-            text,
-        });
+        self.news.push(Event { time, recipient, outcome, code: code.to_owned(), text });
     }
 
     /// Records who has the message while others are still waited for.
@@ -139,18 +133,14 @@ impl Flight {
     /// Every recipient has an answer: report, record, and put off or remove. False where it could
     /// be neither.
     pub fn finish(mut self, runner: &Runner<'_>) -> bool {
-        let Runner {
-            log, spool, config, ..
-        } = runner;
+        let Runner { log, spool, config, .. } = runner;
         let id = self.entry.id().clone();
         let failed = self.news_of(Outcome::Failed);
         if !failed.is_empty()
             && let Err(error) = self.report(runner, Action::Failed, &failed)
         {
             // Nobody knows yet that they failed: they are tried again rather than forgotten.
-            log.error(&format!(
-                "{id}: can't make the report to the sender: {error}"
-            ));
+            log.error(&format!("{id}: can't make the report to the sender: {error}"));
             for event in &mut self.news {
                 if event.outcome == Outcome::Failed {
                     event.outcome = Outcome::Deferred;
@@ -195,9 +185,7 @@ impl Flight {
 
     /// Tells the sender once that the message still waits, when it has waited for long.
     fn warn(&mut self, runner: &Runner<'_>) {
-        let Envelope {
-            arrived, sender, ..
-        } = &self.entry.envelope;
+        let Envelope { arrived, sender, .. } = &self.entry.envelope;
         let after = runner.config.queue.warn_after.seconds();
         let mut history = self.entry.history.iter();
         let told = history.any(|event| event.outcome == Outcome::Warned);
@@ -225,15 +213,10 @@ impl Flight {
 
     /// Tells the sender, durably, before anything of it is recorded.
     fn report(&self, runner: &Runner<'_>, action: Action, failed: &[Event]) -> io::Result<()> {
-        let Runner {
-            log, config, inlet, ..
-        } = runner;
+        let Runner { log, config, inlet, .. } = runner;
         let entry = &self.entry;
         let Some(sender) = &entry.envelope.sender else {
-            log.warning(&format!(
-                "{}: a report can't be delivered; dropped",
-                entry.id()
-            ));
+            log.warning(&format!("{}: a report can't be delivered; dropped", entry.id()));
             return Ok(());
         };
         let recipients = &entry.envelope.recipients;

@@ -64,22 +64,18 @@ impl Launcher<'_> {
         if length == 0 {
             return Ok(false);
         }
-        let name = record
-            .get(..length)
-            .and_then(|name| std::str::from_utf8(name).ok());
+        let name = record.get(..length).and_then(|name| std::str::from_utf8(name).ok());
         match name.map_or(Ok(None), |name| route::account(self.config, name)) {
             Ok(None) => worker.send(b"n")?,
             Ok(Some(account)) => match self.launch(&account) {
                 Ok(socket) => worker.send_with(b"s", Some(socket.as_fd()))?,
                 Err(error) => {
-                    self.log
-                        .error(&format!("can't start local-deliver: {error}"));
+                    self.log.error(&format!("can't start local-deliver: {error}"));
                     worker.send(b"u")?;
                 }
             },
             Err(error) => {
-                self.log
-                    .error(&format!("looking up user {name:?}: {error}"));
+                self.log.error(&format!("looking up user {name:?}: {error}"));
                 worker.send(b"u")?;
             }
         }
@@ -95,8 +91,7 @@ impl Launcher<'_> {
                 return Exit::OsErr;
             }
             if let Err(failure) = local::become_recipient(self.config, account) {
-                self.log
-                    .error(&format!("becoming {}: {failure}", account.name));
+                self.log.error(&format!("becoming {}: {failure}", account.name));
                 return Exit::OsErr;
             }
             let program = self.config.paths.libexec.join("local-deliver");
@@ -111,9 +106,8 @@ impl Launcher<'_> {
     }
 
     fn execute(&self, program: &Path, account: &Account, socket: &OwnedFd) -> io::Error {
-        let mut arguments = ["local-deliver", "--lmtp", "-d", &account.name]
-            .map(OsStr::new)
-            .to_vec();
+        let mut arguments =
+            ["local-deliver", "--lmtp", "-d", &account.name].map(OsStr::new).to_vec();
         if let Some(config) = &self.config_file {
             arguments.extend([OsStr::new("-C"), config.as_os_str()]);
         }

@@ -39,10 +39,7 @@ pub fn become_recipient(config: &Config, account: &Account) -> Result<(), Failur
         }
         make_spool_file(&inbox_of(config, account)?, account).map_err(|error| {
             let name = &account.name;
-            Failure::temporary(
-                "4.3.0",
-                format!("can't make the mailbox of {name}: {error}"),
-            )
+            Failure::temporary("4.3.0", format!("can't make the mailbox of {name}: {error}"))
         })?;
     }
     privilege::become_account(account)
@@ -181,10 +178,7 @@ pub struct Delivered {
 impl Agent {
     /// For the account that this process has become.
     pub fn new(config: &Config, account: &Account) -> Result<Self, Failure> {
-        Ok(Self {
-            mailbox: mailbox_of(config, account)?,
-            limit: config.smtp.max_message_size,
-        })
+        Ok(Self { mailbox: mailbox_of(config, account)?, limit: config.smtp.max_message_size })
     }
 
     /// Begins a message.
@@ -201,11 +195,7 @@ impl Agent {
         recipient: &[u8],
     ) -> Result<Delivered, Failure> {
         let at = SystemTime::now();
-        let message = staged.finish(&Envelope {
-            sender,
-            recipient,
-            at,
-        })?;
+        let message = staged.finish(&Envelope { sender, recipient, at })?;
         self.mailbox.append(&message)?;
         Ok(self.delivered(&message))
     }
@@ -218,21 +208,12 @@ impl Agent {
         // A failure of its own, or the place of the message among those that are left.
         let fates: Vec<Result<usize, Failure>> = batch
             .into_iter()
-            .map(
-                |Staged {
-                     text,
-                     sender,
-                     recipient,
-                 }| {
-                    let envelope = Envelope {
-                        sender: sender.as_bytes(),
-                        recipient: recipient.as_bytes(),
-                        at,
-                    };
-                    messages.push(text?.finish(&envelope)?);
-                    Ok(messages.len() - 1)
-                },
-            )
+            .map(|Staged { text, sender, recipient }| {
+                let envelope =
+                    Envelope { sender: sender.as_bytes(), recipient: recipient.as_bytes(), at };
+                messages.push(text?.finish(&envelope)?);
+                Ok(messages.len() - 1)
+            })
             .collect();
         let all = self.mailbox.append_all(&messages).map_err(Failure::from);
         fates
@@ -252,10 +233,7 @@ impl Agent {
     }
 
     fn delivered(&self, message: &StoredMessage) -> Delivered {
-        Delivered {
-            size: message.length().unwrap_or(0),
-            mailbox: self.mailbox.path().to_owned(),
-        }
+        Delivered { size: message.length().unwrap_or(0), mailbox: self.mailbox.path().to_owned() }
     }
 
     /// What the operator should know of what was found in the mailbox.

@@ -136,9 +136,7 @@ impl Runner<'_> {
 
 /// Seconds since 1970.
 pub fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 impl Run<'_> {
@@ -167,9 +165,7 @@ impl Run<'_> {
 
     /// Takes an entry and routes its recipients; false where that can't be now.
     fn take(&mut self, place: &Place) -> bool {
-        let Runner {
-            spool, log, config, ..
-        } = self.runner;
+        let Runner { spool, log, config, .. } = self.runner;
         // Whatever is wrong, incoming/ must not keep it: a path unit would start us for ever.
         let entry = match spool.claim(place) {
             Ok(entry) => entry,
@@ -185,10 +181,7 @@ impl Run<'_> {
             Err(Error::Damaged(what)) => {
                 log.error(&format!("{}: {what}; moved to corrupt/", place.id()));
                 if let Err(error) = spool.set_aside(place) {
-                    log.error(&format!(
-                        "{}: can't be moved to corrupt/: {error}",
-                        place.id()
-                    ));
+                    log.error(&format!("{}: can't be moved to corrupt/: {error}", place.id()));
                 }
                 self.tried.insert(place.id().clone());
                 return false;
@@ -207,9 +200,7 @@ impl Run<'_> {
             };
             match route::route(config, address) {
                 Route::Local(name) => {
-                    let known = local
-                        .iter()
-                        .find(|(_, other)| other.eq_ignore_ascii_case(name));
+                    let known = local.iter().find(|(_, other)| other.eq_ignore_ascii_case(name));
                     match known {
                         Some((first, _)) => flight.join(recipient, *first),
                         None => local.push((recipient, name.to_owned())),
@@ -288,12 +279,7 @@ impl Run<'_> {
         if waiting_only || self.flights.is_empty() {
             return Ok(());
         }
-        let Runner {
-            signals,
-            wake,
-            patience,
-            ..
-        } = self.runner;
+        let Runner { signals, wake, patience, .. } = self.runner;
         let mut fds = vec![
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(wake.as_fd(), PollFlags::POLLIN),
@@ -324,9 +310,7 @@ impl Run<'_> {
 
     /// Lets an agent go on; false where it is gone and its jobs are put off.
     fn pump(&mut self, index: usize) -> bool {
-        let Self {
-            agents, flights, ..
-        } = self;
+        let Self { agents, flights, .. } = self;
         let Some(agent) = agents.get_mut(index) else {
             return true;
         };

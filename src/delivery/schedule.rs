@@ -18,10 +18,7 @@ pub fn next(queue: &config::Queue, arrived: u64, attempts: usize, now: u64) -> N
     if now >= expires {
         return Next::Expire;
     }
-    let wait = queue
-        .retry
-        .get(attempts.saturating_sub(1))
-        .or(queue.retry.last());
+    let wait = queue.retry.get(attempts.saturating_sub(1)).or(queue.retry.last());
     let due = now.saturating_add(wait.map_or(300, |wait| wait.seconds()));
     // The last attempt is made when the time is over, not long before.
     Next::Retry(due.min(expires))

@@ -94,10 +94,7 @@ impl Client {
             "RSET\r\nMAIL FROM:<{sender}>{body}\r\nRCPT TO:<{recipient}>\r\nBDAT {size} LAST\r\n"
         );
         self.output.extend_from_slice(commands.as_bytes());
-        self.pending.push_back(Pending {
-            left: REPLIES,
-            refusal: None,
-        });
+        self.pending.push_back(Pending { left: REPLIES, refusal: None });
     }
 
     /// What follows from what was read.
@@ -126,8 +123,7 @@ impl Client {
     fn answer(&mut self, answer: Answer) -> Option<Event> {
         match self.state {
             State::Greeting if answer.code == 220 => {
-                self.output
-                    .extend_from_slice(format!("LHLO {}\r\n", self.hostname).as_bytes());
+                self.output.extend_from_slice(format!("LHLO {}\r\n", self.hostname).as_bytes());
                 self.state = State::Hello;
                 None
             }
@@ -184,15 +180,11 @@ mod tests {
             assert_eq!(std::mem::take(client.output()), wanted.as_bytes());
         }
         client.push(b"250 Ok\r\n250 Ok\r\n550 5.1.1 no\r\n554 no valid recipients\r\n250 Ok\r\n25");
-        let Some(Event::Outcome(answer)) = client.event() else {
-            panic!("no outcome")
-        };
+        let Some(Event::Outcome(answer)) = client.event() else { panic!("no outcome") };
         assert_eq!(answer.enhanced(), "5.1.1");
         assert_eq!(client.event(), None);
         client.push(b"0 Ok\r\n250 Ok\r\n250 2.0.0 done\r\n");
-        let Some(Event::Outcome(answer)) = client.event() else {
-            panic!("no outcome")
-        };
+        let Some(Event::Outcome(answer)) = client.event() else { panic!("no outcome") };
         assert_eq!((answer.code, answer.text().as_str()), (250, "done"));
     }
 

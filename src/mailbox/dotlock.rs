@@ -83,12 +83,7 @@ impl Dotlock {
         let Some(file) = made else {
             return Ok(Tried::Held("dot lock".into()));
         };
-        Ok(Tried::Made(Self {
-            dir: dir.try_clone()?,
-            name,
-            file,
-            touched: Instant::now(),
-        }))
+        Ok(Tried::Made(Self { dir: dir.try_clone()?, name, file, touched: Instant::now() }))
     }
 
     /// To be called now and then while the lock is held: keeps it fresh. False when the lock has
@@ -103,11 +98,7 @@ impl Dotlock {
     }
 
     fn is_ours(&self) -> bool {
-        let here = fstatat(
-            &self.dir,
-            self.name.as_os_str(),
-            AtFlags::AT_SYMLINK_NOFOLLOW,
-        );
+        let here = fstatat(&self.dir, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW);
         match (here, self.file.metadata()) {
             (Ok(here), Ok(ours)) => (here.st_dev, here.st_ino) == (ours.dev(), ours.ino()),
             _ => false,
@@ -205,12 +196,7 @@ impl Other {
         if let Some(file) = &file {
             file.take(300).read_to_end(&mut text)?;
         }
-        Ok(Some(Self {
-            file,
-            age: seen.changed.elapsed().unwrap_or_default(),
-            seen,
-            text,
-        }))
+        Ok(Some(Self { file, age: seen.changed.elapsed().unwrap_or_default(), seen, text }))
     }
 
     /// Whether nobody holds it any more. (True leaves us with its flock, so that of several who
@@ -318,9 +304,7 @@ mod tests {
     #[test]
     fn a_lock_is_held_until_it_is_dropped() {
         let dir = tempfile::tempdir().unwrap();
-        let Tried::Made(lock) = try_lock(dir.path()) else {
-            panic!("not made")
-        };
+        let Tried::Made(lock) = try_lock(dir.path()) else { panic!("not made") };
         let text = fs::read_to_string(dir.path().join("box.lock")).unwrap();
         assert_eq!(text, format!("{:010}\n", std::process::id()));
         assert!(matches!(try_lock(dir.path()), Tried::Held(_)));

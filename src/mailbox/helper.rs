@@ -33,11 +33,7 @@ impl Helper {
             .spawn()?;
         let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
         let (orders, answers) = (child.stdin.take(), child.stdout.take().ok_or_else(gone)?);
-        Ok(Self {
-            child,
-            orders,
-            answers,
-        })
+        Ok(Self { child, orders, answers })
     }
 
     /// Tries the lock once; false when somebody else has it.

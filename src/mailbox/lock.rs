@@ -57,11 +57,7 @@ enum Dot {
 
 impl Locker {
     pub fn new(kinds: Vec<LockKind>, libexec: &Path) -> Self {
-        Self {
-            kinds,
-            helper_program: libexec.join("dotlock"),
-            helper: Rc::default(),
-        }
+        Self { kinds, helper_program: libexec.join("dotlock"), helper: Rc::default() }
     }
 
     /// Tries all locks once. Readers need the dot lock only where there is no kernel lock to

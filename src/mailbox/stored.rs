@@ -50,9 +50,7 @@ impl StoredMessage {
     pub fn length(&self) -> Option<u64> {
         let memory = u64::try_from(self.head.len().checked_add(self.tail.len())?).ok()?;
         let spooled = self.spool.as_ref().map_or(0, |(_, length)| *length);
-        memory
-            .checked_add(spooled)
-            .filter(|n| i64::try_from(*n).is_ok())
+        memory.checked_add(spooled).filter(|n| i64::try_from(*n).is_ok())
     }
 
     /// Gives the bytes in their order to `sink`, in large pieces.
@@ -82,9 +80,8 @@ impl Batch<'_> {
     pub fn length(&self) -> Option<u64> {
         let separators = u64::try_from(self.0.len().checked_sub(1)?).ok()?;
         let lengths = self.0.iter().map(StoredMessage::length);
-        let all: Option<u64> = lengths
-            .into_iter()
-            .try_fold(separators, |sum, length| sum.checked_add(length?));
+        let all: Option<u64> =
+            lengths.into_iter().try_fold(separators, |sum, length| sum.checked_add(length?));
         all.filter(|n| i64::try_from(*n).is_ok())
     }
 

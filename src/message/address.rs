@@ -50,10 +50,7 @@ pub struct Mailbox {
 impl Mailbox {
     /// With `domain` where none was written.
     pub fn or_domain(self, domain: &str) -> Address {
-        Address {
-            local: self.local,
-            domain: self.domain.unwrap_or_else(|| domain.to_owned()),
-        }
+        Address { local: self.local, domain: self.domain.unwrap_or_else(|| domain.to_owned()) }
     }
 }
 
@@ -62,10 +59,7 @@ impl Address {
     pub fn parse(text: &[u8]) -> Result<Self, Error> {
         let mailbox = mailbox(text)?;
         let domain = mailbox.domain.ok_or(Error::Syntax)?;
-        Ok(Self {
-            local: mailbox.local,
-            domain,
-        })
+        Ok(Self { local: mailbox.local, domain })
     }
 
     /// The local-part, its quotes and escapes taken off.
@@ -138,15 +132,10 @@ fn without_source_route(inside: &[u8]) -> Result<&[u8], Error> {
     }
     let colon = memchr::memchr(b':', inside).ok_or(Error::Syntax)?;
     let (route, mailbox) = inside.split_at(colon);
-    let valid = route.split(|b| *b == b',').all(|hop| {
-        hop.strip_prefix(b"@")
-            .is_some_and(|name| domain(name).is_ok())
-    });
-    if valid {
-        Ok(mailbox.get(1..).unwrap_or_default())
-    } else {
-        Err(Error::Syntax)
-    }
+    let valid = route
+        .split(|b| *b == b',')
+        .all(|hop| hop.strip_prefix(b"@").is_some_and(|name| domain(name).is_ok()));
+    if valid { Ok(mailbox.get(1..).unwrap_or_default()) } else { Err(Error::Syntax) }
 }
 
 fn closing_bracket(text: &[u8]) -> Option<usize> {
@@ -196,10 +185,7 @@ pub fn mailbox(text: &[u8]) -> Result<Mailbox, Error> {
         }
         None => (text, None),
     };
-    Ok(Mailbox {
-        local: local_part(local)?,
-        domain: host.map(domain).transpose()?,
-    })
+    Ok(Mailbox { local: local_part(local)?, domain: host.map(domain).transpose()? })
 }
 
 /// `Local-part = Dot-string / Quoted-string`. Quirk: empty atoms (`a..b@c`, `.a@c`) are taken, as
@@ -212,11 +198,7 @@ fn local_part(text: &[u8]) -> Result<String, Error> {
         }
         None => return Err(Error::Syntax),
     };
-    if local.len() > MAX_LOCAL_PART {
-        Err(Error::TooLong)
-    } else {
-        Ok(local)
-    }
+    if local.len() > MAX_LOCAL_PART { Err(Error::TooLong) } else { Ok(local) }
 }
 
 /// The inside of a `Quoted-string`, its `quoted-pairSMTP`s undone; printable ASCII only.
@@ -234,11 +216,7 @@ fn quoted_string(text: &[u8]) -> Result<String, Error> {
         }
         local.push(char::from(byte));
     }
-    if local.is_empty() {
-        Err(Error::Syntax)
-    } else {
-        Ok(local)
-    }
+    if local.is_empty() { Err(Error::Syntax) } else { Ok(local) }
 }
 
 /// `Domain = sub-domain *("." sub-domain)`, or `address-literal = "[" ... "]"`. Quirks: `_` in a
@@ -258,24 +236,16 @@ pub fn domain(text: &[u8]) -> Result<String, Error> {
     let text = text.strip_suffix('.').unwrap_or(text);
     let valid = text.split('.').all(|label| {
         (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
             && !label.starts_with('-')
             && !label.ends_with('-')
     });
-    if valid {
-        Ok(text.to_owned())
-    } else {
-        Err(Error::Syntax)
-    }
+    if valid { Ok(text.to_owned()) } else { Err(Error::Syntax) }
 }
 
 /// `IPv4-address-literal / IPv6-address-literal`, the inside of the brackets.
 pub fn address_literal(text: &str) -> Option<std::net::IpAddr> {
-    let tag = text
-        .get(..5)
-        .filter(|tag| tag.eq_ignore_ascii_case("IPv6:"));
+    let tag = text.get(..5).filter(|tag| tag.eq_ignore_ascii_case("IPv6:"));
     match tag.and_then(|_| text.get(5..)) {
         Some(address) => address.parse().ok().map(std::net::IpAddr::V6),
         None => text.parse().ok().map(std::net::IpAddr::V4),
@@ -350,20 +320,14 @@ mod tests {
             assert_eq!(parse(text), Err(Error::Syntax), "{text:?}");
         }
         assert_eq!(parse("<\u{e9}@b>"), Err(Error::NotAscii));
-        assert_eq!(
-            parse(&format!("<{}@b>", "a".repeat(256))),
-            Err(Error::TooLong)
-        );
+        assert_eq!(parse(&format!("<{}@b>", "a".repeat(256))), Err(Error::TooLong));
     }
 
     #[test]
     fn what_is_written_out_reads_back_the_same() {
         for text in ["a@b", "\"a b\"@c", "\"a\\\\\\\"\"@[1.2.3.4]", "\"@\"@b"] {
             let address = Address::parse(text.as_bytes()).unwrap();
-            assert_eq!(
-                Address::parse(address.to_string().as_bytes()).unwrap(),
-                address
-            );
+            assert_eq!(Address::parse(address.to_string().as_bytes()).unwrap(), address);
         }
     }
 }

@@ -25,10 +25,7 @@ pub(super) mod tests {
 
     #[test]
     fn dates_are_written_as_the_neighbours_do() {
-        assert_eq!(
-            super::rfc5322(&lecture()),
-            "Mon, 21 Jun 2004 03:15:20 +0900 (JST)"
-        );
+        assert_eq!(super::rfc5322(&lecture()), "Mon, 21 Jun 2004 03:15:20 +0900 (JST)");
         assert_eq!(super::asctime(&lecture()), "Mon Jun 21 03:15:20 2004");
     }
 }

@@ -60,10 +60,7 @@ pub fn addresses(list: &[u8], origin: &str) -> Result<Vec<Address>, String> {
     }
     if quoted || in_angle || depth > 0 {
         let text = String::from_utf8_lossy(list);
-        return Err(format!(
-            "{:?}: a quote or bracket is not closed",
-            text.trim()
-        ));
+        return Err(format!("{:?}: a quote or bracket is not closed", text.trim()));
     }
     take(&mut found, &mut plain, &mut angle, origin)?;
     Ok(found)
@@ -102,10 +99,7 @@ mod tests {
         for (list, wanted) in [
             ("a@b", &["a@b"][..]),
             ("root", &["root@here"]),
-            (
-                "Toshi <toshi>, \"Q, <R>\" <q@c> (x, (y) z)",
-                &["toshi@here", "q@c"],
-            ),
+            ("Toshi <toshi>, \"Q, <R>\" <q@c> (x, (y) z)", &["toshi@here", "q@c"]),
             ("staff: x@d, y@e; z@f", &["x@d", "y@e", "z@f"]),
             ("undisclosed-recipients:;", &[]),
             ("a@[IPv6:::1], \"b c\"@d", &["a@[IPv6:::1]", "\"b c\"@d"]),
@@ -118,9 +112,7 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_named() {
-        for list in [
-            "a b@c d", "a@b, \"x", "<a@b", "(a@b", "a@@b@", "\u{e9}@c", "a@b c@d",
-        ] {
+        for list in ["a b@c d", "a@b, \"x", "<a@b", "(a@b", "a@@b@", "\u{e9}@c", "a@b c@d"] {
             assert!(parse(list).is_err(), "{list}");
         }
     }

@@ -44,25 +44,15 @@ impl Received<'_> {
     /// `from HELO (NAME [ADDRESS]) by HOST (Hikyaku) with ESMTP id ID for <RECIPIENT>; DATE`.
     pub fn field(&self) -> String {
         let from = match &self.from {
-            From::Host {
-                helo,
-                name,
-                address,
-            } => {
+            From::Host { helo, name, address } => {
                 let tag = if address.is_ipv6() { "IPv6:" } else { "" };
                 let name = name.unwrap_or("unknown");
                 format!("from {} ({name} [{tag}{address}])", printable(helo))
             }
             From::User(uid) => format!("(from userid {uid})"),
         };
-        let with = self
-            .with
-            .map(|with| format!(" with {with}"))
-            .unwrap_or_default();
-        let to = self
-            .recipient
-            .map(|to| format!("\r\n\tfor <{to}>"))
-            .unwrap_or_default();
+        let with = self.with.map(|with| format!(" with {with}")).unwrap_or_default();
+        let to = self.recipient.map(|to| format!("\r\n\tfor <{to}>")).unwrap_or_default();
         format!(
             "Received: {from}\r\n\tby {} (Hikyaku){with} id {}{to}; {}\r\n",
             self.by,
@@ -76,13 +66,7 @@ impl Received<'_> {
 fn printable(helo: &str) -> String {
     let token: String = helo
         .chars()
-        .map(|c| {
-            if c.is_ascii_graphic() && !"()<>,;\\\"".contains(c) {
-                c
-            } else {
-                '?'
-            }
-        })
+        .map(|c| if c.is_ascii_graphic() && !"()<>,;\\\"".contains(c) { c } else { '?' })
         .take(255)
         .collect();
     if token.is_empty() { "?".into() } else { token }

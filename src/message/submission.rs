@@ -33,26 +33,14 @@ pub fn header_end(text: &[u8], complete: bool) -> Option<HeaderEnd> {
             continue;
         }
         if line == b"\r\n" {
-            return Some(HeaderEnd {
-                start: top,
-                header: start,
-                body: newline + 1,
-            });
+            return Some(HeaderEnd { start: top, header: start, body: newline + 1 });
         }
         if !is_header_line(line, start == top) {
-            return Some(HeaderEnd {
-                start: top,
-                header: start,
-                body: start,
-            });
+            return Some(HeaderEnd { start: top, header: start, body: start });
         }
         start = newline + 1;
     }
-    complete.then_some(HeaderEnd {
-        start: top,
-        header: start,
-        body: start,
-    })
+    complete.then_some(HeaderEnd { start: top, header: start, body: start })
 }
 
 /// `field-name ":"`, or a folded line, which can't be the first (RFC 5322 section 2.2).
@@ -60,9 +48,7 @@ fn is_header_line(line: &[u8], first: bool) -> bool {
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return !first;
     }
-    let name = memchr::memchr(b':', line)
-        .and_then(|colon| line.get(..colon))
-        .unwrap_or_default();
+    let name = memchr::memchr(b':', line).and_then(|colon| line.get(..colon)).unwrap_or_default();
     let name = name.trim_ascii_end();
     !name.is_empty() && name.iter().all(u8::is_ascii_graphic)
 }
@@ -72,15 +58,9 @@ fn is_header_line(line: &[u8], first: bool) -> bool {
 pub fn recipients(header: &[u8], origin: &str) -> Result<Vec<Address>, String> {
     let fields = fields(header)?;
     let resent = ["Resent-To", "Resent-Cc", "Resent-Bcc"];
-    let is_resent = resent
-        .iter()
-        .any(|name| fields.get_first_header(name).is_some());
+    let is_resent = resent.iter().any(|name| fields.get_first_header(name).is_some());
     let mut recipients = Vec::new();
-    for name in if is_resent {
-        resent
-    } else {
-        ["To", "Cc", "Bcc"]
-    } {
+    for name in if is_resent { resent } else { ["To", "Cc", "Bcc"] } {
         for field in fields.get_all_headers(name) {
             let found = list::addresses(field.get_value_raw(), origin);
             recipients.extend(found.map_err(|error| format!("field {name}: {error}"))?);
@@ -90,9 +70,7 @@ pub fn recipients(header: &[u8], origin: &str) -> Result<Vec<Address>, String> {
 }
 
 fn fields(header: &[u8]) -> Result<Vec<MailHeader<'_>>, String> {
-    mailparse::parse_headers(header)
-        .map(|(fields, _)| fields)
-        .map_err(|error| error.to_string())
+    mailparse::parse_headers(header).map(|(fields, _)| fields).map_err(|error| error.to_string())
 }
 
 /// What a header gets that has none.
@@ -138,9 +116,7 @@ pub fn complete(header: &[u8], missing: &Missing<'_>) -> Result<Vec<u8>, String>
 }
 
 fn is_bcc(line: &[u8]) -> bool {
-    let name = memchr::memchr(b':', line)
-        .and_then(|colon| line.get(..colon))
-        .unwrap_or_default();
+    let name = memchr::memchr(b':', line).and_then(|colon| line.get(..colon)).unwrap_or_default();
     let name = name.trim_ascii_end();
     name.eq_ignore_ascii_case(b"Bcc") || name.eq_ignore_ascii_case(b"Resent-Bcc")
 }
@@ -171,22 +147,13 @@ fn display_name(name: &str) -> Option<String> {
             word += &encoded;
         }
         words.push(word);
-        let words: Vec<String> = words
-            .iter()
-            .map(|word| format!("=?UTF-8?Q?{word}?="))
-            .collect();
+        let words: Vec<String> = words.iter().map(|word| format!("=?UTF-8?Q?{word}?=")).collect();
         return Some(words.join("\r\n "));
     }
-    if name
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || b" '-".contains(&b))
-    {
+    if name.bytes().all(|b| b.is_ascii_alphanumeric() || b" '-".contains(&b)) {
         return Some(name.to_owned());
     }
-    Some(format!(
-        "\"{}\"",
-        name.replace('\\', "\\\\").replace('"', "\\\"")
-    ))
+    Some(format!("\"{}\"", name.replace('\\', "\\\\").replace('"', "\\\"")))
 }
 
 #[cfg(test)]
@@ -212,15 +179,9 @@ mod tests {
     fn recipients_are_found_among_names_comments_and_groups() {
         let header = b"To: Toshi <toshi@a.b>, plain, \"Q, R\" <q@c>\r\nCc: staff: x@d, y@e;\r\n\
             bcc: z@f\r\n (folded)\r\n";
-        let found: Vec<String> = recipients(header, "here")
-            .unwrap()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        assert_eq!(
-            found,
-            ["toshi@a.b", "plain@here", "q@c", "x@d", "y@e", "z@f"]
-        );
+        let found: Vec<String> =
+            recipients(header, "here").unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["toshi@a.b", "plain@here", "q@c", "x@d", "y@e", "z@f"]);
         let resent = b"To: a@b\r\nResent-To: c@d\r\n";
         assert_eq!(recipients(resent, "here").unwrap()[0].to_string(), "c@d");
         assert!(recipients(b"To: a b@c d\r\n", "here").is_err());
@@ -230,12 +191,7 @@ mod tests {
     #[test]
     fn missing_fields_are_added_and_bcc_goes() {
         let sender = Address::parse(b"t@h").unwrap();
-        let missing = Missing {
-            sender: &sender,
-            full_name: "T. S",
-            date: "D",
-            message_id: "i@h",
-        };
+        let missing = Missing { sender: &sender, full_name: "T. S", date: "D", message_id: "i@h" };
         let done = complete(b"Bcc: x\r\n y\r\nSubject: s\r\n", &missing).unwrap();
         let wanted = "Subject: s\r\nFrom: \"T. S\" <t@h>\r\nDate: D\r\nMessage-ID: <i@h>\r\n";
         assert_eq!(String::from_utf8(done).unwrap(), wanted);
@@ -246,10 +202,7 @@ mod tests {
     #[test]
     fn a_full_name_can_not_break_the_header() {
         assert_eq!(display_name("a\r\nX: y").unwrap(), "\"aX: y\"");
-        assert_eq!(
-            display_name("下川").unwrap(),
-            "=?UTF-8?Q?=E4=B8=8B=E5=B7=9D?="
-        );
+        assert_eq!(display_name("下川").unwrap(), "=?UTF-8?Q?=E4=B8=8B=E5=B7=9D?=");
         assert_eq!(display_name(" \n"), None);
     }
 }

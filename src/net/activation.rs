@@ -26,12 +26,10 @@ pub enum Handed {
 /// To be called once, before any other descriptor is opened.
 pub fn handed(listen: &[SocketAddr]) -> io::Result<Handed> {
     if !listen.is_empty() {
-        let bound = listen
-            .iter()
-            .map(|address| match TcpListener::bind(address) {
-                Ok(listener) => Ok((listener, None)),
-                Err(error) => Err(io::Error::new(error.kind(), format!("{address}: {error}"))),
-            });
+        let bound = listen.iter().map(|address| match TcpListener::bind(address) {
+            Ok(listener) => Ok((listener, None)),
+            Err(error) => Err(io::Error::new(error.kind(), format!("{address}: {error}"))),
+        });
         return Ok(Handed::Listeners(bound.collect::<Result<_, _>>()?));
     }
     let mut listeners = Vec::new();
@@ -52,14 +50,9 @@ pub fn handed(listen: &[SocketAddr]) -> io::Result<Handed> {
         } else if count == 1 {
             // Accept=yes: the one descriptor is the connection.
             let output = socket.try_clone()?;
-            return Ok(Handed::Session {
-                input: socket,
-                output,
-            });
+            return Ok(Handed::Session { input: socket, output });
         } else {
-            return Err(io::Error::other(
-                "LISTEN_FDS: a connected socket among several",
-            ));
+            return Err(io::Error::other("LISTEN_FDS: a connected socket among several"));
         }
     }
     if !listeners.is_empty() {
@@ -75,9 +68,7 @@ pub fn handed(listen: &[SocketAddr]) -> io::Result<Handed> {
 fn announced() -> (i32, Vec<String>) {
     let variable = |name| std::env::var(name).ok();
     let ours = variable("LISTEN_PID").and_then(|pid| pid.parse().ok()) == Some(std::process::id());
-    let count = variable("LISTEN_FDS")
-        .and_then(|count| count.parse().ok())
-        .unwrap_or(0);
+    let count = variable("LISTEN_FDS").and_then(|count| count.parse().ok()).unwrap_or(0);
     if !ours || !(1..=64).contains(&count) {
         return (0, Vec::new());
     }

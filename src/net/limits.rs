@@ -15,12 +15,7 @@ pub struct Connections {
 impl Connections {
     /// At most `max` in all and `max_per_ip` from one address.
     pub fn new(max: usize, max_per_ip: usize) -> Self {
-        Self {
-            max,
-            max_per_ip,
-            total: 0,
-            by_address: HashMap::new(),
-        }
+        Self { max, max_per_ip, total: 0, by_address: HashMap::new() }
     }
 
     /// Counts one more from this address; false where it would be one too many.

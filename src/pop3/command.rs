@@ -88,10 +88,8 @@ pub fn command(line: &[u8]) -> Result<Command, Error> {
         }
         None => (line, &[] as &[u8]),
     };
-    let params: Vec<&[u8]> = rest
-        .split(|byte| *byte == b' ')
-        .filter(|param| !param.is_empty())
-        .collect();
+    let params: Vec<&[u8]> =
+        rest.split(|byte| *byte == b' ').filter(|param| !param.is_empty()).collect();
     let bare = |command, usage| match params.as_slice() {
         [] => Ok(command),
         _ => Err(Error::Usage(usage)),
@@ -117,12 +115,8 @@ pub fn command(line: &[u8]) -> Result<Command, Error> {
         b"UIDL" => single(&params)
             .map(|message| Command::Uidl(Some(message)))
             .ok_or(Error::Usage("UIDL [message]")),
-        b"RETR" => single(&params)
-            .map(Command::Retr)
-            .ok_or(Error::Usage("RETR message")),
-        b"DELE" => single(&params)
-            .map(Command::Dele)
-            .ok_or(Error::Usage("DELE message")),
+        b"RETR" => single(&params).map(Command::Retr).ok_or(Error::Usage("RETR message")),
+        b"DELE" => single(&params).map(Command::Dele).ok_or(Error::Usage("DELE message")),
         b"TOP" => match params.as_slice() {
             [message, lines] => number(message)
                 .zip(number(lines))
@@ -147,9 +141,7 @@ fn number(param: &[u8]) -> Option<u64> {
         return None;
     }
     Some(param.iter().fold(0_u64, |number, digit| {
-        number
-            .saturating_mul(10)
-            .saturating_add(u64::from(digit - b'0'))
+        number.saturating_mul(10).saturating_add(u64::from(digit - b'0'))
     }))
 }
 
@@ -203,10 +195,7 @@ mod tests {
 
     #[test]
     fn a_number_too_large_to_count_is_no_error_of_syntax() {
-        assert_eq!(
-            command(b"RETR 99999999999999999999"),
-            Ok(Command::Retr(u64::MAX))
-        );
+        assert_eq!(command(b"RETR 99999999999999999999"), Ok(Command::Retr(u64::MAX)));
     }
 
     #[test]

@@ -139,9 +139,7 @@ impl Session {
         match answer {
             Answer::Accepted => {
                 self.state = State::Ended;
-                self.actions.push_back(Action::LoggedIn {
-                    leftover: self.input.rest().to_vec(),
-                });
+                self.actions.push_back(Action::LoggedIn { leftover: self.input.rest().to_vec() });
             }
             Answer::Refused => {
                 self.failures += 1;
@@ -201,8 +199,7 @@ impl Session {
             return;
         }
         self.state = State::Asking;
-        self.actions
-            .push_back(Action::Authenticate { user, password });
+        self.actions.push_back(Action::Authenticate { user, password });
     }
 
     fn say(&mut self, text: &str) {

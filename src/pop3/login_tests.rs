@@ -13,10 +13,7 @@ struct Client {
 
 impl Client {
     fn connect(plaintext_allowed: bool) -> Self {
-        let facts = Facts {
-            hostname: "mx.smkwlab.net".into(),
-            plaintext_allowed,
-        };
+        let facts = Facts { hostname: "mx.smkwlab.net".into(), plaintext_allowed };
         let mut client = Self {
             session: Session::new(facts),
             heard: String::new(),
@@ -34,10 +31,7 @@ impl Client {
             match action {
                 Action::Send(bytes) => self.heard += &String::from_utf8(bytes).unwrap(),
                 Action::Authenticate { user, password } => {
-                    assert!(
-                        self.session.next().is_none(),
-                        "nothing happens before the answer"
-                    );
+                    assert!(self.session.next().is_none(), "nothing happens before the answer");
                     let answer = match (user.as_slice(), password.0.as_slice()) {
                         (b"hunt", b"Watts?Watt?") => Answer::Accepted,
                         (b"later", _) => Answer::Unavailable,
@@ -58,12 +52,7 @@ fn the_lecture_logs_in() {
     let mut client = Client::connect(true);
     assert_eq!(client.say("user hunt\r\n"), "+OK now the password\r\n");
     assert_eq!(client.say("pass Watts?Watt?\r\n"), "");
-    assert_eq!(
-        client.end,
-        Some(Action::LoggedIn {
-            leftover: Vec::new()
-        })
-    );
+    assert_eq!(client.end, Some(Action::LoggedIn { leftover: Vec::new() }));
 }
 
 #[test]
@@ -89,10 +78,7 @@ fn a_command_is_understood_whatever_the_reads_are() {
 
 #[test]
 fn greeting_comes_first_and_quit_ends() {
-    let facts = Facts {
-        hostname: "mx.smkwlab.net".into(),
-        plaintext_allowed: true,
-    };
+    let facts = Facts { hostname: "mx.smkwlab.net".into(), plaintext_allowed: true };
     let mut session = Session::new(facts);
     let greeting = b"+OK mx.smkwlab.net POP3 server ready\r\n".to_vec();
     assert_eq!(session.next(), Some(Action::Send(greeting)));
@@ -108,10 +94,7 @@ fn a_wrong_password_and_an_unknown_user_sound_the_same_and_the_third_ends() {
     let mut client = Client::connect(true);
     let wrong = "-ERR [AUTH] wrong name or password\r\n";
     for user in ["hunt", "nobody"] {
-        assert_eq!(
-            client.say(format!("USER {user}\r\n")),
-            "+OK now the password\r\n"
-        );
+        assert_eq!(client.say(format!("USER {user}\r\n")), "+OK now the password\r\n");
         assert_eq!(client.say("PASS x\r\n"), wrong);
         assert_eq!(client.end, None);
     }
@@ -137,10 +120,7 @@ fn each_password_wants_its_name_first() {
     let mut client = Client::connect(true);
     assert_eq!(client.say("PASS x\r\n"), "-ERR USER comes first\r\n");
     client.say("USER hunt\r\nPASS x\r\n");
-    assert_eq!(
-        client.say("PASS Watts?Watt?\r\n"),
-        "-ERR USER comes first\r\n"
-    );
+    assert_eq!(client.say("PASS Watts?Watt?\r\n"), "-ERR USER comes first\r\n");
 }
 
 #[test]
@@ -165,18 +145,8 @@ fn without_permission_no_password_is_taken_and_capa_has_no_user() {
 #[test]
 fn capa_names_what_is_there() {
     let heard = Client::connect(true).say("CAPA\r\n");
-    assert!(
-        heard.starts_with("+OK ") && heard.ends_with("\r\n.\r\n"),
-        "{heard}"
-    );
-    for line in [
-        "USER",
-        "TOP",
-        "UIDL",
-        "RESP-CODES",
-        "AUTH-RESP-CODE",
-        "PIPELINING",
-    ] {
+    assert!(heard.starts_with("+OK ") && heard.ends_with("\r\n.\r\n"), "{heard}");
+    for line in ["USER", "TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING"] {
         assert!(heard.contains(&format!("\r\n{line}\r\n")), "{line}");
     }
 }

@@ -34,11 +34,7 @@ struct Input {
 
 impl Input {
     fn new() -> Self {
-        Self {
-            bytes: Vec::new(),
-            taken: 0,
-            reader: LineReader::new(MAX_LINE),
-        }
+        Self { bytes: Vec::new(), taken: 0, reader: LineReader::new(MAX_LINE) }
     }
 
     fn push(&mut self, bytes: &[u8]) {

@@ -204,10 +204,7 @@ impl Session {
         match found {
             Some((index, message, false)) => Ok((index, message)),
             Some(_) => Err(format!("-ERR message {number} is deleted")),
-            None => Err(format!(
-                "-ERR no such message, the maildrop has {}",
-                self.messages.len()
-            )),
+            None => Err(format!("-ERR no such message, the maildrop has {}", self.messages.len())),
         }
     }
 

@@ -48,18 +48,12 @@ fn dotlock(arguments: &Args) -> Result<Exit, Failure> {
     let group = getegid();
     setegid(getgid()).map_err(|error| os(error.into()))?;
     // The caller's end, however it comes, is the end of our input: until then the lock is kept.
-    let _signals = signal::Signals::take(&[
-        Signal::SIGHUP,
-        Signal::SIGINT,
-        Signal::SIGQUIT,
-        Signal::SIGTERM,
-    ])
-    .map_err(os)?;
+    let _signals =
+        signal::Signals::take(&[Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM])
+            .map_err(os)?;
     let mailbox =
         Mailbox::new(&arguments.file, group).map_err(|why| Failure::new(Exit::Usage, why))?;
-    serve(&mailbox)
-        .map_err(|error| Failure::new(Exit::IoErr, error))
-        .map(|()| Exit::Ok)
+    serve(&mailbox).map_err(|error| Failure::new(Exit::IoErr, error)).map(|()| Exit::Ok)
 }
 
 /// Obeys orders until they end; the lock goes with the end.
@@ -123,11 +117,7 @@ impl Mailbox {
         };
         let dir = open_directory(parent)
             .map_err(|error| format!("{} can't be opened: {error}", parent.display()))?;
-        Ok(Self {
-            dir,
-            name: name.to_owned(),
-            group,
-        })
+        Ok(Self { dir, name: name.to_owned(), group })
     }
 
     /// Tries the lock once, if the caller may write the mailbox.

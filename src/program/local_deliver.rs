@@ -62,11 +62,7 @@ fn local_deliver(arguments: &Args) -> Result<Exit, Failure> {
             _ => Err(Failure::new(Exit::Usage, "--lmtp serves one USER")),
         };
     }
-    let delivery = Delivery {
-        log,
-        sender: sender(arguments.from.as_deref())?,
-        config,
-    };
+    let delivery = Delivery { log, sender: sender(arguments.from.as_deref())?, config };
     let mut seen = std::collections::HashSet::new();
     names.retain(|name| seen.insert(name.clone()));
     delivery.to_all(&names)
@@ -75,23 +71,14 @@ fn local_deliver(arguments: &Args) -> Result<Exit, Failure> {
 /// One user's LMTP session, on stdin and stdout.
 fn lmtp(config: Config, log: Log, name: &str) -> Result<Exit, Failure> {
     let failed = |error: io::Error| Failure::new(Exit::OsErr, error);
-    let delivery = Delivery {
-        config,
-        log,
-        sender: Vec::new(),
-    };
+    let delivery = Delivery { config, log, sender: Vec::new() };
     let refused = |failure: delivery::Failure| Failure::new(failure.exit(), failure);
     let account = delivery.account(name).map_err(refused)?;
     let Delivery { config, log, .. } = delivery;
     local::become_recipient(&config, &account).map_err(refused)?;
     let input = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
     let output = io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
-    Ok(server::lmtp::serve(
-        &config,
-        &log,
-        &account,
-        Connection::new(input, output),
-    ))
+    Ok(server::lmtp::serve(&config, &log, &account, Connection::new(input, output)))
 }
 
 /// The login name of whoever runs us.
@@ -196,10 +183,9 @@ impl Delivery {
         };
         match copy() {
             Ok((file, _)) => Ok(file),
-            Err(error) => Err(Failure::new(
-                Exit::IoErr,
-                format!("the message can't be read: {error}"),
-            )),
+            Err(error) => {
+                Err(Failure::new(Exit::IoErr, format!("the message can't be read: {error}")))
+            }
         }
     }
 
@@ -237,9 +223,8 @@ impl Delivery {
         match delivered {
             Ok(local::Delivered { size, mailbox }) => {
                 let mailbox = mailbox.display();
-                self.log.info(&format!(
-                    "to=<{name}> status=delivered size={size} mailbox={mailbox}"
-                ));
+                self.log
+                    .info(&format!("to=<{name}> status=delivered size={size} mailbox={mailbox}"));
                 Exit::Ok
             }
             Err(Stop::Failure(failure)) => self.refuse(name, &failure),
@@ -291,12 +276,7 @@ impl Delivery {
         } else {
             (Level::Error, "failed")
         };
-        self.tell(
-            level,
-            name,
-            &format!("status={status} {failure}"),
-            failure.text(),
-        );
+        self.tell(level, name, &format!("status={status} {failure}"), failure.text());
         failure.exit()
     }
 
@@ -335,15 +315,8 @@ fn worse(one: Exit, other: Exit) -> Exit {
 
 /// The status of a child of ours.
 fn exit_of(status: i32) -> Exit {
-    [
-        Exit::Ok,
-        Exit::DataErr,
-        Exit::NoUser,
-        Exit::CantCreat,
-        Exit::IoErr,
-        Exit::NoPerm,
-    ]
-    .into_iter()
-    .find(|exit| i32::from(*exit as u8) == status)
-    .unwrap_or(Exit::TempFail)
+    [Exit::Ok, Exit::DataErr, Exit::NoUser, Exit::CantCreat, Exit::IoErr, Exit::NoPerm]
+        .into_iter()
+        .find(|exit| i32::from(*exit as u8) == status)
+        .unwrap_or(Exit::TempFail)
 }

@@ -57,12 +57,8 @@ fn check(config: &Config) -> Result<Exit, Failure> {
     if !problems.is_empty() {
         return Ok(Exit::Config);
     }
-    writeln!(
-        io::stdout(),
-        "The configuration of {} is sound.",
-        config.hostname
-    )
-    .map_err(|error| Failure::new(Exit::IoErr, error))?;
+    writeln!(io::stdout(), "The configuration of {} is sound.", config.hostname)
+        .map_err(|error| Failure::new(Exit::IoErr, error))?;
     Ok(Exit::Ok)
 }
 
@@ -71,10 +67,7 @@ fn queue(config: &Config, problems: &mut Vec<String>) {
     let owner = match spool.owner() {
         Ok(owner) => owner,
         Err(error) => {
-            problems.push(format!(
-                "[paths] queue: {}: {error}",
-                spool.root().display()
-            ));
+            problems.push(format!("[paths] queue: {}: {error}", spool.root().display()));
             return;
         }
     };
@@ -86,15 +79,11 @@ fn queue(config: &Config, problems: &mut Vec<String>) {
         };
         let path = path.display();
         if !found.is_dir() || found.uid() != owner.uid.as_raw() {
-            problems.push(format!(
-                "{path}: is no directory of the queue's owner (uid {})",
-                owner.uid
-            ));
+            problems
+                .push(format!("{path}: is no directory of the queue's owner (uid {})", owner.uid));
         } else if found.mode() & 0o7777 != mode {
             let now = found.mode() & 0o7777;
-            problems.push(format!(
-                "{path}: has mode {now:04o}; chmod {mode:04o} {path}"
-            ));
+            problems.push(format!("{path}: has mode {now:04o}; chmod {mode:04o} {path}"));
         }
     }
 }
@@ -103,10 +92,7 @@ fn programs(config: &Config, problems: &mut Vec<String>) {
     for name in ["local-deliver", "dotlock"] {
         let path = config.paths.libexec.join(name);
         if access(&path, AccessFlags::X_OK).is_err() {
-            problems.push(format!(
-                "[paths] libexec: {}: no such program",
-                path.display()
-            ));
+            problems.push(format!("[paths] libexec: {}: no such program", path.display()));
         }
     }
 }
@@ -119,10 +105,7 @@ fn users(config: &Config, problems: &mut Vec<String>) {
         match users_file::read(&config.users.file) {
             Ok(lines) => {
                 problems.extend(
-                    lines
-                        .iter()
-                        .filter_map(|line| line.as_ref().err())
-                        .map(ToString::to_string),
+                    lines.iter().filter_map(|line| line.as_ref().err()).map(ToString::to_string),
                 );
             }
             Err(error) => problems.push(format!("{}: {error}", config.users.file.display())),

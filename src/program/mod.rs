@@ -60,10 +60,7 @@ struct Failure {
 
 impl Failure {
     fn new(exit: Exit, what: impl std::fmt::Display) -> Self {
-        Self {
-            exit,
-            what: what.to_string(),
-        }
+        Self { exit, what: what.to_string() }
     }
 }
 
@@ -98,11 +95,8 @@ fn usage(name: &str, error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let first = text.lines().next().unwrap_or_default();
     let first = first.strip_prefix("error: ").unwrap_or(first);
-    let missing: Vec<&str> = text
-        .lines()
-        .skip(1)
-        .take_while(|line| line.starts_with("  <"))
-        .collect();
+    let missing: Vec<&str> =
+        text.lines().skip(1).take_while(|line| line.starts_with("  <")).collect();
     let line = format!("{first}{}; try {name} --help", missing.concat());
     complain(name, &line);
     Exit::Usage.into()
@@ -110,21 +104,14 @@ fn usage(name: &str, error: &clap::Error) -> ExitCode {
 
 /// One diagnostic line on stderr.
 fn complain(name: &str, what: &str) {
-    let _ = writeln!(
-        std::io::stderr(),
-        "{name}: {}",
-        crate::sys::log::escape(what)
-    );
+    let _ = writeln!(std::io::stderr(), "{name}: {}", crate::sys::log::escape(what));
 }
 
 /// Loads the configuration. A program that somebody runs with rights that are not theirs takes no
 /// file from its caller.
 fn load(common: &Common) -> Result<Config, Failure> {
     if common.config.is_some() && privilege::is_elevated() {
-        return Err(Failure::new(
-            Exit::NoPerm,
-            "-C is not for a setuid or setgid program",
-        ));
+        return Err(Failure::new(Exit::NoPerm, "-C is not for a setuid or setgid program"));
     }
     config::load(common.config.as_deref()).map_err(|error| Failure::new(Exit::Config, error))
 }
@@ -156,10 +143,7 @@ fn services(
         // systemd's names for sockets that were given none.
         Some(name) if name != "unknown" && !name.ends_with(".socket") => Err(Failure::new(
             Exit::Config,
-            format!(
-                "FileDescriptorName={name}: known services are {}",
-                known.join(", ")
-            ),
+            format!("FileDescriptorName={name}: known services are {}", known.join(", ")),
         )),
         _ => Ok((socket, word.to_owned())),
     });
@@ -185,10 +169,7 @@ fn login_account(config: &Config) -> Result<Option<Account>, Failure> {
                  --no-create-home --shell /usr/sbin/nologin {name}) or name another one"
             ),
         )),
-        Err(error) => Err(Failure::new(
-            Exit::OsErr,
-            format!("account {name}: {error}"),
-        )),
+        Err(error) => Err(Failure::new(Exit::OsErr, format!("account {name}: {error}"))),
     }
 }
 
@@ -205,20 +186,13 @@ fn prepare_queue(spool: &Spool) -> Result<Account, Failure> {
     // Root makes no file in a directory of somebody else's.
     let child = process::fork(|| {
         let done = privilege::become_account(&owner).and_then(|()| spool.prepare());
-        if done.is_ok() {
-            Exit::Ok
-        } else {
-            Exit::CantCreat
-        }
+        if done.is_ok() { Exit::Ok } else { Exit::CantCreat }
     });
     match child.and_then(process::wait) {
         Ok(process::Ended::Exited(0)) => Ok(owner),
         Ok(_) => Err(Failure::new(
             Exit::CantCreat,
-            format!(
-                "{}: its owner can't make the queue's directories",
-                spool.root().display()
-            ),
+            format!("{}: its owner can't make the queue's directories", spool.root().display()),
         )),
         Err(error) => Err(broken(error)),
     }

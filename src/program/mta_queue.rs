@@ -77,17 +77,9 @@ fn mta_queue(arguments: &Args) -> Result<Exit, Failure> {
     });
     let worker = worker.map_err(failed)?;
     drop(theirs);
-    let config_file = arguments
-        .common
-        .config
-        .as_deref()
-        .map(std::path::absolute)
-        .transpose();
-    let launcher = Launcher {
-        config: &config,
-        config_file: config_file.map_err(failed)?,
-        log: &log,
-    };
+    let config_file = arguments.common.config.as_deref().map(std::path::absolute).transpose();
+    let launcher =
+        Launcher { config: &config, config_file: config_file.map_err(failed)?, log: &log };
     match ours {
         Some(ours) => launch(&launcher, &ours, &signals, worker).map_err(failed),
         None => Ok(Exit::Software),
@@ -151,16 +143,8 @@ fn work(
     spool.prepare()?;
     let wake = Wake::open(spool.root())?;
     let inlet = spool.incoming()?;
-    let runner = Runner {
-        config,
-        log,
-        spool,
-        inlet,
-        launcher,
-        signals,
-        wake: &wake,
-        patience: PATIENCE,
-    };
+    let runner =
+        Runner { config, log, spool, inlet, launcher, signals, wake: &wake, patience: PATIENCE };
     let mut flush = arguments.flush;
     loop {
         wake.drain();
@@ -179,10 +163,7 @@ fn work(
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(launcher.as_fd(), PollFlags::POLLIN),
         ];
-        match poll(
-            &mut fds,
-            PollTimeout::try_from(nap).unwrap_or(PollTimeout::MAX),
-        ) {
+        match poll(&mut fds, PollTimeout::try_from(nap).unwrap_or(PollTimeout::MAX)) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.into()),
         }

@@ -38,11 +38,7 @@ pub(super) fn list(spool: &Spool) -> Result<Exit, Failure> {
             writeln!(out, "Mail queue is empty")?;
         } else {
             let plural = if count == 1 { "" } else { "s" };
-            writeln!(
-                out,
-                "\n-- {} Kbytes in {count} Request{plural}.",
-                bytes.div_ceil(1024)
-            )?;
+            writeln!(out, "\n-- {} Kbytes in {count} Request{plural}.", bytes.div_ceil(1024))?;
         }
         out.flush()
     };
@@ -53,10 +49,7 @@ pub(super) fn list(spool: &Spool) -> Result<Exit, Failure> {
 pub(super) fn show(spool: &Spool, id: &str) -> Result<Exit, Failure> {
     let unknown = || Failure::new(Exit::NoInput, format!("{id}: no such message in the queue"));
     let id = Id::parse(id).ok_or_else(unknown)?;
-    let place = places(spool)?
-        .into_iter()
-        .find(|place| *place.id() == id)
-        .ok_or_else(unknown)?;
+    let place = places(spool)?.into_iter().find(|place| *place.id() == id).ok_or_else(unknown)?;
     let entry = spool.open(&place).map_err(|error| match error {
         Error::Taken => unknown(),
         error => Failure::new(Exit::DataErr, format!("{id}: {error}")),
@@ -78,24 +71,14 @@ pub(super) fn show(spool: &Spool, id: &str) -> Result<Exit, Failure> {
         writeln!(out, "sender:    <{}>", Path(envelope.sender.as_ref()))?;
         for (index, recipient) in envelope.recipients.iter().enumerate() {
             writeln!(out, "recipient: <{recipient}>")?;
-            for event in entry
-                .history
-                .iter()
-                .filter(|event| event.recipient == index)
-            {
+            for event in entry.history.iter().filter(|event| event.recipient == index) {
                 let outcome = match event.outcome {
                     Outcome::Done => "delivered",
                     Outcome::Failed => "failed",
                     Outcome::Deferred => "deferred",
                     Outcome::Warned => "sender told of the delay:",
                 };
-                writeln!(
-                    out,
-                    "    {}: {outcome} {} {}",
-                    date(event.time),
-                    event.code,
-                    event.text
-                )?;
+                writeln!(out, "    {}: {outcome} {} {}", date(event.time), event.code, event.text)?;
             }
         }
         writeln!(out)?;
@@ -126,10 +109,7 @@ pub(super) fn show(spool: &Spool, id: &str) -> Result<Exit, Failure> {
 
 fn places(spool: &Spool) -> Result<Vec<Place>, Failure> {
     spool.list().map_err(|error| {
-        Failure::new(
-            Exit::NoInput,
-            format!("{}: {error}", spool.root().display()),
-        )
+        Failure::new(Exit::NoInput, format!("{}: {error}", spool.root().display()))
     })
 }
 
@@ -154,30 +134,17 @@ fn print_entry(out: &mut dyn Write, entry: &Entry) -> io::Result<()> {
         Some(sender) => sender.to_string(),
         None => "MAILER-DAEMON".into(),
     };
-    writeln!(
-        out,
-        "{}{mark} {:>9} {} {sender}",
-        entry.id(),
-        entry.size(),
-        date(envelope.arrived)
-    )?;
+    writeln!(out, "{}{mark} {:>9} {} {sender}", entry.id(), entry.size(), date(envelope.arrived))?;
     if let Place::Deferred(due, _) = entry.place() {
         writeln!(
             out,
             "{:>17} next attempt {}",
             "",
-            if *due <= now() {
-                "now".into()
-            } else {
-                date(*due)
-            }
+            if *due <= now() { "now".into() } else { date(*due) }
         )?;
     }
     for recipient in entry.pending() {
-        let last = entry
-            .history
-            .iter()
-            .rfind(|event| event.recipient == recipient);
+        let last = entry.history.iter().rfind(|event| event.recipient == recipient);
         if let Some(event) = last {
             writeln!(out, "{:>17} ({} {})", "", event.code, event.text)?;
         }
@@ -199,8 +166,6 @@ fn state(place: &Place) -> String {
 
 /// Local time.
 fn date(seconds: u64) -> String {
-    clock::at(seconds).map_or_else(
-        || "unknown".into(),
-        |time| time.strftime("%a %b %e %H:%M:%S").to_string(),
-    )
+    clock::at(seconds)
+        .map_or_else(|| "unknown".into(), |time| time.strftime("%a %b %e %H:%M:%S").to_string())
 }

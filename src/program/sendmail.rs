@@ -117,19 +117,14 @@ fn sendmail(arguments: &Args) -> Result<Exit, Failure> {
 fn mta_queue(arguments: &Args, flag: Option<&str>) -> Result<Exit, Failure> {
     let failed = |error| Failure::new(Exit::OsErr, error);
     privilege::drop_setgid().map_err(failed)?;
-    let program = std::env::current_exe()
-        .map_err(failed)?
-        .with_file_name("mta-queue");
+    let program = std::env::current_exe().map_err(failed)?.with_file_name("mta-queue");
     let mut argv = vec![OsStr::new("mta-queue")];
     argv.extend(flag.map(OsStr::new));
     if let Some(config) = &arguments.common.config {
         argv.extend([OsStr::new("-C"), config.as_os_str()]);
     }
     let error = process::exec(&program, &argv, &[], io::stdin(), io::stdout());
-    Err(Failure::new(
-        Exit::OsFile,
-        format!("{}: can't be run: {error}", program.display()),
-    ))
+    Err(Failure::new(Exit::OsFile, format!("{}: can't be run: {error}", program.display())))
 }
 
 /// `-bs`: the SMTP server's own session, into drop/; with root as smtpd has it, into incoming/,
@@ -163,10 +158,7 @@ fn drop_box(spool: &Spool) -> Result<Inlet, Failure> {
     let failed = |error| {
         Failure::new(
             Exit::TempFail,
-            format!(
-                "{}: can't put a message there: {error}",
-                spool.root().join("drop").display()
-            ),
+            format!("{}: can't put a message there: {error}", spool.root().join("drop").display()),
         )
     };
     match spool.owner() {
@@ -185,10 +177,7 @@ fn text(argument: &OsStr) -> Result<&str, Failure> {
         let what = format!("{}: not UTF-8, or a control character", argument.display());
         Failure::new(Exit::DataErr, what)
     };
-    argument
-        .to_str()
-        .filter(|text| !text.contains(char::is_control))
-        .ok_or_else(bad)
+    argument.to_str().filter(|text| !text.contains(char::is_control)).ok_or_else(bad)
 }
 
 fn submit(arguments: &Args, config: &Config) -> Result<Exit, Failure> {
@@ -199,10 +188,7 @@ fn submit(arguments: &Args, config: &Config) -> Result<Exit, Failure> {
         None => Some(caller.address.clone()),
         Some(sender) => match text(sender)? {
             "" | "<>" => None,
-            sender => match list::addresses(sender.as_bytes(), origin)
-                .map_err(bad)?
-                .as_slice()
-            {
+            sender => match list::addresses(sender.as_bytes(), origin).map_err(bad)?.as_slice() {
                 [one] => Some(one.clone()),
                 _ => return Err(bad(format!("-f {sender}: one address is wanted"))),
             },
@@ -216,9 +202,7 @@ fn submit(arguments: &Args, config: &Config) -> Result<Exit, Failure> {
     let mut reader = Reader::new(io::stdin().lock(), !ignore_dots);
     let mut start = Vec::new();
     let end = loop {
-        let more = reader
-            .read(&mut start)
-            .map_err(|error| unreadable(&error))?;
+        let more = reader.read(&mut start).map_err(|error| unreadable(&error))?;
         if let Some(end) = header_end(&start, !more) {
             break end;
         }
@@ -237,21 +221,12 @@ fn submit(arguments: &Args, config: &Config) -> Result<Exit, Failure> {
         }
     }
     if unique.is_empty() {
-        let hint = if arguments.from_header {
-            ""
-        } else {
-            "; give some, or -t"
-        };
-        return Err(Failure::new(
-            Exit::Usage,
-            format!("the message has no recipients{hint}"),
-        ));
+        let hint = if arguments.from_header { "" } else { "; give some, or -t" };
+        return Err(Failure::new(Exit::Usage, format!("the message has no recipients{hint}")));
     }
     if unique.len() > config.smtp.max_recipients {
         let most = config.smtp.max_recipients;
-        return Err(bad(format!(
-            "more than {most} recipients ([smtp] max_recipients)"
-        )));
+        return Err(bad(format!("more than {most} recipients ([smtp] max_recipients)")));
     }
     let now = clock::now();
     let spool = Spool::new(&config.paths.queue);
@@ -280,10 +255,7 @@ fn submit(arguments: &Args, config: &Config) -> Result<Exit, Failure> {
     let unwritable = |error: io::Error| {
         Failure::new(
             Exit::TempFail,
-            format!(
-                "{}: can't keep the message: {error}",
-                spool.root().display()
-            ),
+            format!("{}: can't keep the message: {error}", spool.root().display()),
         )
     };
     let mut draft = inlet.create(id, &envelope).map_err(unwritable)?;
@@ -294,9 +266,7 @@ fn submit(arguments: &Args, config: &Config) -> Result<Exit, Failure> {
         draft.write(&body).map_err(unwritable)?;
         if draft.size() > config.smtp.max_message_size {
             let most = config.smtp.max_message_size;
-            return Err(bad(format!(
-                "more than {most} bytes ([smtp] max_message_size)"
-            )));
+            return Err(bad(format!("more than {most} bytes ([smtp] max_message_size)")));
         }
         body.clear();
         if !reader.read(&mut body).map_err(|error| unreadable(&error))? && body.is_empty() {
@@ -325,14 +295,10 @@ struct Caller {
 fn caller(origin: &str) -> Result<Caller, Failure> {
     let uid = nix::unistd::getuid();
     let user = User::from_uid(uid).ok().flatten();
-    let name = user
-        .as_ref()
-        .map_or_else(|| format!("uid{uid}"), |user| user.name.clone());
+    let name = user.as_ref().map_or_else(|| format!("uid{uid}"), |user| user.name.clone());
     let address = Address::parse(format!("{name}@{origin}").as_bytes())
         .map_err(|error| Failure::new(Exit::NoUser, format!("user {name}: {error}")))?;
-    let gecos = user
-        .map(|user| user.gecos.to_string_lossy().into_owned())
-        .unwrap_or_default();
+    let gecos = user.map(|user| user.gecos.to_string_lossy().into_owned()).unwrap_or_default();
     let full_name = gecos.split(',').next().unwrap_or_default().to_owned();
     Ok(Caller { address, full_name })
 }

@@ -45,10 +45,7 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
     let spool = Spool::new(&config.paths.queue);
     let owner = prepare_queue(&spool)?;
     let broken = |error: std::io::Error| {
-        Failure::new(
-            Exit::OsFile,
-            format!("{}: {error}", config.paths.queue.display()),
-        )
+        Failure::new(Exit::OsFile, format!("{}: {error}", config.paths.queue.display()))
     };
     let server = Server {
         config: &config,

@@ -41,10 +41,7 @@ impl Inlet {
             Err(error) if error.kind() == io::ErrorKind::IsADirectory => false,
             // A full disk is told to the client whose message does not fit.
             Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(nix::libc::ENOSPC | nix::libc::EDQUOT)
-                ) =>
+                if matches!(error.raw_os_error(), Some(nix::libc::ENOSPC | nix::libc::EDQUOT)) =>
             {
                 true
             }
@@ -73,19 +70,12 @@ impl Inlet {
 
     /// The descriptors it needs.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        [Some(&self.directory), self.descriptors.as_ref()]
-            .into_iter()
-            .flatten()
-            .map(AsFd::as_fd)
+        [Some(&self.directory), self.descriptors.as_ref()].into_iter().flatten().map(AsFd::as_fd)
     }
 
     /// The directory, and what a jailed process needs to do in it.
     pub fn grant(&self) -> (&OwnedFd, jail::Grant) {
-        let grant = if self.unnamed {
-            jail::Grant::Create
-        } else {
-            jail::Grant::CreateAndRemove
-        };
+        let grant = if self.unnamed { jail::Grant::Create } else { jail::Grant::CreateAndRemove };
         (&self.directory, grant)
     }
 
@@ -186,20 +176,9 @@ impl Draft<'_> {
             self.file.write_all_at(head.as_bytes(), 0)?;
         }
         self.file.sync_all()?;
-        let Inlet {
-            directory,
-            descriptors,
-            unnamed,
-            readable,
-            ..
-        } = self.inlet;
+        let Inlet { directory, descriptors, unnamed, readable, .. } = self.inlet;
         if *unnamed {
-            fd::link(
-                &self.file,
-                directory,
-                self.id.as_str(),
-                descriptors.as_ref(),
-            )?;
+            fd::link(&self.file, directory, self.id.as_str(), descriptors.as_ref())?;
         } else {
             let (draft, name) = (draft_name(&self.id), self.id.as_str());
             fd::rename_new(directory, draft.as_str(), name)?;
@@ -239,11 +218,7 @@ impl Drop for Draft<'_> {
     fn drop(&mut self) {
         if !self.committed && !self.inlet.unnamed {
             let name = draft_name(&self.id);
-            let _ = unlinkat(
-                &self.inlet.directory,
-                name.as_str(),
-                UnlinkatFlags::NoRemoveDir,
-            );
+            let _ = unlinkat(&self.inlet.directory, name.as_str(), UnlinkatFlags::NoRemoveDir);
         }
     }
 }

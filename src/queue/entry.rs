@@ -50,10 +50,7 @@ impl Head {
     /// Reads the line back; `None` where it is anything else than `encode` would write.
     pub fn parse(line: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(line).ok()?;
-        let mut words = text
-            .strip_prefix("hikyaku-queue 1 ")?
-            .strip_suffix('\n')?
-            .split(' ');
+        let mut words = text.strip_prefix("hikyaku-queue 1 ")?.strip_suffix('\n')?.split(' ');
         let mut number = || u64::from_str_radix(words.next()?, 16).ok();
         let head = Self {
             envelope_length: number()?.try_into().ok()?,
@@ -143,13 +140,7 @@ impl Envelope {
         if recipients.is_empty() {
             return None;
         }
-        Some(Self {
-            arrived: arrived?,
-            origin: origin?,
-            sender: sender?,
-            eight_bit,
-            recipients,
-        })
+        Some(Self { arrived: arrived?, origin: origin?, sender: sender?, eight_bit, recipients })
     }
 }
 
@@ -206,15 +197,8 @@ impl Event {
             Outcome::Deferred => "deferred",
             Outcome::Warned => "warned",
         };
-        let text: String = crate::sys::log::escape(&self.text)
-            .chars()
-            .take(MAX_TEXT)
-            .collect();
-        let code: String = self
-            .code
-            .chars()
-            .filter(|c| c.is_ascii_digit() || *c == '.')
-            .collect();
+        let text: String = crate::sys::log::escape(&self.text).chars().take(MAX_TEXT).collect();
+        let code: String = self.code.chars().filter(|c| c.is_ascii_digit() || *c == '.').collect();
         let line = format!("{} {} {outcome} {code} {text}", self.time, self.recipient);
         format!("{:08x} {line}\n", crc32fast::hash(line.as_bytes()))
     }
@@ -277,15 +261,9 @@ mod tests {
 
     #[test]
     fn an_envelope_reads_back_the_same() {
-        let sent = Envelope {
-            sender: Some(Address::parse(b"x@y").unwrap()),
-            ..envelope()
-        };
+        let sent = Envelope { sender: Some(Address::parse(b"x@y").unwrap()), ..envelope() };
         for envelope in [envelope(), sent] {
-            assert_eq!(
-                Envelope::parse(envelope.encode().as_bytes()),
-                Some(envelope)
-            );
+            assert_eq!(Envelope::parse(envelope.encode().as_bytes()), Some(envelope));
         }
     }
 
@@ -294,18 +272,10 @@ mod tests {
         let text = envelope().encode();
         for cut in 0..text.len() {
             if !text[..cut].ends_with(">\n") {
-                assert_eq!(
-                    Envelope::parse(&text.as_bytes()[..cut]),
-                    None,
-                    "{}",
-                    &text[..cut]
-                );
+                assert_eq!(Envelope::parse(&text.as_bytes()[..cut]), None, "{}", &text[..cut]);
             }
         }
-        assert_eq!(
-            Envelope::parse(b"arrived 1\norigin smtp\nsender <>\n"),
-            None
-        );
+        assert_eq!(Envelope::parse(b"arrived 1\norigin smtp\nsender <>\n"), None);
         assert_eq!(
             Envelope::parse(b"arrived 1\norigin smtp\nsender <a\0@b>\nrecipient <a@b>\n"),
             None
@@ -314,19 +284,12 @@ mod tests {
 
     #[test]
     fn a_head_is_what_we_write_or_nothing() {
-        let head = Head {
-            envelope_length: 1,
-            envelope_crc: 2,
-            content_length: 3,
-            content_crc: u32::MAX,
-        };
+        let head =
+            Head { envelope_length: 1, envelope_crc: 2, content_length: 3, content_crc: u32::MAX };
         let line = head.encode();
         assert_eq!(line.len(), HEAD);
         assert_eq!(Head::parse(line.as_bytes()), Some(head));
-        assert_eq!(
-            Head::parse(line.replace("ffffffff", "FFFFFFFF").as_bytes()),
-            None
-        );
+        assert_eq!(Head::parse(line.replace("ffffffff", "FFFFFFFF").as_bytes()), None);
         assert_eq!(Head::parse(line.replace(" 1 ", " 2 ").as_bytes()), None);
         assert_eq!(Head::parse(b""), None);
     }

@@ -42,11 +42,7 @@ pub(super) fn take(file: &File, path: &Path) -> Result<(), Error> {
         return Err(Error::Taken);
     }
     let (held, named) = (file.metadata()?, fs::symlink_metadata(path)?);
-    if (held.dev(), held.ino()) == (named.dev(), named.ino()) {
-        Ok(())
-    } else {
-        Err(Error::Taken)
-    }
+    if (held.dev(), held.ino()) == (named.dev(), named.ino()) { Ok(()) } else { Err(Error::Taken) }
 }
 
 /// An open queue file.
@@ -84,9 +80,7 @@ impl Entry {
             .checked_add(head.content_length)
             .ok_or(Error::Damaged("has an impossible length"))?;
         let size = file.metadata()?.len();
-        let length = size
-            .checked_sub(start)
-            .ok_or(Error::Damaged("is cut off"))?;
+        let length = size.checked_sub(start).ok_or(Error::Damaged("is cut off"))?;
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         if length > MAX_HISTORY {
             return Err(Error::Damaged("has a history past the limit"));
@@ -94,20 +88,10 @@ impl Entry {
         let mut bytes = vec![0; length];
         read_exact(&file, &mut bytes, start)?;
         let (history, valid) = entry::history(&bytes);
-        if history
-            .iter()
-            .any(|event| event.recipient >= envelope.recipients.len())
-        {
+        if history.iter().any(|event| event.recipient >= envelope.recipients.len()) {
             return Err(Error::Damaged("has a history of somebody else"));
         }
-        Ok(Self {
-            file,
-            place,
-            head,
-            envelope,
-            history,
-            end: start + valid as u64,
-        })
+        Ok(Self { file, place, head, envelope, history, end: start + valid as u64 })
     }
 
     /// Where it stands.
@@ -133,9 +117,7 @@ impl Entry {
     /// Reads text of the message at `offset`; 0 bytes at its end.
     pub fn read_content(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.head.content_length.saturating_sub(offset);
-        let most = usize::try_from(left)
-            .unwrap_or(usize::MAX)
-            .min(buffer.len());
+        let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
         let start = HEAD as u64 + u64::from(self.head.envelope_length);
         let buffer = buffer.get_mut(..most).unwrap_or_default();
         if buffer.is_empty() {
@@ -212,9 +194,8 @@ impl Entry {
 }
 
 fn read_exact(file: &File, buffer: &mut [u8], offset: u64) -> Result<(), Error> {
-    file.read_exact_at(buffer, offset)
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => Error::Damaged("is cut off"),
-            _ => Error::Io(error),
-        })
+    file.read_exact_at(buffer, offset).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => Error::Damaged("is cut off"),
+        _ => Error::Io(error),
+    })
 }

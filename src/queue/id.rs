@@ -15,10 +15,7 @@ const LENGTH: usize = 15;
 impl Id {
     /// A new id.
     pub fn new() -> io::Result<Self> {
-        let time = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_micros();
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
         let chance = getrandom::u32().map_err(|error| io::Error::other(error.to_string()))?;
         let bits = (time << 20) | u128::from(chance & 0xf_ffff);
         let id = (0..LENGTH)

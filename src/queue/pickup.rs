@@ -31,10 +31,7 @@ pub fn run(spool: &Spool, inlet: &Inlet, hostname: &str, max_size: u64) -> Vec<P
     let mut problems = Vec::new();
     for directory in ["drop", "incoming"] {
         let names = spool.names(directory).unwrap_or_else(|error| {
-            problems.push(Problem {
-                file: directory.into(),
-                what: error.to_string(),
-            });
+            problems.push(Problem { file: directory.into(), what: error.to_string() });
             Vec::new()
         });
         for name in names {
@@ -87,14 +84,8 @@ fn bring_in(
     }
     entry.verify()?;
     let uid = entry.owner()?;
-    let arrived = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    let envelope = Envelope {
-        origin: Origin::User(uid),
-        arrived,
-        ..entry.envelope.clone()
-    };
+    let arrived = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let envelope = Envelope { origin: Origin::User(uid), arrived, ..entry.envelope.clone() };
     let mut draft = inlet.create(Id::new()?, &envelope)?;
     let received = Received {
         from: From::User(uid),
@@ -144,11 +135,8 @@ fn has_clean_line_ends(last: u8, text: &[u8]) -> bool {
     for at in memchr::memchr2_iter(b'\r', b'\n', text) {
         let clean = match text.get(at) {
             Some(b'\n') => {
-                let previous = if at == 0 {
-                    before
-                } else {
-                    text.get(at - 1).copied().unwrap_or(0)
-                };
+                let previous =
+                    if at == 0 { before } else { text.get(at - 1).copied().unwrap_or(0) };
                 previous == b'\r'
             }
             _ => matches!(text.get(at + 1), Some(b'\n') | None),

@@ -99,9 +99,7 @@ pub const DIRECTORIES: [(&str, u32); 6] = [
 impl Spool {
     /// The queue below `root`, which must be there; nothing is looked at yet.
     pub fn new(root: &Path) -> Self {
-        Self {
-            root: root.to_owned(),
-        }
+        Self { root: root.to_owned() }
     }
 
     /// The directory itself.
@@ -177,12 +175,7 @@ impl Spool {
             ("drop", Place::Drop),
         ];
         for (directory, kind) in kinds {
-            places.extend(
-                self.names(directory)?
-                    .iter()
-                    .filter_map(|id| Id::parse(id))
-                    .map(kind),
-            );
+            places.extend(self.names(directory)?.iter().filter_map(|id| Id::parse(id)).map(kind));
         }
         places.extend(self.deferred()?);
         places.sort();
@@ -225,10 +218,7 @@ impl Spool {
 
     /// Opens an entry for a look.
     pub fn open(&self, place: &Place) -> Result<Entry, Error> {
-        Entry::read(
-            open_entry(&self.root.join(place.path()), false)?,
-            place.clone(),
-        )
+        Entry::read(open_entry(&self.root.join(place.path()), false)?, place.clone())
     }
 
     /// Takes an entry for delivery: locks it and moves it to work/. A damaged one goes to corrupt/.
@@ -277,17 +267,9 @@ impl Spool {
 
     /// As [`Spool::set_aside`], for any file below the root.
     pub fn set_aside_file(&self, path: &Path) -> io::Result<()> {
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         for number in 0..1000_u32 {
-            let name = if number == 0 {
-                name.clone()
-            } else {
-                format!("{name}.{number}")
-            };
+            let name = if number == 0 { name.clone() } else { format!("{name}.{number}") };
             let to = self.root.join("corrupt").join(name);
             let from = self.root.join(path);
             match fd::rename_new(nix::fcntl::AT_FDCWD, &from, &to) {

@@ -31,9 +31,5 @@ pub fn account(config: &Config, local: &str) -> io::Result<Option<Account>> {
         return Ok(Some(account));
     }
     let lower = local.to_ascii_lowercase();
-    if lower == local {
-        Ok(None)
-    } else {
-        crate::auth::find_account(config, &lower)
-    }
+    if lower == local { Ok(None) } else { crate::auth::find_account(config, &lower) }
 }

@@ -77,15 +77,8 @@ impl Connection {
             let v4 = name.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
             v4.or_else(|| name.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
         });
-        let peer = Peer {
-            address: address.map(|address| address.to_canonical()),
-        };
-        Self {
-            input,
-            output,
-            is_socket,
-            peer,
-        }
+        let peer = Peer { address: address.map(|address| address.to_canonical()) };
+        Self { input, output, is_socket, peer }
     }
 
     /// Whether the client is on the network.

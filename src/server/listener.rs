@@ -103,11 +103,7 @@ impl Listener<'_> {
             woken = fds.last().is_some_and(is_ready);
         }
         let sockets = fds.iter().skip(1).take(self.sockets.len());
-        let ready = sockets
-            .enumerate()
-            .filter(|(_, fd)| is_ready(fd))
-            .map(|(i, _)| i)
-            .collect();
+        let ready = sockets.enumerate().filter(|(_, fd)| is_ready(fd)).map(|(i, _)| i).collect();
         if woken && let Some(spawner) = &mut self.spawner {
             spawner.woken();
         }
@@ -116,11 +112,7 @@ impl Listener<'_> {
 
     fn reap(&mut self, sessions: &mut Vec<(Pid, IpAddr)>) {
         while let Some((pid, how)) = process::reap() {
-            if self
-                .spawner
-                .as_mut()
-                .is_some_and(|spawner| spawner.ended(pid, how))
-            {
+            if self.spawner.as_mut().is_some_and(|spawner| spawner.ended(pid, how)) {
                 continue;
             }
             if let Some(index) = sessions.iter().position(|(session, _)| *session == pid) {
@@ -138,9 +130,7 @@ impl Listener<'_> {
         session: &impl Fn(Connection, &str) -> Exit,
     ) -> Option<Pid> {
         if !self.connections.enter(address) {
-            self.log.warning(&format!(
-                "too many connections, client=[{address}] turned away"
-            ));
+            self.log.warning(&format!("too many connections, client=[{address}] turned away"));
             let _ = stream.set_nonblocking(true);
             let _ = stream.write_all(self.busy);
             return None;
@@ -184,9 +174,5 @@ fn is_of_one_client(error: &io::Error) -> bool {
 
 /// The name of a client in log lines: `localhost[127.0.0.1]`, `unknown[192.0.2.1]`.
 pub fn client_name(peer: Peer) -> String {
-    format!(
-        "{}[{}]",
-        peer.name().unwrap_or("unknown"),
-        peer.address_or_local()
-    )
+    format!("{}[{}]", peer.name().unwrap_or("unknown"), peer.address_or_local())
 }

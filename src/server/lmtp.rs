@@ -27,23 +27,10 @@ const MAX_BATCH: usize = 64;
 /// Serves one session as `account`. Messages that the queue sends without waiting are made to last
 /// together, before the replies to them go out.
 pub fn serve(config: &Config, log: &Log, account: &Account, mut connection: Connection) -> Exit {
-    let limits = Limits {
-        message_size: config.smtp.max_message_size,
-        recipients: 1,
-        errors: MAX_ERRORS,
-    };
-    let mut session = Session::new(
-        Dialect::Lmtp,
-        &config.hostname,
-        config.origin(),
-        limits,
-        false,
-    );
-    let mut batch = Batch {
-        agent: Agent::new(config, account),
-        waiting: Vec::new(),
-        log,
-    };
+    let limits =
+        Limits { message_size: config.smtp.max_message_size, recipients: 1, errors: MAX_ERRORS };
+    let mut session = Session::new(Dialect::Lmtp, &config.hostname, config.origin(), limits, false);
+    let mut batch = Batch { agent: Agent::new(config, account), waiting: Vec::new(), log };
     let mut text: Option<Result<Stager, Failure>> = None;
     let mut buffer = vec![0; BUFFER];
     let (mut taken, mut length) = (0, 0);
@@ -141,13 +128,8 @@ impl Batch<'_> {
                     Reply::new(250, "2.0.0", format!("delivered to {mailbox}"))
                 }
                 Err(failure) => {
-                    let status = if failure.is_temporary() {
-                        "deferred"
-                    } else {
-                        "failed"
-                    };
-                    self.log
-                        .warning(&format!("to=<{recipient}> status={status} {failure}"));
+                    let status = if failure.is_temporary() { "deferred" } else { "failed" };
+                    self.log.warning(&format!("to=<{recipient}> status={status} {failure}"));
                     let code = if failure.is_temporary() { 451 } else { 550 };
                     Reply::new(code, failure.code(), failure.text())
                 }

@@ -68,13 +68,7 @@ impl Server<'_> {
             Err(error) => return self.fail(&format!("can't fork: {error}")),
         };
         drop(child_end);
-        monitor(
-            self.config,
-            &mut connection,
-            monitor_end,
-            Some(child),
-            self.log,
-        )
+        monitor(self.config, &mut connection, monitor_end, Some(child), self.log)
     }
 
     fn fail(&self, what: &str) -> Exit {
@@ -105,12 +99,7 @@ struct Wire<'a> {
 
 impl<'a> Wire<'a> {
     fn new(client: &'a mut Connection) -> Self {
-        Self {
-            client,
-            out: Vec::new(),
-            sent: 0,
-            deadline: Instant::now() + IDLE,
-        }
+        Self { client, out: Vec::new(), sent: 0, deadline: Instant::now() + IDLE }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -182,10 +171,7 @@ fn ask(monitor: &Channel, asked: &Credentials) -> io::Result<Answer> {
     monitor.send(&asked.encode().ok_or_else(misfit)?)?;
     let mut record = [0; Answer::LENGTH];
     let length = monitor.receive(&mut record)?;
-    record
-        .get(..length)
-        .and_then(Answer::decode)
-        .ok_or_else(misfit)
+    record.get(..length).and_then(Answer::decode).ok_or_else(misfit)
 }
 
 fn misfit() -> io::Error {
@@ -219,10 +205,7 @@ fn monitor(
         }
     };
     if let Err(error) = privilege::become_account(&account) {
-        log.error(&format!(
-            "user=<{}>: {error}",
-            shown(account.name.as_bytes())
-        ));
+        log.error(&format!("user=<{}>: {error}", shown(account.name.as_bytes())));
         let _ = client.send(&Session::refusal(), STUCK);
         return Exit::OsErr;
     }
@@ -246,10 +229,7 @@ fn judge(
         if length == 0 {
             return Ok(None);
         }
-        let asked = record
-            .get(..length)
-            .and_then(Credentials::decode)
-            .ok_or_else(misfit)?;
+        let asked = record.get(..length).and_then(Credentials::decode).ok_or_else(misfit)?;
         // No account has a name that is not UTF-8, nor an empty one.
         let name = std::str::from_utf8(&asked.user).unwrap_or_default();
         let verdict = auth::authenticate(config, name, &asked.password);

@@ -44,11 +44,7 @@ impl Host {
         config.paths.index = format!("{}/index", directory.path().display());
         config.users.source = Source::File;
         config.users.file = users;
-        Self {
-            config,
-            inbox,
-            _directory: directory,
-        }
+        Self { config, inbox, _directory: directory }
     }
 
     /// The account, as the monitor would have found it.
@@ -82,10 +78,7 @@ impl Host {
         let (up, down) = Channel::pair().unwrap();
         let mut of_child = connection(theirs.try_clone().unwrap());
         thread::spawn(move || {
-            let facts = Facts {
-                hostname: "mx.smkwlab.net".into(),
-                plaintext_allowed: true,
-            };
+            let facts = Facts { hostname: "mx.smkwlab.net".into(), plaintext_allowed: true };
             login_child(&mut of_child, &down, &facts)
         });
         let config = self.config.clone();
@@ -114,13 +107,8 @@ struct Client {
 
 impl Client {
     fn new(stream: UnixStream, server: thread::JoinHandle<Exit>) -> Self {
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
-        Self {
-            stream: BufReader::new(stream),
-            server,
-        }
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self { stream: BufReader::new(stream), server }
     }
 
     fn say(&mut self, text: &str) {
@@ -167,18 +155,11 @@ fn a_user_logs_in_reads_and_deletes() {
     let mut client = host.connect();
     assert_eq!(client.line(), "+OK mx.smkwlab.net POP3 server ready\r\n");
     assert!(client.ask("user hunt\r\n").starts_with("+OK"));
-    assert!(
-        client
-            .ask("pass Watts?Watt?\r\n")
-            .starts_with("+OK maildrop has 2 messages (")
-    );
+    assert!(client.ask("pass Watts?Watt?\r\n").starts_with("+OK maildrop has 2 messages ("));
     assert!(client.ask("retr 1\r\n").starts_with("+OK "));
     assert!(client.lines().contains("\r\n..dot\r\n...\r\nlast\r\n"));
     assert!(client.ask("dele 1\r\n").starts_with("+OK"));
-    assert!(
-        host.mail().contains("Subject: one"),
-        "nothing is deleted before quit"
-    );
+    assert!(host.mail().contains("Subject: one"), "nothing is deleted before quit");
     client.say("quit\r\n");
     assert_eq!(client.end(), ("+OK bye\r\n".into(), Exit::Ok));
     assert!(!host.mail().contains("Subject: one") && host.mail().contains("Subject: two"));
@@ -261,9 +242,7 @@ fn a_message_that_is_gone_is_told_and_not_half_sent() {
 #[test]
 fn a_large_message_arrives_whole() {
     let body = "0123456789abcdef\n.\n".repeat(50_000);
-    let host = Host::new(&format!(
-        "From a@b Mon Jun 21 03:15:20 2004\nSubject: large\n\n{body}\n"
-    ));
+    let host = Host::new(&format!("From a@b Mon Jun 21 03:15:20 2004\nSubject: large\n\n{body}\n"));
     let mut client = host.serve("RETR 1\r\nQUIT\r\n");
     client.line();
     client.line();

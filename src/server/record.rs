@@ -37,10 +37,7 @@ impl Credentials {
     pub fn decode(record: &[u8]) -> Option<Self> {
         let (user, rest) = take(record, NAME)?;
         let (password, rest) = take(rest, PASSWORD)?;
-        rest.is_empty().then(|| Self {
-            user: user.to_vec(),
-            password: password.to_vec(),
-        })
+        rest.is_empty().then(|| Self { user: user.to_vec(), password: password.to_vec() })
     }
 }
 
@@ -65,9 +62,7 @@ impl HandOver {
     /// Decodes the record.
     pub fn decode(record: &[u8]) -> Option<Self> {
         let (leftover, rest) = take(record, MAX_LEFTOVER)?;
-        rest.is_empty().then(|| Self {
-            leftover: leftover.to_vec(),
-        })
+        rest.is_empty().then(|| Self { leftover: leftover.to_vec() })
     }
 }
 
@@ -129,10 +124,7 @@ mod tests {
     use super::{Answer, Credentials, HandOver};
 
     fn credentials(user: usize, password: usize) -> Credentials {
-        Credentials {
-            user: vec![b'u'; user],
-            password: vec![b'p'; password],
-        }
+        Credentials { user: vec![b'u'; user], password: vec![b'p'; password] }
     }
 
     #[test]
@@ -143,9 +135,7 @@ mod tests {
             assert!(Credentials::decode(&record) == Some(asked));
         }
         for length in [0, 1, 8192] {
-            let handed = HandOver {
-                leftover: vec![b'x'; length],
-            };
+            let handed = HandOver { leftover: vec![b'x'; length] };
             let record = handed.encode().unwrap();
             assert_eq!(record.len(), HandOver::LENGTH);
             assert_eq!(HandOver::decode(&record), Some(handed));
@@ -171,16 +161,10 @@ mod tests {
         assert!(Credentials::decode(&[&record[..], b"\0"].concat()).is_none());
         let mut long_name = record.clone();
         long_name[1] = 65;
-        assert!(
-            Credentials::decode(&long_name).is_none(),
-            "a length beyond its room"
-        );
+        assert!(Credentials::decode(&long_name).is_none(), "a length beyond its room");
         let mut hidden = record;
         hidden[2 + 63] = b'x';
-        assert!(
-            Credentials::decode(&hidden).is_none(),
-            "bytes behind the value"
-        );
+        assert!(Credentials::decode(&hidden).is_none(), "bytes behind the value");
         assert!(Answer::decode(b"AA").is_none() && Answer::decode(b"").is_none());
     }
 }

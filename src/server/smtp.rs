@@ -83,20 +83,12 @@ impl Server<'_> {
                 Ok(inlet)
             });
             match inlet {
-                Ok(inlet) => Talk {
-                    server: self,
-                    connection,
-                    inlet: &inlet,
-                    monitor: &session,
-                    last: b'\n',
+                Ok(inlet) => {
+                    Talk { server: self, connection, inlet: &inlet, monitor: &session, last: b'\n' }
+                        .run()
                 }
-                .run(),
                 Err(error) => {
-                    let _ = ask(
-                        &session,
-                        Ask::Error,
-                        &format!("can't lock a session up: {error}"),
-                    );
+                    let _ = ask(&session, Ask::Error, &format!("can't lock a session up: {error}"));
                     Exit::OsErr
                 }
             }
@@ -109,10 +101,7 @@ impl Server<'_> {
         self.monitor(&monitor);
         match process::wait(child) {
             Ok(process::Ended::Exited(0)) => Exit::Ok,
-            Ok(how) => self.fail(&format!(
-                "session of {} ended by {how:?}",
-                client_name(peer)
-            )),
+            Ok(how) => self.fail(&format!("session of {} ended by {how:?}", client_name(peer))),
             Err(error) => self.fail(&format!("wait: {error}")),
         }
     }
@@ -144,8 +133,7 @@ impl Server<'_> {
                         Ok(Some(_)) => Answer::Yes,
                         Ok(None) => Answer::No,
                         Err(error) => {
-                            self.log
-                                .error(&format!("looking up user {text:?}: {error}"));
+                            self.log.error(&format!("looking up user {text:?}: {error}"));
                             Answer::Unknown
                         }
                     };
@@ -301,23 +289,15 @@ impl<'a> Talk<'a> {
         let mut raw = [0; 8 * 1024];
         let length = self.connection.receive(&mut raw, TIMEOUT)?;
         let mut lines = Vec::with_capacity(2 * raw.len());
-        with_crlf(
-            &mut self.last,
-            raw.get(..length).unwrap_or_default(),
-            &mut lines,
-        );
-        let room = buffer
-            .get_mut(..lines.len())
-            .ok_or(io::ErrorKind::InvalidData)?;
+        with_crlf(&mut self.last, raw.get(..length).unwrap_or_default(), &mut lines);
+        let room = buffer.get_mut(..lines.len()).ok_or(io::ErrorKind::InvalidData)?;
         room.copy_from_slice(&lines);
         Ok(lines.len())
     }
 
     fn flush(&mut self, session: &mut Session) -> Result<(), Stop> {
         let output = std::mem::take(session.output());
-        self.connection
-            .send(&output, TIMEOUT)
-            .map_err(|_| Stop::Client)
+        self.connection.send(&output, TIMEOUT).map_err(|_| Stop::Client)
     }
 
     fn say(&self, kind: Ask, text: &str) -> Result<(), Stop> {
@@ -343,10 +323,7 @@ impl<'a> Talk<'a> {
             Route::Local(name) => {
                 self.say(Ask::User, name)?;
                 let mut answer = [0];
-                let length = self
-                    .monitor
-                    .receive(&mut answer)
-                    .map_err(|_| Stop::Monitor)?;
+                let length = self.monitor.receive(&mut answer).map_err(|_| Stop::Monitor)?;
                 match answer {
                     _ if length != 1 => Err(Stop::Monitor),
                     [yes] if yes == Answer::Yes as u8 => Ok(Verdict::Accept),
@@ -368,9 +345,8 @@ impl<'a> Talk<'a> {
     /// Begins a queue entry, with our Received field on top.
     fn open(&self, session: &Session) -> io::Result<Draft<'a>> {
         let transaction: &Transaction = session.transaction().ok_or(io::ErrorKind::NotFound)?;
-        let arrived = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
+        let arrived =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let envelope = Envelope {
             arrived,
             origin: Origin::Smtp,
@@ -404,12 +380,8 @@ impl<'a> Talk<'a> {
         let Some(transaction) = session.transaction() else {
             return Ok(());
         };
-        let to: Vec<String> = transaction
-            .recipients
-            .iter()
-            .take(20)
-            .map(|to| format!("<{to}>"))
-            .collect();
+        let to: Vec<String> =
+            transaction.recipients.iter().take(20).map(|to| format!("<{to}>")).collect();
         self.say(
             Ask::Info,
             &format!(
@@ -426,9 +398,7 @@ impl<'a> Talk<'a> {
     }
 
     fn log_refusal(&self, session: &Session, to: &Address, reply: &Reply) -> Result<(), Stop> {
-        let from = session
-            .transaction()
-            .and_then(|transaction| transaction.sender.as_ref());
+        let from = session.transaction().and_then(|transaction| transaction.sender.as_ref());
         self.say(
             Ask::Warning,
             &format!(
@@ -444,11 +414,7 @@ impl<'a> Talk<'a> {
 
 /// What is said when a message can't be kept; why is in the log.
 fn no_space() -> Reply {
-    Reply::new(
-        452,
-        "4.3.1",
-        "Error: the message can't be stored now, try again later",
-    )
+    Reply::new(452, "4.3.1", "Error: the message can't be stored now, try again later")
 }
 
 /// Turns a client away when there are too many.

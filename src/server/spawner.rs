@@ -60,11 +60,7 @@ impl Spawner {
         if left.is_zero() {
             self.start(log);
         }
-        if self.running.is_some() {
-            None
-        } else {
-            Some(left)
-        }
+        if self.running.is_some() { None } else { Some(left) }
     }
 
     /// The FIFO to be polled, while it is ours to answer.

@@ -60,11 +60,7 @@ pub struct MailParameters {
 /// Parses a line without its end.
 pub fn parse(line: &[u8]) -> Result<Command, Reply> {
     if line.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n')) {
-        return Err(Reply::new(
-            500,
-            "5.5.2",
-            "Error: control character in the command",
-        ));
+        return Err(Reply::new(500, "5.5.2", "Error: control character in the command"));
     }
     let line = line.trim_ascii_end();
     let (verb, argument) = match memchr::memchr(b' ', line) {
@@ -115,9 +111,7 @@ fn name(argument: &[u8]) -> Result<String, Reply> {
 
 fn after_word<'a>(argument: &'a [u8], word: &str) -> Option<&'a [u8]> {
     let (start, rest) = argument.split_at_checked(word.len())?;
-    let rest = start
-        .eq_ignore_ascii_case(word.as_bytes())
-        .then_some(rest)?;
+    let rest = start.eq_ignore_ascii_case(word.as_bytes()).then_some(rest)?;
     // Quirk: spaces before the colon.
     rest.trim_ascii_start().strip_prefix(b":")
 }
@@ -154,8 +148,7 @@ fn rcpt(argument: &[u8]) -> Result<Command, Reply> {
     if let Some(word) = words(rest).next() {
         return Err(unknown_parameter(esmtp_param(word)?.0));
     }
-    to.map(Command::Rcpt)
-        .ok_or_else(|| syntax("RCPT TO:<address>; the null path can't receive"))
+    to.map(Command::Rcpt).ok_or_else(|| syntax("RCPT TO:<address>; the null path can't receive"))
 }
 
 fn bdat(argument: &[u8]) -> Result<Command, Reply> {
@@ -174,8 +167,7 @@ fn bdat(argument: &[u8]) -> Result<Command, Reply> {
 }
 
 fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
-    text.split(|byte| *byte == b' ')
-        .filter(|word| !word.is_empty())
+    text.split(|byte| *byte == b' ').filter(|word| !word.is_empty())
 }
 
 /// `esmtp-param = esmtp-keyword ["=" esmtp-value]`
@@ -189,11 +181,7 @@ fn esmtp_param(word: &[u8]) -> Result<(&[u8], &[u8]), Reply> {
     };
     let keyword = key.first().is_some_and(u8::is_ascii_alphanumeric)
         && key.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-');
-    if keyword {
-        Ok((key, value))
-    } else {
-        Err(syntax("KEYWORD=value behind the address"))
-    }
+    if keyword { Ok((key, value)) } else { Err(syntax("KEYWORD=value behind the address")) }
 }
 
 /// `size-value = 1*20DIGIT` (RFC 1870 section 3)
@@ -202,9 +190,7 @@ fn size_value(value: &[u8]) -> Result<u64, Reply> {
         .ok()
         .filter(|text| (1..=20).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit()));
     // 20 digits may be more than fits; no message is that large.
-    digits
-        .map(|text| text.parse().unwrap_or(u64::MAX))
-        .ok_or_else(|| syntax("SIZE=number"))
+    digits.map(|text| text.parse().unwrap_or(u64::MAX)).ok_or_else(|| syntax("SIZE=number"))
 }
 
 fn unknown_parameter(key: &[u8]) -> Reply {
@@ -223,38 +209,18 @@ mod tests {
             ("QuIt ", Command::Quit),
             ("ehlo  a.b", Command::Ehlo("a.b".into())),
             ("HELP me", Command::Help),
-            (
-                "bdat 5 last",
-                Command::Bdat(Chunk {
-                    size: 5,
-                    last: true,
-                }),
-            ),
-            (
-                "BDAT 0",
-                Command::Bdat(Chunk {
-                    size: 0,
-                    last: false,
-                }),
-            ),
+            ("bdat 5 last", Command::Bdat(Chunk { size: 5, last: true })),
+            ("BDAT 0", Command::Bdat(Chunk { size: 0, last: false })),
         ] {
             assert_eq!(parse(line.as_bytes()), Ok(wanted));
         }
-        let Ok(Command::Mail {
-            from: Some(from),
-            parameters,
-        }) = parse(b"mail from: <a@b> size=10 body=8bitmime")
+        let Ok(Command::Mail { from: Some(from), parameters }) =
+            parse(b"mail from: <a@b> size=10 body=8bitmime")
         else {
             panic!("no MAIL");
         };
         assert_eq!(from.or_domain("x").to_string(), "a@b");
-        assert_eq!(
-            parameters,
-            MailParameters {
-                size: Some(10),
-                eight_bit: true
-            }
-        );
+        assert_eq!(parameters, MailParameters { size: Some(10), eight_bit: true });
     }
 
     #[test]

@@ -16,20 +16,12 @@ impl Reply {
     /// A reply such as `250 2.1.0 Ok`. Line ends and other control characters in the text, which
     /// may quote the client, become `?`.
     pub fn new(code: u16, enhanced: &'static str, text: impl Into<String>) -> Self {
-        Self {
-            code,
-            enhanced: Some(enhanced),
-            text: printable(&text.into()),
-        }
+        Self { code, enhanced: Some(enhanced), text: printable(&text.into()) }
     }
 
     /// A reply without enhanced code: the greeting, and those to HELO and EHLO.
     pub fn plain(code: u16, text: impl Into<String>) -> Self {
-        Self {
-            code,
-            enhanced: None,
-            text: printable(&text.into()),
-        }
+        Self { code, enhanced: None, text: printable(&text.into()) }
     }
 
     /// The three digits.
@@ -56,16 +48,7 @@ impl fmt::Display for Reply {
 
 /// Text that may quote a stranger, as one line of at most 400 printable characters.
 fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| {
-            if c == ' ' || c.is_ascii_graphic() {
-                c
-            } else {
-                '?'
-            }
-        })
-        .take(400)
-        .collect()
+    text.chars().map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).take(400).collect()
 }
 
 /// A reply as a client reads it: possibly of several lines.
@@ -90,11 +73,7 @@ impl Answer {
 
     /// Whether it is a reply to EHLO or LHLO that offers this extension.
     pub fn offers(&self, keyword: &str) -> bool {
-        let mut words = self
-            .lines
-            .iter()
-            .skip(1)
-            .filter_map(|line| line.split(' ').next());
+        let mut words = self.lines.iter().skip(1).filter_map(|line| line.split(' ').next());
         words.any(|word| word.eq_ignore_ascii_case(keyword))
     }
 
@@ -120,11 +99,7 @@ impl Answer {
             && parts.all(|part| {
                 (1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit())
             });
-        if fits {
-            word.to_owned()
-        } else {
-            format!("{class}.0.0")
-        }
+        if fits { word.to_owned() } else { format!("{class}.0.0") }
     }
 }
 
@@ -151,10 +126,7 @@ const MAX_LINES: usize = 100;
 
 impl Default for AnswerReader {
     fn default() -> Self {
-        Self {
-            reader: LineReader::new(2048),
-            lines: Vec::new(),
-        }
+        Self { reader: LineReader::new(2048), lines: Vec::new() }
     }
 }
 
@@ -174,21 +146,15 @@ impl AnswerReader {
                 Line::Whole(line) => line,
             };
             let text = printable(&String::from_utf8_lossy(&line));
-            let code = text
-                .get(..3)
-                .filter(|code| code.bytes().all(|b| b.is_ascii_digit()));
+            let code = text.get(..3).filter(|code| code.bytes().all(|b| b.is_ascii_digit()));
             let Some(code) = code.and_then(|code| code.parse().ok()) else {
                 return Err(NoReply(text));
             };
-            self.lines
-                .push(text.get(4..).unwrap_or_default().to_owned());
+            self.lines.push(text.get(4..).unwrap_or_default().to_owned());
             match text.as_bytes().get(3) {
                 Some(b'-') if self.lines.len() < MAX_LINES => {}
                 Some(b' ') | None => {
-                    return Ok(Some(Answer {
-                        code,
-                        lines: std::mem::take(&mut self.lines),
-                    }));
+                    return Ok(Some(Answer { code, lines: std::mem::take(&mut self.lines) }));
                 }
                 _ => return Err(NoReply(text)),
             }
@@ -217,17 +183,8 @@ mod tests {
                 }
             }
             assert_eq!(answers.len(), 3);
-            assert_eq!(
-                answers[0],
-                Answer {
-                    code: 250,
-                    lines: vec!["a".into(), "b".into()]
-                }
-            );
-            assert_eq!(
-                (answers[1].enhanced(), answers[1].is_permanent()),
-                ("5.1.1".into(), true)
-            );
+            assert_eq!(answers[0], Answer { code: 250, lines: vec!["a".into(), "b".into()] });
+            assert_eq!((answers[1].enhanced(), answers[1].is_permanent()), ("5.1.1".into(), true));
             assert_eq!(answers[2].enhanced(), "2.0.0");
         }
     }
@@ -236,10 +193,7 @@ mod tests {
     fn what_is_no_reply_is_refused() {
         let long = [&[b'2'; 5000][..], b"\n"].concat();
         for bad in [&b"hello\r\n"[..], b"25\r\n", b"250_x\r\n", &long] {
-            assert!(matches!(
-                AnswerReader::default().take(&mut &bad[..]),
-                Err(NoReply(_))
-            ));
+            assert!(matches!(AnswerReader::default().take(&mut &bad[..]), Err(NoReply(_))));
         }
         let many = b"250-x\r\n".repeat(1000);
         assert!(AnswerReader::default().take(&mut &many[..]).is_err());

@@ -144,11 +144,7 @@ impl Session {
             begun: false,
             abandoned: false,
         };
-        let word = if dialect == Dialect::Lmtp {
-            "LMTP"
-        } else {
-            "ESMTP"
-        };
+        let word = if dialect == Dialect::Lmtp { "LMTP" } else { "ESMTP" };
         session.reply(&Reply::plain(220, format!("{hostname} {word} Hikyaku")));
         session
     }
@@ -226,10 +222,7 @@ impl Session {
                 State::Chunk(chunk) => {
                     let chunk = *chunk;
                     let (text, left) = split(input, chunk.size);
-                    self.state = State::Chunk(Chunk {
-                        size: left,
-                        ..chunk
-                    });
+                    self.state = State::Chunk(Chunk { size: left, ..chunk });
                     if let Some(action) = self.text(text) {
                         return action;
                     }
@@ -276,10 +269,7 @@ impl Session {
             Verdict::Accept => {
                 if let Some(transaction) = &mut self.transaction {
                     // LMTP answers for each RCPT, SMTP for the message: only there once is enough.
-                    let known = transaction
-                        .recipients
-                        .iter()
-                        .any(|other| other.is_same(&address));
+                    let known = transaction.recipients.iter().any(|other| other.is_same(&address));
                     if !known || self.dialect == Dialect::Lmtp {
                         transaction.recipients.push(address);
                     }
@@ -361,8 +351,7 @@ impl Session {
     fn lines(&mut self, code: u16, lines: &[String]) {
         for (number, line) in lines.iter().enumerate() {
             let separator = if number + 1 < lines.len() { '-' } else { ' ' };
-            self.output
-                .extend_from_slice(format!("{code}{separator}{line}\r\n").as_bytes());
+            self.output.extend_from_slice(format!("{code}{separator}{line}\r\n").as_bytes());
         }
     }
 
@@ -450,24 +439,13 @@ impl Session {
 
     fn mail(&mut self, from: Option<Mailbox>, parameters: MailParameters) {
         if self.helo.is_none() {
-            let word = if self.dialect == Dialect::Lmtp {
-                "LHLO"
-            } else {
-                "HELO"
-            };
-            return self.refuse(&Reply::new(
-                503,
-                "5.5.1",
-                format!("Error: send {word} first"),
-            ));
+            let word = if self.dialect == Dialect::Lmtp { "LHLO" } else { "HELO" };
+            return self.refuse(&Reply::new(503, "5.5.1", format!("Error: send {word} first")));
         }
         if self.transaction.is_some() {
             return self.refuse(&Reply::new(503, "5.5.1", "Error: nested MAIL command"));
         }
-        if parameters
-            .size
-            .is_some_and(|size| size > self.limits.message_size)
-        {
+        if parameters.size.is_some_and(|size| size > self.limits.message_size) {
             let text = "Message size exceeds fixed limit";
             return self.refuse(&Reply::new(552, "5.3.4", text));
         }

@@ -23,13 +23,7 @@ pub struct Account {
 
 impl From<User> for Account {
     fn from(user: User) -> Self {
-        Self {
-            name: user.name,
-            uid: user.uid,
-            gid: user.gid,
-            home: user.dir,
-            shell: user.shell,
-        }
+        Self { name: user.name, uid: user.uid, gid: user.gid, home: user.dir, shell: user.shell }
     }
 }
 

@@ -38,9 +38,7 @@ impl Channel {
     /// Sends one record and a copy of a descriptor.
     pub fn send_with(&self, record: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let numbers: Option<[RawFd; 1]> = fd.map(|fd| [fd.as_raw_fd()]);
-        let control = numbers
-            .as_ref()
-            .map(|numbers| [ControlMessage::ScmRights(numbers)]);
+        let control = numbers.as_ref().map(|numbers| [ControlMessage::ScmRights(numbers)]);
         loop {
             match sendmsg::<()>(
                 self.0.as_raw_fd(),
@@ -62,10 +60,7 @@ impl Channel {
     }
 
     /// Receives one record and the descriptor beside it, if there is one.
-    #[allow(
-        unsafe_code,
-        reason = "a received descriptor has no other way into an OwnedFd"
-    )]
+    #[allow(unsafe_code, reason = "a received descriptor has no other way into an OwnedFd")]
     pub fn receive_with(&self, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
         let mut space = nix::cmsg_space!([RawFd; 1]);
         let mut parts = [IoSliceMut::new(buffer)];
@@ -91,10 +86,7 @@ impl Channel {
             }
         }
         if message.flags.contains(MsgFlags::MSG_TRUNC) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "record is too long",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "record is too long"));
         }
         Ok((message.bytes, received))
     }

@@ -41,11 +41,7 @@ fn named(name: &str) -> Option<TimeZone> {
         return file(LOCAL);
     }
     let plain = !name.split('/').any(|part| matches!(part, "" | "." | ".."));
-    let zone = if plain {
-        file(&format!("/usr/share/zoneinfo/{name}"))
-    } else {
-        None
-    };
+    let zone = if plain { file(&format!("/usr/share/zoneinfo/{name}")) } else { None };
     zone.or_else(|| TimeZone::posix(name).ok())
 }
 

@@ -15,10 +15,7 @@ use nix::unistd::linkat;
 /// inetd's 0), close-on-exec from now on. `None` where it is not open.
 ///
 /// To be called once for each number, at the start of the program.
-#[allow(
-    unsafe_code,
-    reason = "a descriptor inherited by number has no other way into an OwnedFd"
-)]
+#[allow(unsafe_code, reason = "a descriptor inherited by number has no other way into an OwnedFd")]
 pub fn inherited(number: RawFd) -> Option<OwnedFd> {
     // SAFETY: fcntl on any number is harmless; it tells whether the descriptor is open.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
@@ -33,11 +30,7 @@ pub fn inherited(number: RawFd) -> Option<OwnedFd> {
 
 /// Sets or clears close-on-exec.
 pub fn set_close_on_exec(fd: impl AsFd, on: bool) -> io::Result<()> {
-    let flag = if on {
-        FdFlag::FD_CLOEXEC
-    } else {
-        FdFlag::empty()
-    };
+    let flag = if on { FdFlag::FD_CLOEXEC } else { FdFlag::empty() };
     fcntl(fd, FcntlArg::F_SETFD(flag))?;
     Ok(())
 }
@@ -45,11 +38,7 @@ pub fn set_close_on_exec(fd: impl AsFd, on: bool) -> io::Result<()> {
 /// Sets or clears `O_NONBLOCK` on the open file description.
 pub fn set_nonblocking(fd: impl AsFd, on: bool) -> io::Result<()> {
     let flags = OFlag::from_bits_truncate(fcntl(&fd, FcntlArg::F_GETFL)?);
-    let wanted = if on {
-        flags | OFlag::O_NONBLOCK
-    } else {
-        flags - OFlag::O_NONBLOCK
-    };
+    let wanted = if on { flags | OFlag::O_NONBLOCK } else { flags - OFlag::O_NONBLOCK };
     fcntl(&fd, FcntlArg::F_SETFL(wanted))?;
     Ok(())
 }
@@ -91,12 +80,7 @@ fn wait(fd: impl AsFd, what: PollFlags, milliseconds: u32) -> io::Result<bool> {
 /// whole. Fails with `EOPNOTSUPP` where the file system has no such files.
 pub fn unnamed_file(directory: impl AsFd, mode: u32) -> io::Result<File> {
     let flags = OFlag::O_TMPFILE | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
-    Ok(File::from(openat(
-        directory,
-        ".",
-        flags,
-        Mode::from_bits_truncate(mode),
-    )?))
+    Ok(File::from(openat(directory, ".", flags, Mode::from_bits_truncate(mode))?))
 }
 
 /// The directory of this process's descriptors, for [`link`]. To be opened by the process that
@@ -122,13 +106,7 @@ pub fn link(
     }
     let descriptors = descriptors.ok_or(nix::Error::ENOENT)?;
     let number = file.as_raw_fd().to_string();
-    linkat(
-        descriptors,
-        number.as_str(),
-        &directory,
-        name,
-        AtFlags::AT_SYMLINK_FOLLOW,
-    )?;
+    linkat(descriptors, number.as_str(), &directory, name, AtFlags::AT_SYMLINK_FOLLOW)?;
     Ok(())
 }
 
@@ -139,13 +117,7 @@ pub fn rename_new(
     from: &(impl NixPath + ?Sized),
     to: &(impl NixPath + ?Sized),
 ) -> nix::Result<()> {
-    match renameat2(
-        &directory,
-        from,
-        &directory,
-        to,
-        RenameFlags::RENAME_NOREPLACE,
-    ) {
+    match renameat2(&directory, from, &directory, to, RenameFlags::RENAME_NOREPLACE) {
         Err(nix::Error::EINVAL) => {}
         done => return done,
     }

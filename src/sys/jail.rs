@@ -42,10 +42,7 @@ impl Jail {
     /// Makes the empty directory, as root.
     pub fn prepare() -> io::Result<Self> {
         if !privilege::is_root() {
-            return Ok(Self {
-                empty: None,
-                filter: system_calls()?,
-            });
+            return Ok(Self { empty: None, filter: system_calls()? });
         }
         let name = format!("/tmp/hikyaku-{}-{:08x}", std::process::id(), random()?);
         nix::unistd::mkdir(name.as_str(), nix::sys::stat::Mode::S_IRWXU)
@@ -56,10 +53,7 @@ impl Jail {
         // Owned by root, and others may only pass through it.
         let mode = nix::sys::stat::Mode::from_bits_truncate(0o111);
         nix::sys::stat::fchmod(&directory, mode)?;
-        Ok(Self {
-            empty: Some(directory),
-            filter: system_calls()?,
-        })
+        Ok(Self { empty: Some(directory), filter: system_calls()? })
     }
 
     /// The descriptor that [`Jail::enter`] needs.
@@ -122,15 +116,9 @@ fn landlock(directory: Option<(&OwnedFd, Grant)>) -> Result<(), landlock::Rulese
 fn new_file(flags: i32) -> io::Result<SeccompRule> {
     let mask = u64::from((flags | libc::O_ACCMODE).unsigned_abs());
     let wanted = u64::from((flags | libc::O_WRONLY).unsigned_abs());
-    let condition = SeccompCondition::new(
-        2,
-        SeccompCmpArgLen::Dword,
-        SeccompCmpOp::MaskedEq(mask),
-        wanted,
-    );
-    condition
-        .and_then(|condition| SeccompRule::new(vec![condition]))
-        .map_err(io::Error::other)
+    let condition =
+        SeccompCondition::new(2, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(mask), wanted);
+    condition.and_then(|condition| SeccompRule::new(vec![condition])).map_err(io::Error::other)
 }
 
 /// What a session needs: its descriptors, memory, time, and new files below a directory that it
@@ -193,10 +181,7 @@ fn system_calls() -> io::Result<BpfProgram> {
         allowed.into_iter().map(|call| (call, Vec::new())).collect();
     rules.insert(
         libc::SYS_openat,
-        vec![
-            new_file(libc::O_TMPFILE)?,
-            new_file(libc::O_CREAT | libc::O_EXCL)?,
-        ],
+        vec![new_file(libc::O_TMPFILE)?, new_file(libc::O_CREAT | libc::O_EXCL)?],
     );
     let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     let architecture = TargetArch::try_from(std::env::consts::ARCH).map_err(io::Error::other)?;

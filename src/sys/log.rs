@@ -133,12 +133,8 @@ impl<T: std::fmt::Display> LogFormat<T> for Format {
         let priority = Facility::LOG_MAIL as u8 | severity as u8;
         let time = super::clock::now().strftime("%b %e %H:%M:%S").to_string();
         let pid = std::process::id();
-        write!(
-            writer,
-            "<{priority}>{time} {}[{pid}]: {message}",
-            self.program
-        )
-        .map_err(syslog::Error::Write)
+        write!(writer, "<{priority}>{time} {}[{pid}]: {message}", self.program)
+            .map_err(syslog::Error::Write)
     }
 }
 

@@ -125,22 +125,15 @@ pub fn exec(
         let ours = ours.chain(zone.as_deref().map(|zone| ("TZ", zone)));
         let mut envp = Vec::new();
         for (name, value) in ours.chain(environment.iter().copied()) {
-            envp.push(CString::new(
-                [name.as_bytes(), b"=", value.as_bytes()].concat(),
-            )?);
+            envp.push(CString::new([name.as_bytes(), b"=", value.as_bytes()].concat())?);
         }
         nix::unistd::execve(&path, &argv, &envp)?;
         Ok(())
     };
-    run()
-        .err()
-        .unwrap_or_else(|| io::Error::other("execve returned"))
+    run().err().unwrap_or_else(|| io::Error::other("execve returned"))
 }
 
-#[allow(
-    unsafe_code,
-    reason = "dup2 onto a standard descriptor has no safe form"
-)]
+#[allow(unsafe_code, reason = "dup2 onto a standard descriptor has no safe form")]
 fn duplicate(from: i32, to: i32) -> io::Result<()> {
     // SAFETY: dup2 takes any two numbers; 0 and 1 are meant to be replaced here.
     if unsafe { nix::libc::dup2(from, to) } < 0 {
@@ -151,12 +144,7 @@ fn duplicate(from: i32, to: i32) -> io::Result<()> {
 
 #[allow(unsafe_code, reason = "signal() has no safe form")]
 fn reset_signals() -> io::Result<()> {
-    for signal in [
-        Signal::SIGPIPE,
-        Signal::SIGTERM,
-        Signal::SIGCHLD,
-        Signal::SIGXFSZ,
-    ] {
+    for signal in [Signal::SIGPIPE, Signal::SIGTERM, Signal::SIGCHLD, Signal::SIGXFSZ] {
         // SAFETY: the default action is no handler of ours.
         unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }?;
     }
@@ -220,12 +208,7 @@ fn open_descriptors() -> io::Result<impl Iterator<Item = u32>> {
 fn keep_from_exec(number: u32) -> io::Result<()> {
     // SAFETY: F_SETFD on any number changes no memory.
     let code = unsafe {
-        nix::libc::syscall(
-            nix::libc::SYS_fcntl,
-            number,
-            nix::libc::F_SETFD,
-            nix::libc::FD_CLOEXEC,
-        )
+        nix::libc::syscall(nix::libc::SYS_fcntl, number, nix::libc::F_SETFD, nix::libc::FD_CLOEXEC)
     };
     match nix::errno::Errno::result(code) {
         Ok(_) | Err(nix::Error::EBADF) => Ok(()),

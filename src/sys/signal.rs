@@ -20,10 +20,7 @@ impl Signals {
     pub fn take(signals: &[Signal]) -> io::Result<Self> {
         let set = signals.iter().copied().collect::<SigSet>();
         nix::sys::signal::sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None)?;
-        Ok(Self(SignalFd::with_flags(
-            &set,
-            SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK,
-        )?))
+        Ok(Self(SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?))
     }
 
     /// The next pending signal, without waiting.

@@ -31,12 +31,7 @@ enum Last {
 impl<R: BufRead> Reader<R> {
     /// Reads from `input`.
     pub fn new(input: R, dot_ends: bool) -> Self {
-        Self {
-            input,
-            dot_ends,
-            ended: false,
-            last: Last::Line,
-        }
+        Self { input, dot_ends, ended: false, last: Last::Line }
     }
 
     /// Appends the next piece to `text`; false when the message has ended.
@@ -123,10 +118,7 @@ mod tests {
             while reader.read(&mut text).unwrap() {}
             results.push(String::from_utf8(text).unwrap());
         }
-        assert!(
-            results.windows(2).all(|two| two[0] == two[1]),
-            "{results:?}"
-        );
+        assert!(results.windows(2).all(|two| two[0] == two[1]), "{results:?}");
         results.pop().unwrap()
     }
 

@@ -39,9 +39,7 @@ pub struct Decoder {
 impl Default for Decoder {
     /// Behind the line of the DATA command.
     fn default() -> Self {
-        Self {
-            at: At::Start(true),
-        }
+        Self { at: At::Start(true) }
     }
 }
 
@@ -120,11 +118,7 @@ impl Decoder {
         };
         let (text, rest) = all.split_at(taken);
         *input = rest.get(skipped..).unwrap_or_default();
-        if text.is_empty() {
-            self.next(input)
-        } else {
-            Piece::Text(text)
-        }
+        if text.is_empty() { self.next(input) } else { Piece::Text(text) }
     }
 }
 
@@ -149,10 +143,7 @@ mod tests {
             }
             results.push((text, left));
         }
-        assert!(
-            results.windows(2).all(|two| two[0] == two[1]),
-            "{results:?}"
-        );
+        assert!(results.windows(2).all(|two| two[0] == two[1]), "{results:?}");
         results.pop().unwrap()
     }
 
@@ -160,20 +151,10 @@ mod tests {
     fn only_crlf_dot_crlf_ends_the_text() {
         assert_eq!(decode(b"a\r\n.\r\nQUIT\r\n"), (b"a\r\n".to_vec(), Some(6)));
         assert_eq!(decode(b".\r\n"), (b"".to_vec(), Some(0)));
-        for false_end in [
-            &b"a\n.\nb"[..],
-            b"a\r.\rb",
-            b"a\n.\r\nb",
-            b"a\r\n.\nb",
-            b"a\r\n.\rb",
-            b"a\r.\r\nb",
-        ] {
-            assert_eq!(
-                decode(false_end).1,
-                None,
-                "{:?}",
-                false_end.escape_ascii().to_string()
-            );
+        for false_end in
+            [&b"a\n.\nb"[..], b"a\r.\rb", b"a\n.\r\nb", b"a\r\n.\nb", b"a\r\n.\rb", b"a\r.\r\nb"]
+        {
+            assert_eq!(decode(false_end).1, None, "{:?}", false_end.escape_ascii().to_string());
         }
     }
 
@@ -184,10 +165,7 @@ mod tests {
 
     #[test]
     fn bare_line_feeds_become_line_ends_and_bare_carriage_returns_spaces() {
-        assert_eq!(
-            decode(b"a\nb\n\nc\rd\r\r\n.\r\n").0,
-            b"a\r\nb\r\n\r\nc d \r\n"
-        );
+        assert_eq!(decode(b"a\nb\n\nc\rd\r\r\n.\r\n").0, b"a\r\nb\r\n\r\nc d \r\n");
         assert_eq!(decode(b"a\n.\nb\r\n.\r\n").0, b"a\r\n.\r\nb\r\n");
         assert_eq!(decode(b"\n.\r\nx\r\n.\r\n").0, b"\r\n.\r\nx\r\n");
     }
@@ -198,16 +176,11 @@ mod tests {
         let symbols = [b'\r', b'\n', b'.', b'x'];
         for length in 0..=7_u32 {
             for number in 0..4_usize.pow(length) {
-                let input: Vec<u8> = (0..length)
-                    .map(|place| symbols[number / 4_usize.pow(place) % 4])
-                    .collect();
+                let input: Vec<u8> =
+                    (0..length).map(|place| symbols[number / 4_usize.pow(place) % 4]).collect();
                 let (text, _) = decode(&input);
                 let joined = String::from_utf8(text).unwrap().replace("\r\n", "");
-                assert!(
-                    !joined.contains(['\r', '\n']),
-                    "{:?}",
-                    input.escape_ascii().to_string()
-                );
+                assert!(!joined.contains(['\r', '\n']), "{:?}", input.escape_ascii().to_string());
             }
         }
     }

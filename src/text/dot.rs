@@ -76,10 +76,7 @@ mod tests {
 
     #[test]
     fn a_dot_at_the_start_of_a_line_is_doubled() {
-        assert_eq!(
-            stuff(b".a\r\n..\r\nb.\r\n.\r\n"),
-            b"..a\r\n...\r\nb.\r\n..\r\n.\r\n"
-        );
+        assert_eq!(stuff(b".a\r\n..\r\nb.\r\n.\r\n"), b"..a\r\n...\r\nb.\r\n..\r\n.\r\n");
     }
 
     #[test]
@@ -101,20 +98,15 @@ mod tests {
         let symbols = [b'\r', b'\n', b'.', b'x'];
         for length in 0..=6_u32 {
             for number in 0..4_usize.pow(length) {
-                let text: Vec<u8> = (0..length)
-                    .map(|place| symbols[number / 4_usize.pow(place) % 4])
-                    .collect();
+                let text: Vec<u8> =
+                    (0..length).map(|place| symbols[number / 4_usize.pow(place) % 4]).collect();
                 let stuffed = stuff(&text);
                 let lines = stuffed.strip_suffix(b".\r\n").unwrap();
                 let plain = [b"\r\n", lines].concat();
                 let plain = String::from_utf8(plain).unwrap().replace("\r\n.", "\r\n");
                 let plain = plain.strip_prefix("\r\n").unwrap().as_bytes();
                 let whole = text.is_empty() || text.ends_with(b"\r\n");
-                let expected = if whole {
-                    text.clone()
-                } else {
-                    [&text[..], b"\r\n"].concat()
-                };
+                let expected = if whole { text.clone() } else { [&text[..], b"\r\n"].concat() };
                 assert_eq!(plain, expected);
             }
         }

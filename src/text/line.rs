@@ -23,11 +23,7 @@ pub enum Line {
 impl LineReader {
     /// Lines of at most `limit` bytes, their end included.
     pub fn new(limit: usize) -> Self {
-        Self {
-            line: Vec::new(),
-            limit,
-            too_long: false,
-        }
+        Self { line: Vec::new(), limit, too_long: false }
     }
 
     /// Whether a line has begun but not ended.

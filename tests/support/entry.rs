@@ -24,40 +24,24 @@ pub fn read(path: &Path) -> Result<Entry, String> {
 }
 
 pub fn parse(bytes: &[u8]) -> Result<Entry, String> {
-    let (head, rest) = bytes
-        .split_at_checked(60)
-        .ok_or("shorter than its first line")?;
+    let (head, rest) = bytes.split_at_checked(60).ok_or("shorter than its first line")?;
     let head = std::str::from_utf8(head).map_err(|error| error.to_string())?;
     let words: Vec<&str> = head.trim_end_matches('\n').split(' ').collect();
-    let [
-        "hikyaku-queue",
-        "1",
-        length,
-        check,
-        content_length,
-        content_check,
-    ] = words[..]
-    else {
+    let ["hikyaku-queue", "1", length, check, content_length, content_check] = words[..] else {
         return Err(format!("the first line is {head:?}"));
     };
     let number = |text: &str| {
         usize::from_str_radix(text, 16).map_err(|error| format!("{text:?} is no number: {error}"))
     };
-    let (envelope, rest) = rest
-        .split_at_checked(number(length)?)
-        .ok_or("the envelope is cut off")?;
-    let (content, history) = rest
-        .split_at_checked(number(content_length)?)
-        .ok_or("the content is cut off")?;
-    for (what, bytes, check) in [
-        ("envelope", envelope, check),
-        ("content", content, content_check),
-    ] {
+    let (envelope, rest) =
+        rest.split_at_checked(number(length)?).ok_or("the envelope is cut off")?;
+    let (content, history) =
+        rest.split_at_checked(number(content_length)?).ok_or("the content is cut off")?;
+    for (what, bytes, check) in [("envelope", envelope, check), ("content", content, content_check)]
+    {
         let sum = crc32fast::hash(bytes);
         if format!("{sum:08x}") != check {
-            return Err(format!(
-                "the checksum of the {what} is {sum:08x}, not {check}"
-            ));
+            return Err(format!("the checksum of the {what} is {sum:08x}, not {check}"));
         }
     }
     let envelope: Vec<(String, String)> = String::from_utf8_lossy(envelope)
@@ -69,18 +53,13 @@ pub fn parse(bytes: &[u8]) -> Result<Entry, String> {
         .collect();
     let values = |wanted: &str| -> Vec<String> {
         let lines = envelope.iter().filter(|(key, _)| key == wanted);
-        lines
-            .map(|(_, value)| value.trim_matches(['<', '>']).to_owned())
-            .collect()
+        lines.map(|(_, value)| value.trim_matches(['<', '>']).to_owned()).collect()
     };
     Ok(Entry {
         sender: values("sender").concat(),
         recipients: values("recipient"),
         content: content.to_vec(),
-        history: String::from_utf8_lossy(history)
-            .lines()
-            .map(str::to_owned)
-            .collect(),
+        history: String::from_utf8_lossy(history).lines().map(str::to_owned).collect(),
         envelope,
     })
 }

@@ -73,11 +73,7 @@ pub struct Attempt {
 impl Attempt {
     fn new(place: Option<(String, usize)>) -> Self {
         let (directory, output) = trace::output();
-        Self {
-            _directory: directory,
-            output,
-            place,
-        }
+        Self { _directory: directory, output, place }
     }
 
     /// The command with strace in front of it.
@@ -86,10 +82,9 @@ impl Attempt {
         prefix.push(self.output.clone().into());
         match &self.place {
             Some((call, number)) => {
-                for option in [
-                    format!("trace={call}"),
-                    format!("inject={call}:signal=KILL:when={number}"),
-                ] {
+                for option in
+                    [format!("trace={call}"), format!("inject={call}:signal=KILL:when={number}")]
+                {
                     prefix.extend(["-e".into(), option.into()]);
                 }
             }
@@ -124,9 +119,7 @@ impl Attempt {
                 continue;
             };
             if CALLS.contains(&name) {
-                *each
-                    .entry((pid.parse().unwrap_or(0), name.to_owned()))
-                    .or_default() += 1;
+                *each.entry((pid.parse().unwrap_or(0), name.to_owned())).or_default() += 1;
             }
         }
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
@@ -167,9 +160,7 @@ pub fn kill_at_each(
         let count = count + 1;
         let tried = count.min(PLACES);
         if count > PLACES {
-            super::note(&format!(
-                "{program}: {tried} of {count} {call} calls are tried"
-            ));
+            super::note(&format!("{program}: {tried} of {count} {call} calls are tried"));
         }
         for place in 0..tried {
             places.push((call.clone(), place * count / tried + 1));
@@ -195,10 +186,7 @@ pub fn kill_at_each(
         }
     });
     let killed = killed.into_inner();
-    super::note(&format!(
-        "{program}: {} places tried, killed at {killed}",
-        places.len()
-    ));
+    super::note(&format!("{program}: {} places tried, killed at {killed}", places.len()));
     let failures = failures.into_inner().unwrap();
     assert!(
         failures.is_empty(),
@@ -207,10 +195,7 @@ pub fn kill_at_each(
         places.len(),
         failures.join("\n")
     );
-    assert!(
-        killed > 0,
-        "{program} was never killed: does strace work here?"
-    );
+    assert!(killed > 0, "{program} was never killed: does strace work here?");
 }
 
 /// Whether a file is exactly these bytes, said for a scenario.

@@ -18,9 +18,7 @@ impl Message {
     /// The first field of this name.
     pub fn field(&self, name: &str) -> Option<&str> {
         let mut fields = self.header.iter();
-        fields
-            .find(|(field, _)| field.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
+        fields.find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 
     /// All fields of this name, first one first.
@@ -93,9 +91,5 @@ fn message(lines: &[&[u8]]) -> Message {
     if body.ends_with(b"\n\n") || body == b"\n" {
         body.pop();
     }
-    Message {
-        from_line,
-        header,
-        body,
-    }
+    Message { from_line, header, body }
 }

@@ -81,10 +81,7 @@ pub fn wait_until<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
         if let Some(value) = condition() {
             return value;
         }
-        assert!(
-            Instant::now() < deadline,
-            "waited {PATIENCE:?} for this: {what}"
-        );
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} for this: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -126,10 +126,7 @@ impl Peer {
     /// Drops the connection with a reset, as a host that has crashed does.
     pub fn reset(self) {
         if let Stream::Tcp(stream) = &self.stream {
-            let linger = libc::linger {
-                l_onoff: 1,
-                l_linger: 0,
-            };
+            let linger = libc::linger { l_onoff: 1, l_linger: 0 };
             setsockopt(stream, sockopt::Linger, &linger).unwrap();
         }
     }

@@ -117,14 +117,7 @@ impl Recorder {
         let mut model = Model::default();
         let numbers = model.scan(&root);
         let (directory, output) = trace::output();
-        Self {
-            root,
-            owner: |_| None,
-            model,
-            numbers,
-            _directory: directory,
-            output,
-        }
+        Self { root, owner: |_| None, model, numbers, _directory: directory, output }
     }
 
     /// Says whose the new files are; without it they belong to who owns their directory.
@@ -161,12 +154,7 @@ impl Recorder {
         let beside = self.root.parent().unwrap();
         let vault = tempfile::tempdir_in(beside).unwrap();
         Recording {
-            disk: RealDisk {
-                root: self.root,
-                owner: self.owner,
-                numbers,
-                vault,
-            },
+            disk: RealDisk { root: self.root, owner: self.owner, numbers, vault },
             before: self.model,
             steps,
             events,
@@ -273,8 +261,7 @@ impl Model {
 
     /// What is in a directory.
     fn entries(&self, at: Inode) -> impl Iterator<Item = (&(Inode, String), &Inode)> {
-        self.names
-            .range((at, String::new())..(at + 1, String::new()))
+        self.names.range((at, String::new())..(at + 1, String::new()))
     }
 
     fn scan_below(&mut self, path: &Path, at: Inode, known: &mut HashMap<u64, Inode>) {
@@ -303,11 +290,7 @@ impl Model {
             fifo: kind.is_fifo(),
             mode: metadata.permissions().mode() & 0o7777,
             owner: Some((metadata.uid(), metadata.gid())),
-            bytes: if kind.is_file() {
-                fs::read(path).unwrap()
-            } else {
-                Vec::new()
-            },
+            bytes: if kind.is_file() { fs::read(path).unwrap() } else { Vec::new() },
         });
         self.nodes.len() - 1
     }
@@ -520,10 +503,7 @@ impl Reader<'_> {
             "fallocate" => self.allocate(call),
             "rename" => self.rename(None, &call.text(0), None, &call.text(1)),
             "renameat" | "renameat2" => {
-                assert!(
-                    !call.has_flag(4, "RENAME_EXCHANGE"),
-                    "the model does not know {call:?}"
-                );
+                assert!(!call.has_flag(4, "RENAME_EXCHANGE"), "the model does not know {call:?}");
                 self.rename(
                     Some(call.descriptor(0)),
                     &call.text(1),
@@ -645,11 +625,7 @@ impl Reader<'_> {
                         inode
                     }
                     None if creates => {
-                        let mode = if flags == 99 {
-                            mode(call, 1)
-                        } else {
-                            mode(call, flags + 1)
-                        };
+                        let mode = if flags == 99 { mode(call, 1) } else { mode(call, flags + 1) };
                         let inode = self.make(false, mode);
                         self.name(directory, name, inode);
                         inode
@@ -664,8 +640,7 @@ impl Reader<'_> {
             append: call.has_flag(flags, "O_APPEND"),
             label: returned.file,
         });
-        self.files
-            .insert((call.pid, returned.number), self.open.len() - 1);
+        self.files.insert((call.pid, returned.number), self.open.len() - 1);
     }
 
     fn duplicate(&mut self, call: &Call) {
@@ -695,11 +670,7 @@ impl Reader<'_> {
 
     fn make(&mut self, directory: bool, mode: u32) -> Inode {
         let inode = self.model.nodes.len();
-        let node = Node {
-            directory,
-            mode,
-            ..Node::default()
-        };
+        let node = Node { directory, mode, ..Node::default() };
         self.change(Change::Make(inode, node));
         inode
     }
@@ -720,10 +691,7 @@ impl Reader<'_> {
 
     fn unlink(&mut self, at: Option<Descriptor>, path: &str) {
         if let Place::Entry(directory, name) = self.place(at, path) {
-            self.change(Change::Names(Names {
-                changes: vec![(directory, name, None)],
-                directory,
-            }));
+            self.change(Change::Names(Names { changes: vec![(directory, name, None)], directory }));
         }
     }
 
@@ -744,10 +712,7 @@ impl Reader<'_> {
             let (_, number) = rest.split_once("/fd/")?;
             number.parse().ok()
         }) {
-            let descriptor = Descriptor {
-                number,
-                file: String::new(),
-            };
+            let descriptor = Descriptor { number, file: String::new() };
             return self.inode(call.pid, &descriptor);
         }
         self.existing(Some(call.descriptor(0)), &path)
@@ -764,10 +729,7 @@ impl Reader<'_> {
             (Place::Entry(old, old_name), Place::Entry(new, new_name)) => {
                 let inode = self.model.lookup(old, &old_name);
                 let changes = vec![(old, old_name, None), (new, new_name, inode)];
-                self.change(Change::Names(Names {
-                    changes,
-                    directory: new,
-                }));
+                self.change(Change::Names(Names { changes, directory: new }));
             }
             (Place::Elsewhere, Place::Elsewhere) => {}
             _ => panic!("the model does not know a rename into or out of the tree: {from} {to}"),
@@ -783,10 +745,7 @@ impl Reader<'_> {
         if !Path::new(&descriptor.file).starts_with(self.root) {
             return None;
         }
-        let found = self
-            .open
-            .iter()
-            .rposition(|open| open.label == descriptor.file);
+        let found = self.open.iter().rposition(|open| open.label == descriptor.file);
         let found = found.or_else(|| {
             let inode = self.existing(None, &descriptor.file)?;
             self.open.iter().rposition(|open| open.inode == inode)
@@ -977,19 +936,12 @@ impl Recording {
     /// Cuts the power after each step, and lets `check` look at each state of the disk. The tree
     /// is made anew in its own place for each.
     pub fn replay(mut self, check: &mut dyn FnMut(&Moment<'_>) -> Result<(), String>) -> Report {
-        let mut disk = Disk {
-            durable: self.before.clone(),
-            pending: Vec::new(),
-        };
+        let mut disk = Disk { durable: self.before.clone(), pending: Vec::new() };
         let mut said = Vec::new();
         let mut ended = None;
         let mut seen = BTreeSet::new();
         let mut dice = Dice::new(1);
-        let mut report = Report {
-            moments: 0,
-            states: 0,
-            failures: Vec::new(),
-        };
+        let mut report = Report { moments: 0, states: 0, failures: Vec::new() };
         for number in 0..=self.steps.len() {
             if number > 0 {
                 match &self.steps[number - 1] {
@@ -1003,26 +955,14 @@ impl Recording {
             report.moments += 1;
             let count = disk.pending.len();
             let mut choices: Vec<(String, Vec<bool>)> = vec![
-                (
-                    "everything pending reached the disk".into(),
-                    vec![true; count],
-                ),
-                (
-                    "nothing pending reached the disk".into(),
-                    vec![false; count],
-                ),
+                ("everything pending reached the disk".into(), vec![true; count]),
+                ("nothing pending reached the disk".into(), vec![false; count]),
             ];
             for at in 0..count {
                 let only = (0..count).map(|other| other == at).collect();
                 let but = (0..count).map(|other| other != at).collect();
-                choices.push((
-                    format!("only {:?} reached the disk", Short(&disk, at)),
-                    only,
-                ));
-                choices.push((
-                    format!("all but {:?} reached the disk", Short(&disk, at)),
-                    but,
-                ));
+                choices.push((format!("only {:?} reached the disk", Short(&disk, at)), only));
+                choices.push((format!("all but {:?} reached the disk", Short(&disk, at)), but));
             }
             for _ in 0..if count > 2 { RANDOM } else { 0 } {
                 let some = (0..count).map(|_| dice.below(2) == 0).collect();

@@ -35,18 +35,12 @@ pub struct Postfix {
 const SITES: [(&str, &str); 3] = [
     ("usual", ""),
     ("closed", "-o mynetworks="),
-    (
-        "small",
-        "-o message_size_limit=65536 -o smtpd_recipient_limit=100",
-    ),
+    ("small", "-o message_size_limit=65536 -o smtpd_recipient_limit=100"),
 ];
 
 impl Postfix {
     pub fn start() -> Self {
-        let directory = tempfile::Builder::new()
-            .prefix("hikyaku-postfix-")
-            .tempdir()
-            .unwrap();
+        let directory = tempfile::Builder::new().prefix("hikyaku-postfix-").tempdir().unwrap();
         let at = directory.path();
         fs::set_permissions(at, fs::Permissions::from_mode(0o755)).unwrap();
         for name in ["etc", "spool", "data"] {
@@ -60,9 +54,7 @@ impl Postfix {
         // Its daemons keep stdout open: no pipe to wait for.
         must_end(postfix.command().arg("start"));
         for (name, address) in &postfix.ports {
-            wait_until(&format!("Postfix, site {name}"), || {
-                TcpStream::connect(address).ok()
-            });
+            wait_until(&format!("Postfix, site {name}"), || TcpStream::connect(address).ok());
         }
         postfix
     }
@@ -189,20 +181,10 @@ impl Dovecot {
         // Its auth process is not root.
         fs::set_permissions(at.join("users"), fs::Permissions::from_mode(0o644)).unwrap();
         let mut command = Command::new(find("dovecot").unwrap());
-        command
-            .arg("-F")
-            .arg("-c")
-            .arg(&configuration)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
+        command.arg("-F").arg("-c").arg(&configuration).stdin(Stdio::null()).stdout(Stdio::null());
         let server = Some(Server::start(&mut command));
         wait_until("Dovecot", || TcpStream::connect(address).ok());
-        Self {
-            server,
-            site,
-            address,
-            configuration,
-        }
+        Self { server, site, address, configuration }
     }
 }
 
@@ -214,13 +196,7 @@ impl Drop for Dovecot {
             super::note(&format!("Dovecot's log, last line first: {lines:#?}"));
         }
         let doveadm = find("doveadm").unwrap();
-        run(
-            Command::new(doveadm)
-                .arg("-c")
-                .arg(&self.configuration)
-                .arg("stop"),
-            b"",
-        );
+        run(Command::new(doveadm).arg("-c").arg(&self.configuration).arg("stop"), b"");
         drop(self.server.take());
     }
 }
@@ -306,7 +282,5 @@ pub fn fill(site: &Site, count: usize) {
 fn unlocked(site: &Site) {
     let inbox = site.inbox("hunt");
     let dotlock = inbox.with_extension("lock");
-    wait_until("the maildrop to be free", || {
-        (!dotlock.exists()).then_some(())
-    });
+    wait_until("the maildrop to be free", || (!dotlock.exists()).then_some(()));
 }

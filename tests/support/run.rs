@@ -62,10 +62,7 @@ impl fmt::Display for Ran {
 
 /// Runs a program to its end with this input.
 pub fn run(command: &mut Command, input: &[u8]) -> Ran {
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = spawn(command);
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_vec();
@@ -119,9 +116,7 @@ pub fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
 }
 
 pub fn spawn(command: &mut Command) -> Child {
-    command
-        .spawn()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))
 }
 
 /// A process that stays until it is stopped, and what it says on stderr.
@@ -147,11 +142,7 @@ impl Server {
                 sink.lock().unwrap().extend_from_slice(&chunk[..n]);
             }
         });
-        Self {
-            child,
-            log,
-            ended: false,
-        }
+        Self { child, log, ended: false }
     }
 
     pub fn pid(&self) -> i32 {

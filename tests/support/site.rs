@@ -39,12 +39,8 @@ pub struct Account {
 }
 
 /// The users of every site, in the uids they have with root.
-const USERS: [(&str, &str); 4] = [
-    ("toshi", "tenbin"),
-    ("hunt", "Watts?Watt?"),
-    ("alice", "wonder land"),
-    ("bob", "builder"),
-];
+const USERS: [(&str, &str); 4] =
+    [("toshi", "tenbin"), ("hunt", "Watts?Watt?"), ("alice", "wonder land"), ("bob", "builder")];
 const FIRST_UID: u32 = 64_011;
 const QUEUE_UID: u32 = 64_001;
 
@@ -114,10 +110,7 @@ impl Site {
 
     fn build(directory: TempDir, plan: Plan) -> Self {
         let path = directory.path().canonicalize().unwrap();
-        let site = Self {
-            directory: Some(directory),
-            path,
-        };
+        let site = Self { directory: Some(directory), path };
         site.make(&site.path, 0o755, None);
         site.make(&site.path.join("home"), 0o755, None);
         let sticky = if is_root() { 0o1777 } else { 0o755 };
@@ -157,20 +150,9 @@ impl Site {
 
     fn write_users(&self) {
         let mut text = String::new();
-        for Account {
-            name,
-            password,
-            uid,
-            gid,
-        } in Self::accounts()
-        {
+        for Account { name, password, uid, gid } in Self::accounts() {
             let home = self.home(name);
-            writeln!(
-                text,
-                "{name}:{{PLAIN}}{password}:{uid}:{gid}::{}::",
-                home.display()
-            )
-            .unwrap();
+            writeln!(text, "{name}:{{PLAIN}}{password}:{uid}:{gid}::{}::", home.display()).unwrap();
         }
         // As hikyaku.toml(5) asks for: only its owner reads the passwords.
         let path = self.path.join("users");
@@ -264,17 +246,12 @@ impl Site {
 
     pub fn account(name: &str) -> Account {
         let mut accounts = Self::accounts().into_iter();
-        accounts
-            .find(|account| account.name == name)
-            .unwrap_or_else(|| panic!("no user {name}"))
+        accounts.find(|account| account.name == name).unwrap_or_else(|| panic!("no user {name}"))
     }
 
     /// Whose a file of a site is that a program has made: `home/USER/…`, `mail/USER…`.
     pub fn owner(path: &Path) -> Option<(u32, u32)> {
-        let path = path
-            .strip_prefix("home")
-            .or(path.strip_prefix("mail"))
-            .ok()?;
+        let path = path.strip_prefix("home").or(path.strip_prefix("mail")).ok()?;
         let name = path.iter().next()?.to_str()?;
         let name = name.strip_suffix(".lock").unwrap_or(name);
         let mut accounts = Self::accounts().into_iter();
@@ -284,11 +261,7 @@ impl Site {
 
     /// The account that owns the queue.
     pub fn queue_uid() -> u32 {
-        if is_root() {
-            QUEUE_UID
-        } else {
-            nix::unistd::geteuid().as_raw()
-        }
+        if is_root() { QUEUE_UID } else { nix::unistd::geteuid().as_raw() }
     }
 
     /// The queue's file names, as `incoming/ID`, in order.
@@ -368,9 +341,7 @@ impl Site {
         let account = Self::account(user);
         if is_root() {
             let sends = command.get_program() == program("sendmail")
-                || command
-                    .get_args()
-                    .any(|argument| argument == program("sendmail"));
+                || command.get_args().any(|argument| argument == program("sendmail"));
             command.uid(account.uid);
             command.gid(if sends { QUEUE_UID } else { account.gid });
         }
@@ -451,9 +422,7 @@ impl Site {
         let mut peer = Peer::new(client);
         peer.other_end = label(&accepted);
         let output = accepted.try_clone().unwrap();
-        command
-            .stdin(OwnedFd::from(accepted))
-            .stdout(OwnedFd::from(output));
+        command.stdin(OwnedFd::from(accepted)).stdout(OwnedFd::from(output));
         (Server::start(&mut command), peer)
     }
 
@@ -462,9 +431,7 @@ impl Site {
     pub fn local_session_of(mut command: Command) -> (Server, Peer) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let output = theirs.try_clone().unwrap();
-        command
-            .stdin(OwnedFd::from(theirs))
-            .stdout(OwnedFd::from(output));
+        command.stdin(OwnedFd::from(theirs)).stdout(OwnedFd::from(output));
         (Server::start(&mut command), Peer::new(ours))
     }
 
@@ -533,10 +500,7 @@ pub fn activated(command: &Command) -> Command {
 pub fn behind<S: AsRef<OsStr>>(prefix: &[S], command: &Command) -> Command {
     let (first, rest) = prefix.split_first().unwrap();
     let mut wrapped = Command::new(first);
-    wrapped
-        .args(rest)
-        .arg(command.get_program())
-        .args(command.get_args());
+    wrapped.args(rest).arg(command.get_program()).args(command.get_args());
     for (key, value) in command.get_envs() {
         match value {
             Some(value) => wrapped.env(key, value),

@@ -116,10 +116,7 @@ impl Call {
 /// Bytes of `"\x61…"`.
 fn string(text: &str) -> Option<Vec<u8>> {
     let text = text.strip_prefix('"')?;
-    assert!(
-        !text.ends_with("..."),
-        "strace cut a string: use a larger -s"
-    );
+    assert!(!text.ends_with("..."), "strace cut a string: use a larger -s");
     let text = text.strip_suffix('"')?;
     Some(unhex(text))
 }
@@ -150,11 +147,7 @@ fn descriptor(text: &str) -> Descriptor {
     let (number, file) = text.split_once('<').unwrap_or((text, ""));
     let file = file.rsplit_once('>').map_or(file, |(file, _)| file);
     Descriptor {
-        number: if number == "AT_FDCWD" {
-            -100
-        } else {
-            number.trim().parse().unwrap_or(-1)
-        },
+        number: if number == "AT_FDCWD" { -100 } else { number.trim().parse().unwrap_or(-1) },
         file: String::from_utf8_lossy(&unhex(file)).into_owned(),
     }
 }
@@ -170,9 +163,8 @@ pub fn output() -> (TempDir, PathBuf) {
 
 /// The arguments for strace that write down these calls of a command and its children.
 pub fn arguments(output: &Path, calls: &[&str]) -> Vec<OsString> {
-    let mut arguments: Vec<OsString> = ["strace", "-f", "-y", "-xx", "-s", "10000000", "-o"]
-        .map(OsString::from)
-        .to_vec();
+    let mut arguments: Vec<OsString> =
+        ["strace", "-f", "-y", "-xx", "-s", "10000000", "-o"].map(OsString::from).to_vec();
     arguments.push(output.into());
     arguments.push("-e".into());
     // A kernel or a libc need not have all of them.

@@ -133,14 +133,9 @@ pub fn parse(name: &str, text: &str) -> Transcript {
         } else if let Some(text) = text.strip_prefix("C!: ") {
             step(What::Send(unescape(text).unwrap_or_else(|what| bad(&what))));
         } else if let Some(pattern) = text.strip_prefix("S: ") {
-            step(What::Expect {
-                pattern: pattern.to_owned(),
-                times: 1,
-                instead: Vec::new(),
-            });
-        } else if let Some((times, pattern)) = text
-            .strip_prefix("S*")
-            .and_then(|rest| rest.split_once(": "))
+            step(What::Expect { pattern: pattern.to_owned(), times: 1, instead: Vec::new() });
+        } else if let Some((times, pattern)) =
+            text.strip_prefix("S*").and_then(|rest| rest.split_once(": "))
         {
             step(What::Expect {
                 pattern: pattern.to_owned(),
@@ -248,11 +243,7 @@ pub fn play(transcript: &Transcript, host: &mut dyn Host) -> Result<(), String> 
                 }
                 Ok(())
             }
-            What::Expect {
-                pattern,
-                times,
-                instead,
-            } => {
+            What::Expect { pattern, times, instead } => {
                 let mut told = instead.iter().filter(|(who, _)| who == host.name());
                 let pattern = told.next().map_or(pattern, |(_, pattern)| pattern);
                 (0..*times).try_for_each(|_| expect(&mut peer, pattern, &mut kept))
@@ -342,11 +333,7 @@ fn expect(peer: &mut Peer, pattern: &str, kept: &mut String) -> Result<(), Strin
             line = hear_line(peer, pattern)?;
         }
     }
-    if seen {
-        Ok(())
-    } else {
-        Err(format!("no line {member:?} in the reply"))
-    }
+    if seen { Ok(()) } else { Err(format!("no line {member:?} in the reply")) }
 }
 
 fn hear_line(peer: &mut Peer, pattern: &str) -> Result<String, String> {

@@ -332,12 +332,7 @@ mod tests {
 
     #[test]
     fn line_ends_become_lf_and_a_missing_last_one_is_added() {
-        check(
-            b"A: 1\r\n\r\nx\r\ny\rz\r\r\n\xc3\xa4",
-            "",
-            10,
-            "A: 1\n\nx\ny\rz\r\n\u{e4}\n",
-        );
+        check(b"A: 1\r\n\r\nx\r\ny\rz\r\r\n\xc3\xa4", "", 10, "A: 1\n\nx\ny\rz\r\n\u{e4}\n");
         check(b"A: 1", "", 0, "A: 1\n\n");
         check(b"A: 1\r\n\r\nx\r", "", 3, "A: 1\n\nx\r\n");
     }
@@ -365,23 +360,13 @@ mod tests {
 
     #[test]
     fn the_mark_of_another_mailbox_goes() {
-        check(
-            b"From x@y Thu Jan  1 00:00:00 1970\n>From z\nA: 1\n\nx\n",
-            "",
-            2,
-            "A: 1\n\nx\n",
-        );
+        check(b"From x@y Thu Jan  1 00:00:00 1970\n>From z\nA: 1\n\nx\n", "", 2, "A: 1\n\nx\n");
     }
 
     #[test]
     fn a_line_that_is_no_field_ends_the_header() {
         check(b"hello\nA: 1\n", "", 11, "\nhello\nA: 1\n");
-        check(
-            b"A: 1\nFrom here\n",
-            "X-Mbox-Quoted: yes\n",
-            11,
-            "A: 1\n\n>From here\n",
-        );
+        check(b"A: 1\nFrom here\n", "X-Mbox-Quoted: yes\n", 11, "A: 1\n\n>From here\n");
         check(b" x: 1\n", "", 6, "\n x: 1\n");
         check(b"\nx\n", "", 2, "\nx\n");
     }

@@ -36,10 +36,7 @@ fn run_with_an_agent_that_says(said: &str) -> (Place, Vec<Outcome>) {
         // Until the runner has closed its side.
         let _ = io::copy(&mut &agent, &mut io::sink());
     });
-    let config = Config {
-        hostname: "here".into(),
-        ..Config::default()
-    };
+    let config = Config { hostname: "here".into(), ..Config::default() };
     let wake = Wake::open(directory.path()).unwrap();
     let runner = Runner {
         config: &config,

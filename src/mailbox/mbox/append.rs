@@ -65,13 +65,7 @@ impl Intent {
             return Ok(None);
         };
         let sound = old <= from && from.saturating_sub(old) <= 2 && from < end;
-        Ok(sound.then_some(Self {
-            ino,
-            old,
-            from,
-            end,
-            anchor,
-        }))
+        Ok(sound.then_some(Self { ino, old, from, end, anchor }))
     }
 
     pub fn write(&self, index: &Index) -> Result<(), Error> {
@@ -116,9 +110,7 @@ pub(super) fn append(opened: &mut Opened, index: &Index, messages: Batch<'_>) ->
     let accessed = opened.file.metadata().and_then(|m| m.accessed());
     let separator = separator(&opened.file, old).map_err(fail)?;
     let too_large = || fail(io::ErrorKind::FileTooLarge.into());
-    let from = old
-        .checked_add(separator.len() as u64)
-        .ok_or_else(too_large)?;
+    let from = old.checked_add(separator.len() as u64).ok_or_else(too_large)?;
     let end = messages
         .length()
         .and_then(|length| from.checked_add(length)?.checked_add(1))
@@ -165,11 +157,8 @@ fn write(file: &File, intent: &Intent, separator: &[u8], messages: Batch<'_>) ->
     file.write_all_at(separator, intent.old)?;
     let mut at = intent.from;
     messages.each(&mut |bytes| {
-        let (skipped, bytes) = if at == intent.from {
-            (1, bytes.get(1..).unwrap_or_default())
-        } else {
-            (0, bytes)
-        };
+        let (skipped, bytes) =
+            if at == intent.from { (1, bytes.get(1..).unwrap_or_default()) } else { (0, bytes) };
         if bytes.is_empty() {
             return Ok(());
         }
@@ -258,10 +247,7 @@ pub(super) fn recover(
             // The line ends stay: what a neighbour appended must stand behind a blank line.
             let separator = separator(&opened.file, intent.old).map_err(fail)?;
             moment();
-            opened
-                .file
-                .write_all_at(separator, intent.old)
-                .map_err(fail)?;
+            opened.file.write_all_at(separator, intent.old).map_err(fail)?;
             redo::remove(opened, index, &[(intent.from, intent.end)])?;
         }
     }

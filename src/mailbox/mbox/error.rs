@@ -59,11 +59,7 @@ pub enum Error {
 
 impl Error {
     pub(super) fn io(path: &Path, doing: &'static str, source: io::Error) -> Self {
-        Self::Io {
-            path: path.to_owned(),
-            doing,
-            source,
-        }
+        Self::Io { path: path.to_owned(), doing, source }
     }
 
     pub(super) fn reading(source: io::Error) -> Self {
@@ -73,11 +69,9 @@ impl Error {
     /// Puts the path in where it was not known.
     pub(super) fn at(self, name: &Path) -> Self {
         match self {
-            Self::Io {
-                path,
-                doing,
-                source,
-            } if path.as_os_str().is_empty() => Self::io(name, doing, source),
+            Self::Io { path, doing, source } if path.as_os_str().is_empty() => {
+                Self::io(name, doing, source)
+            }
             other => other,
         }
     }
@@ -87,10 +81,7 @@ impl Error {
         match self {
             Self::Io { source, .. }
             | Self::Sink(source)
-            | Self::Index {
-                source: Some(source),
-                ..
-            } => source.raw_os_error(),
+            | Self::Index { source: Some(source), .. } => source.raw_os_error(),
             _ => None,
         }
     }
@@ -101,10 +92,7 @@ impl fmt::Display for Error {
         match self {
             Self::Locked { path, held, waited } => {
                 let (path, seconds) = (path.display(), waited.as_secs());
-                write!(
-                    f,
-                    "{path} was locked by another program for {seconds} s ({held})"
-                )
+                write!(f, "{path} was locked by another program for {seconds} s ({held})")
             }
             Self::Refused { path, why } => write!(f, "{} {why}", path.display()),
             Self::Dotlock { path, why } => {
@@ -125,11 +113,9 @@ impl fmt::Display for Error {
                     " (a mailbox is not changed without its journal, for which [paths] index is)"
                 )
             }
-            Self::Io {
-                path,
-                doing,
-                source,
-            } => write!(f, "{} can't {doing}: {source}", path.display()),
+            Self::Io { path, doing, source } => {
+                write!(f, "{} can't {doing}: {source}", path.display())
+            }
             Self::Changed => write!(f, "the message has been changed or removed meanwhile"),
             Self::TooMany(most) => write!(f, "the mailbox has more than {most} messages"),
             Self::Sink(error) => write!(f, "the message can't be passed on: {error}"),
@@ -142,10 +128,7 @@ impl std::error::Error for Error {
         match self {
             Self::Io { source, .. }
             | Self::Sink(source)
-            | Self::Index {
-                source: Some(source),
-                ..
-            } => Some(source),
+            | Self::Index { source: Some(source), .. } => Some(source),
             _ => None,
         }
     }

@@ -19,9 +19,7 @@ const HIDDEN: [&str; 9] = [
 
 /// Whether a field of this name is ours to hide.
 pub fn is_hidden(name: &[u8]) -> bool {
-    HIDDEN
-        .iter()
-        .any(|hidden| name.eq_ignore_ascii_case(hidden.as_bytes()))
+    HIDDEN.iter().any(|hidden| name.eq_ignore_ascii_case(hidden.as_bytes()))
 }
 
 /// The name of the field that a header line begins; `None` where it begins none.

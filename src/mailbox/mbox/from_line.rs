@@ -20,10 +20,8 @@ pub fn begins(bytes: &[u8]) -> bool {
     let Some(rest) = line.strip_prefix(b"From ") else {
         return false;
     };
-    let words: Vec<&[u8]> = rest
-        .split(u8::is_ascii_whitespace)
-        .filter(|word| !word.is_empty())
-        .collect();
+    let words: Vec<&[u8]> =
+        rest.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect();
     (0..words.len()).any(|at| words.get(at..).is_some_and(is_date))
 }
 
@@ -62,8 +60,7 @@ fn number(digits: &[u8]) -> Option<u32> {
         return None;
     }
     digits.iter().try_fold(0_u32, |n, b| {
-        b.is_ascii_digit()
-            .then(|| n * 10 + u32::from(b.saturating_sub(b'0')))
+        b.is_ascii_digit().then(|| n * 10 + u32::from(b.saturating_sub(b'0')))
     })
 }
 
@@ -76,11 +73,7 @@ const SENDER: usize = 256;
 /// Whatever could keep a neighbour from knowing the line is written `?` (s-nail gives up at quoted
 /// quotes, Python's mailbox at bytes that are not ASCII): Return-Path has the sender as it is.
 pub fn write(sender: &[u8], at: SystemTime) -> Vec<u8> {
-    let sender = if sender.is_empty() {
-        b"MAILER-DAEMON"
-    } else {
-        sender
-    };
+    let sender = if sender.is_empty() { b"MAILER-DAEMON" } else { sender };
     let mut line = b"From ".to_vec();
     line.extend(sender.iter().take(SENDER).map(|b| match b {
         b'"' | b'\\' => b'?',

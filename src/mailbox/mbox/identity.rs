@@ -27,13 +27,9 @@ impl Identity {
 
     pub fn of_metadata(metadata: &Metadata) -> Self {
         let ctime = (metadata.ctime(), metadata.ctime_nsec());
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        let changed = Duration::new(
-            u64::try_from(ctime.0).unwrap_or(0),
-            u32::try_from(ctime.1).unwrap_or(0),
-        );
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let changed =
+            Duration::new(u64::try_from(ctime.0).unwrap_or(0), u32::try_from(ctime.1).unwrap_or(0));
         Self {
             dev: metadata.dev(),
             ino: metadata.ino(),

@@ -68,12 +68,7 @@ impl Index {
                 None,
             ));
         }
-        Ok(Some(Self {
-            dir,
-            path: path.to_owned(),
-            stem: stem(mailbox),
-            owner,
-        }))
+        Ok(Some(Self { dir, path: path.to_owned(), stem: stem(mailbox), owner }))
     }
 
     /// The file name for the mailbox with this ending.
@@ -96,9 +91,8 @@ impl Index {
             Err(nix::Error::ENOENT) if !create => return Ok(None),
             Err(error) => return Err(self.error(ending, "can't be opened", Some(error.into()))),
         };
-        let found = file
-            .metadata()
-            .map_err(|error| self.error(ending, "can't be opened", Some(error)))?;
+        let found =
+            file.metadata().map_err(|error| self.error(ending, "can't be opened", Some(error)))?;
         if !found.is_file() || found.nlink() > 1 || found.uid() != self.owner.as_raw() {
             let why = "is not a regular file of the mailbox's user with one name";
             return Err(self.error(ending, why, None));
@@ -121,8 +115,7 @@ impl Index {
         let (old, new) = (self.name(from), self.name(to));
         renameat(&self.dir, old.as_os_str(), &self.dir, new.as_os_str())
             .map_err(|error| self.error(from, "can't be renamed", Some(error.into())))?;
-        self.sync()
-            .map_err(|error| self.error(to, "can't be made durable", Some(error)))
+        self.sync().map_err(|error| self.error(to, "can't be made durable", Some(error)))
     }
 
     /// Removes a file, if it is there.
@@ -140,11 +133,7 @@ impl Index {
     }
 
     pub fn error(&self, ending: &str, why: &str, source: Option<io::Error>) -> Error {
-        Error::Index {
-            path: self.path.join(self.name(ending)),
-            why: why.into(),
-            source,
-        }
+        Error::Index { path: self.path.join(self.name(ending)), why: why.into(), source }
     }
 }
 

@@ -169,13 +169,10 @@ impl Mbox {
             let from = message.header.saturating_add(done);
             let length = message.body_end.saturating_sub(from).min(CHUNK);
             stored.resize(usize::try_from(length).unwrap_or(0), 0);
-            opened
-                .file
-                .read_exact_at(&mut stored, from)
-                .map_err(|error| match error.kind() {
-                    io::ErrorKind::UnexpectedEof => Error::Changed,
-                    _ => Error::io(&self.place.inbox, "be read", error),
-                })?;
+            opened.file.read_exact_at(&mut stored, from).map_err(|error| match error.kind() {
+                io::ErrorKind::UnexpectedEof => Error::Changed,
+                _ => Error::io(&self.place.inbox, "be read", error),
+            })?;
             drop(opened);
             if stored.is_empty() {
                 presenter.finish(&mut out);
@@ -192,10 +189,8 @@ impl Mbox {
     /// Removes the messages (counted from 0) from the file, and returns how many were removed: one
     /// that another program has removed or changed meanwhile is left out.
     pub fn expunge(&mut self, snapshot: &Snapshot, messages: &[usize]) -> Result<usize, Error> {
-        let mut wanted: Vec<&Message> = messages
-            .iter()
-            .filter_map(|n| snapshot.messages.get(*n))
-            .collect();
+        let mut wanted: Vec<&Message> =
+            messages.iter().filter_map(|n| snapshot.messages.get(*n)).collect();
         if wanted.is_empty() {
             return Ok(0);
         }
@@ -269,12 +264,7 @@ impl Mbox {
     }
 
     fn index(&self, create: bool) -> Result<Option<Index>, Error> {
-        Index::open(
-            &self.place.index,
-            &self.place.inbox,
-            self.place.owner,
-            create,
-        )
+        Index::open(&self.place.index, &self.place.inbox, self.place.owner, create)
     }
 
     fn missing(&self) -> Error {
@@ -341,31 +331,19 @@ impl Mbox {
                 Ok(Attempt::Got(held)) if spool.still(&file)? => {
                     let identity = Identity::of(&file)
                         .map_err(|error| Error::io(path, "be looked at", error))?;
-                    return Ok(Some(Opened {
-                        file,
-                        identity,
-                        spool,
-                        held,
-                    }));
+                    return Ok(Some(Opened { file, identity, spool, held }));
                 }
                 Ok(Attempt::Got(_)) => "it was replaced again and again".into(),
                 Ok(Attempt::Busy(who)) => who,
                 Err(Trouble::Kernel(error)) => return Err(Error::io(path, "be locked", error)),
                 Err(Trouble::Dotlock(why)) => {
-                    return Err(Error::Dotlock {
-                        path: path.clone(),
-                        why,
-                    });
+                    return Err(Error::Dotlock { path: path.clone(), why });
                 }
             };
             drop(file);
             let waited = started.elapsed();
             if waited >= self.place.lock_timeout {
-                return Err(Error::Locked {
-                    path: path.clone(),
-                    held: busy,
-                    waited,
-                });
+                return Err(Error::Locked { path: path.clone(), held: busy, waited });
             }
             tries = tries.saturating_add(1);
             std::thread::sleep(lock::pause(tries));

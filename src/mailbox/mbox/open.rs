@@ -34,28 +34,18 @@ impl Spool {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io(parent, "be opened", error)),
         };
-        let mode = fstat(&dir)
-            .map_err(|error| Error::io(parent, "be looked at", error.into()))?
-            .st_mode;
+        let mode =
+            fstat(&dir).map_err(|error| Error::io(parent, "be looked at", error.into()))?.st_mode;
         if !dotlock::is_safe_directory(mode) {
             let why = "is writable for all without the sticky bit: anybody could replace mailboxes";
             return Err(refused(parent, why));
         }
-        Ok(Some(Self {
-            dir,
-            name: name.to_owned(),
-            path: path.to_owned(),
-            owner,
-        }))
+        Ok(Some(Self { dir, name: name.to_owned(), path: path.to_owned(), owner }))
     }
 
     /// Opens the mailbox; `None` where there is none.
     pub fn mailbox(&self, write: bool) -> Result<Option<File>, Error> {
-        let access = if write {
-            OFlag::O_RDWR
-        } else {
-            OFlag::O_RDONLY
-        };
+        let access = if write { OFlag::O_RDWR } else { OFlag::O_RDONLY };
         let flags = access | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         match openat(&self.dir, self.name.as_os_str(), flags, Mode::empty()) {
             Ok(fd) => {
@@ -96,11 +86,7 @@ impl Spool {
     /// asked when the locks are held.
     pub fn still(&self, file: &File) -> Result<bool, Error> {
         let ours = self.check(file)?;
-        match fstatat(
-            &self.dir,
-            self.name.as_os_str(),
-            AtFlags::AT_SYMLINK_NOFOLLOW,
-        ) {
+        match fstatat(&self.dir, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(found) => Ok((found.st_dev, found.st_ino) == ours),
             Err(nix::Error::ENOENT) => Ok(false),
             Err(error) => Err(Error::io(&self.path, "be looked at", error.into())),
@@ -108,19 +94,14 @@ impl Spool {
     }
 
     fn check(&self, file: &File) -> Result<(u64, u64), Error> {
-        let found = file
-            .metadata()
-            .map_err(|error| Error::io(&self.path, "be looked at", error))?;
+        let found =
+            file.metadata().map_err(|error| Error::io(&self.path, "be looked at", error))?;
         let why = if !found.is_file() {
             "is not a regular file"
         } else if found.uid() != self.owner.as_raw() {
             return Err(refused(
                 &self.path,
-                format!(
-                    "belongs to uid {}, not to its user (uid {})",
-                    found.uid(),
-                    self.owner
-                ),
+                format!("belongs to uid {}, not to its user (uid {})", found.uid(), self.owner),
             ));
         } else if found.nlink() > 1 {
             "has a second name (a hard link)"
@@ -132,8 +113,5 @@ impl Spool {
 }
 
 fn refused(path: &Path, why: impl Into<String>) -> Error {
-    Error::Refused {
-        path: path.to_owned(),
-        why: why.into(),
-    }
+    Error::Refused { path: path.to_owned(), why: why.into() }
 }

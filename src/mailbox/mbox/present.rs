@@ -113,19 +113,12 @@ impl Presenter {
     fn decide(&mut self, line: &[u8], hidden: bool, out: &mut Vec<u8>) {
         if matches!(line, b"\n" | b"\r\n") {
             out.extend_from_slice(b"\r\n");
-            self.part = if self.lines_left == Some(0) {
-                Part::Done
-            } else {
-                Part::Body
-            };
+            self.part = if self.lines_left == Some(0) { Part::Done } else { Part::Body };
             return;
         }
         let folded = matches!(line.first(), Some(b' ' | b'\t'));
-        let hidden = if folded {
-            hidden
-        } else {
-            fields::name(line).is_some_and(fields::is_hidden)
-        };
+        let hidden =
+            if folded { hidden } else { fields::name(line).is_some_and(fields::is_hidden) };
         self.field(line, hidden, out);
     }
 
@@ -250,10 +243,7 @@ mod tests {
         for step in 1..stored.len() {
             assert_eq!(shown(stored, false, Some(0), step), "A: 1\r\n\r\n");
             assert_eq!(shown(stored, true, Some(2), step), "A: 1\r\n\r\n1\r\n2\r\n");
-            assert_eq!(
-                shown(stored, false, Some(9), step),
-                "A: 1\r\n\r\n1\r\n2\r\n3\r\n"
-            );
+            assert_eq!(shown(stored, false, Some(9), step), "A: 1\r\n\r\n1\r\n2\r\n3\r\n");
             assert_eq!(shown(b"A: 1", false, None, step), "A: 1\r\n\r\n");
             assert_eq!(shown(b"Status: 1", false, None, step), "\r\n");
             assert_eq!(shown(b"\nx\r", false, None, step), "\r\nx\r\n");

@@ -24,11 +24,8 @@ impl Matcher {
     /// Takes the next piece: how many `>` it began with, what is known now, and what of the piece
     /// has not been taken. With `From`, all of [`FROM`] has been taken.
     pub fn feed<'a>(&mut self, piece: &'a [u8]) -> (usize, Found, &'a [u8]) {
-        let quotes = if self.matched == 0 {
-            piece.iter().take_while(|b| **b == b'>').count()
-        } else {
-            0
-        };
+        let quotes =
+            if self.matched == 0 { piece.iter().take_while(|b| **b == b'>').count() } else { 0 };
         let mut rest = piece.get(quotes..).unwrap_or_default();
         while let Some((first, behind)) = rest.split_first() {
             if FROM.get(self.matched) != Some(first) {

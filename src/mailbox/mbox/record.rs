@@ -5,9 +5,7 @@
 /// Writes a record: fields in their order, zeroes, and the CRC in its last four bytes.
 pub fn write<const N: usize>(magic: [u8; 8], fields: &[u64]) -> [u8; N] {
     let mut record = [0; N];
-    let mut bytes = magic
-        .into_iter()
-        .chain(fields.iter().flat_map(|field| field.to_le_bytes()));
+    let mut bytes = magic.into_iter().chain(fields.iter().flat_map(|field| field.to_le_bytes()));
     let (body, sum) = record.split_at_mut(N.saturating_sub(4));
     for (place, byte) in body.iter_mut().zip(&mut bytes) {
         *place = byte;

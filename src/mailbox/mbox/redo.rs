@@ -152,13 +152,7 @@ impl Plan {
             .filter_map(|pair| pair.split_at_checked(8))
             .map(|(start, end)| (number(start), number(end)))
             .collect();
-        let plan = Self {
-            ino,
-            size,
-            chunk,
-            anchor,
-            ranges,
-        };
+        let plan = Self { ino, size, chunk, anchor, ranges };
         Ok(plan.is_sound().then_some(plan))
     }
 
@@ -216,18 +210,10 @@ pub(super) fn remove(
         opened.file.set_len(first).map_err(fail)?;
         return opened.file.sync_all().map_err(fail);
     }
-    let mut plan = Plan {
-        ino: identity.ino,
-        size: identity.size,
-        chunk: BLOCK,
-        anchor: 0,
-        ranges: joined,
-    };
+    let mut plan =
+        Plan { ino: identity.ino, size: identity.size, chunk: BLOCK, anchor: 0, ranges: joined };
     let moved = (identity.size.saturating_sub(first)).saturating_sub(plan.total());
-    plan.chunk = moved
-        .clamp(1, LARGEST_CHUNK)
-        .div_ceil(BLOCK)
-        .saturating_mul(BLOCK);
+    plan.chunk = moved.clamp(1, LARGEST_CHUNK).div_ceil(BLOCK).saturating_mul(BLOCK);
     if !plan.is_sound() || plan.ranges.len() as u64 > MOST_RANGES {
         return Err(fail(io::ErrorKind::InvalidInput.into()));
     }
@@ -316,12 +302,7 @@ fn proves_itself(journal: &File, plan: &Plan, file: &File) -> io::Result<bool> {
 /// The newest step that the journal holds whole.
 fn newest(journal: &File, plan: &Plan) -> io::Result<Step> {
     let start = plan.ranges.first().map_or(0, |(start, _)| *start);
-    let mut newest = Step {
-        serial: 0,
-        source: start,
-        dest: start,
-        kind: StepKind::Start,
-    };
+    let mut newest = Step { serial: 0, source: start, dest: start, kind: StepKind::Start };
     let mut head = [0; RECORD];
     read_full(journal, &mut head, plan.cut_at())?;
     if let Some([serial, dest, source, length, crc]) = record::read(CUT, &head) {
@@ -329,12 +310,7 @@ fn newest(journal: &File, plan: &Plan) -> io::Result<Step> {
             && source.checked_sub(plan.total()) == Some(dest)
             && length <= ANCHOR;
         if matches && serial > newest.serial {
-            newest = Step {
-                serial,
-                source,
-                dest,
-                kind: StepKind::Cut { length, crc },
-            };
+            newest = Step { serial, source, dest, kind: StepKind::Cut { length, crc } };
         }
     }
     for slot in [0, 1] {
@@ -350,12 +326,7 @@ fn newest(journal: &File, plan: &Plan) -> io::Result<Step> {
         }
         let bytes = slot_bytes(journal, plan, slot, length)?;
         if bytes.len() as u64 == length && u64::from(crc32fast::hash(&bytes)) == crc {
-            newest = Step {
-                serial,
-                source,
-                dest,
-                kind: StepKind::Chunk { slot, length },
-            };
+            newest = Step { serial, source, dest, kind: StepKind::Chunk { slot, length } };
         }
     }
     Ok(newest)
@@ -445,13 +416,8 @@ fn next_chunk(file: &File, plan: &Plan, mut source: u64, size: u64) -> io::Resul
 
 fn record_chunk(journal: &File, plan: &Plan, step: &Step, bytes: &[u8]) -> io::Result<()> {
     let slot = plan.slot_at(step.serial % 2);
-    let fields = [
-        step.serial,
-        step.source,
-        step.dest,
-        bytes.len() as u64,
-        crc32fast::hash(bytes).into(),
-    ];
+    let fields =
+        [step.serial, step.source, step.dest, bytes.len() as u64, crc32fast::hash(bytes).into()];
     moment();
     journal.write_all_at(bytes, slot.saturating_add(BLOCK))?;
     moment();
@@ -465,13 +431,7 @@ fn record_cut(journal: &File, plan: &Plan, file: &File, step: &Step) -> io::Resu
     file.write_all_at(&[0], step.dest)?;
     file.sync_data()?;
     let length = step.source.saturating_sub(step.dest).min(ANCHOR);
-    let fields = [
-        step.serial,
-        step.dest,
-        step.source,
-        length,
-        crc_at(file, step.dest, length)?,
-    ];
+    let fields = [step.serial, step.dest, step.source, length, crc_at(file, step.dest, length)?];
     moment();
     journal.write_all_at(&record::write::<RECORD>(CUT, &fields), plan.cut_at())?;
     journal.sync_data()

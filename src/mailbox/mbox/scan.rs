@@ -113,10 +113,7 @@ pub(super) fn scan(file: &File, identity: Identity) -> Result<Snapshot, Error> {
         }
         messages.push(message);
     }
-    Ok(Snapshot {
-        messages,
-        identity: Some(identity),
-    })
+    Ok(Snapshot { messages, identity: Some(identity) })
 }
 
 /// The message that begins exactly at `at`, if one does.
@@ -233,9 +230,7 @@ fn decimal(digits: &[u8]) -> Option<u64> {
         return None;
     }
     digits.iter().try_fold(0_u64, |n, b| {
-        let digit = b
-            .is_ascii_digit()
-            .then(|| u64::from(b.wrapping_sub(b'0')))?;
+        let digit = b.is_ascii_digit().then(|| u64::from(b.wrapping_sub(b'0')))?;
         n.checked_mul(10)?.checked_add(digit)
     })
 }
@@ -251,10 +246,7 @@ fn counted(window: &mut Window<'_>, body: u64, length: u64) -> io::Result<Option
         _ => window.peek(body_end.saturating_sub(1), 1)?.first().copied(),
     };
     let view = window.peek(body_end, LOOK)?;
-    let gap = view
-        .iter()
-        .take_while(|b| matches!(b, b'\n' | b'\r'))
-        .count();
+    let gap = view.iter().take_while(|b| matches!(b, b'\n' | b'\r')).count();
     let ended = matches!(last, None | Some(b'\n')) || gap > 0 || view.is_empty();
     let (line_ends, next) = view.split_at_checked(gap).unwrap_or_default();
     let at_end = next.is_empty() && view.len() < LOOK;
@@ -279,11 +271,7 @@ fn to_boundary(
         let seen = at.saturating_add(count(view.len()));
         let at_end = seen >= last_read || view.len() < LOOK;
         let fresh = at == start;
-        let limit = if at_end {
-            view.len()
-        } else {
-            view.len().saturating_sub(LOOK)
-        };
+        let limit = if at_end { view.len() } else { view.len().saturating_sub(LOOK) };
         let own_line = (fresh && view.starts_with(b"From ")).then_some(0);
         let found = own_line
             .into_iter()
@@ -339,9 +327,7 @@ fn without_blank_line(content: &[u8], from_line_start: bool) -> &[u8] {
     } else {
         0
     };
-    content
-        .get(..content.len().saturating_sub(blank))
-        .unwrap_or_default()
+    content.get(..content.len().saturating_sub(blank)).unwrap_or_default()
 }
 
 fn count(bytes: usize) -> u64 {

@@ -24,11 +24,7 @@ impl Home {
         let dir = dir.unwrap();
         let (inbox, index) = (dir.path().join("box"), dir.path().join("mail/.index"));
         fs::write(&inbox, content).unwrap();
-        Self {
-            _dir: dir,
-            inbox,
-            index,
-        }
+        Self { _dir: dir, inbox, index }
     }
 
     fn open(&self) -> Mbox {
@@ -48,10 +44,7 @@ impl Home {
 
     /// What procmail would do: it appends, and asks no journal.
     fn neighbour(&self, bytes: &[u8]) {
-        let mut file = fs::OpenOptions::new()
-            .append(true)
-            .open(&self.inbox)
-            .unwrap();
+        let mut file = fs::OpenOptions::new().append(true).open(&self.inbox).unwrap();
         file.write_all(bytes).unwrap();
     }
 
@@ -59,9 +52,8 @@ impl Home {
         let Ok(entries) = fs::read_dir(&self.index) else {
             return Vec::new();
         };
-        let mut names: Vec<String> = entries
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.retain(|name| *name != self.journal("append"));
         names
     }
@@ -84,10 +76,7 @@ fn message(name: &str, body: &str) -> StoredMessage {
 }
 
 fn stored(names: &[&str], size: usize) -> String {
-    names
-        .iter()
-        .map(|name| text(name, &format!("{name}{}\n", "x".repeat(size))) + "\n")
-        .collect()
+    names.iter().map(|name| text(name, &format!("{name}{}\n", "x".repeat(size))) + "\n").collect()
 }
 
 fn shown(mailbox: &mut Mbox) -> Vec<String> {
@@ -122,10 +111,7 @@ fn what_is_appended_is_read_back_and_ends_in_a_blank_line() {
         assert_eq!(home.content(), format!("{before}{separator}{written}"));
         assert_eq!(
             shown(&mut mailbox),
-            [
-                "Subject: a\r\n\r\n1\r\n".to_owned(),
-                "Subject: b\r\n\r\n2\r\n".into()
-            ]
+            ["Subject: a\r\n\r\n1\r\n".to_owned(), "Subject: b\r\n\r\n2\r\n".into()]
         );
         assert!(mailbox.take_warnings().is_empty());
     }
@@ -217,10 +203,8 @@ fn an_expunge_killed_at_any_step_is_finished_and_a_neighbours_mail_survives() {
 
 fn check_expunge(names: &[&str], expunged: &[usize], size: usize, neighbour: usize, again: u32) {
     let before = stored(names, size);
-    let kept: Vec<&str> = (0..names.len())
-        .filter(|n| !expunged.contains(n))
-        .map(|n| names[n])
-        .collect();
+    let kept: Vec<&str> =
+        (0..names.len()).filter(|n| !expunged.contains(n)).map(|n| names[n]).collect();
     let after = stored(&kept, size);
     let mut n = 0;
     loop {
@@ -232,11 +216,7 @@ fn check_expunge(names: &[&str], expunged: &[usize], size: usize, neighbour: usi
             let removed = mailbox.expunge(&snapshot, expunged).unwrap();
             assert_eq!(removed, expunged.len());
         });
-        let more = if neighbour > 0 {
-            stored(&["neighbour"], neighbour)
-        } else {
-            String::new()
-        };
+        let more = if neighbour > 0 { stored(&["neighbour"], neighbour) } else { String::new() };
         home.neighbour(more.as_bytes());
         killed_at(again, || drop(home.open().scan()));
         let mut mailbox = home.open();
@@ -248,11 +228,7 @@ fn check_expunge(names: &[&str], expunged: &[usize], size: usize, neighbour: usi
             "{expunged:?} {size} {neighbour} step {n}, {again}: {content}"
         );
         assert!(mailbox.take_warnings().is_empty());
-        assert!(
-            home.journals()
-                .iter()
-                .all(|name| name.ends_with(".redo.new"))
-        );
+        assert!(home.journals().iter().all(|name| name.ends_with(".redo.new")));
         if !killed {
             break;
         }
@@ -266,10 +242,7 @@ fn a_message_that_others_moved_or_flagged_is_found_again_and_one_that_is_gone_is
     let mut mailbox = home.open();
     let snapshot = mailbox.scan().unwrap();
     let ids: Vec<String> = (0..4).map(|n| snapshot.unique_id(n).unwrap()).collect();
-    assert_eq!(
-        ids.iter().collect::<std::collections::HashSet<_>>().len(),
-        4
-    );
+    assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), 4);
     // As mutt would: a is gone, all others are flagged.
     let flagged = stored(&["b", "b", "c"], 3).replace("Subject", "Status: RO\nSubject");
     fs::write(&home.inbox, &flagged).unwrap();
@@ -278,15 +251,9 @@ fn a_message_that_others_moved_or_flagged_is_found_again_and_one_that_is_gone_is
     assert_eq!(same, ids[1..]);
     let mut sink = |_: &[u8]| Ok(());
     assert!(mailbox.read(&snapshot, 3, None, &mut sink).is_ok());
-    assert!(matches!(
-        mailbox.read(&snapshot, 0, None, &mut sink),
-        Err(Error::Changed)
-    ));
+    assert!(matches!(mailbox.read(&snapshot, 0, None, &mut sink), Err(Error::Changed)));
     assert_eq!(mailbox.expunge(&snapshot, &[0, 2, 3]).unwrap(), 2);
-    assert_eq!(
-        home.content(),
-        stored(&["b"], 3).replace("Subject", "Status: RO\nSubject")
-    );
+    assert_eq!(home.content(), stored(&["b"], 3).replace("Subject", "Status: RO\nSubject"));
 }
 
 #[test]
@@ -357,12 +324,7 @@ fn what_is_no_mailbox_of_its_owner_is_refused() {
 #[test]
 fn journals_that_prove_nothing_are_not_applied() {
     let before = stored(&["a", "b"], 10);
-    for garbage in [
-        &b""[..],
-        b"garbage",
-        &[0xff; 8192],
-        b"hkredop1\0\0\0\0\0\0\0\0",
-    ] {
+    for garbage in [&b""[..], b"garbage", &[0xff; 8192], b"hkredop1\0\0\0\0\0\0\0\0"] {
         let home = Home::new(before.as_bytes());
         home.open().append(&message("c", "1\n")).unwrap();
         let content = home.content();

@@ -19,13 +19,7 @@ pub struct Window<'a> {
 impl<'a> Window<'a> {
     /// On the first `end` bytes of `file`.
     pub fn new(file: &'a File, end: u64) -> Self {
-        Self {
-            file,
-            end,
-            start: 0,
-            buffer: Vec::new(),
-            peeked: Vec::new(),
-        }
+        Self { file, end, start: 0, buffer: Vec::new(), peeked: Vec::new() }
     }
 
     /// Where the file ends.

@@ -15,10 +15,7 @@ fn envelope() -> Envelope {
         origin: Origin::Smtp,
         sender: None,
         eight_bit: false,
-        recipients: vec![
-            Address::parse(b"a@b").unwrap(),
-            Address::parse(b"c@d").unwrap(),
-        ],
+        recipients: vec![Address::parse(b"a@b").unwrap(), Address::parse(b"c@d").unwrap()],
     }
 }
 
@@ -34,9 +31,7 @@ fn content(entry: &Entry) -> Vec<u8> {
     let mut all = vec![0; usize::try_from(entry.size()).unwrap()];
     let mut offset = 0;
     while offset < all.len() {
-        offset += entry
-            .read_content(offset as u64, &mut all[offset..])
-            .unwrap();
+        offset += entry.read_content(offset as u64, &mut all[offset..]).unwrap();
     }
     all
 }
@@ -72,12 +67,7 @@ fn a_draft_that_is_not_committed_leaves_nothing() {
     let mut draft = inlet.create(Id::new().unwrap(), &envelope()).unwrap();
     draft.write(b"text").unwrap();
     drop(draft);
-    assert_eq!(
-        fs::read_dir(directory.path().join("incoming"))
-            .unwrap()
-            .count(),
-        0
-    );
+    assert_eq!(fs::read_dir(directory.path().join("incoming")).unwrap().count(), 0);
 }
 
 #[test]
@@ -104,9 +94,7 @@ fn history_survives_a_torn_line_and_a_restart() {
         text: "later".into(),
     };
     let mut entry = spool.claim(&place).unwrap();
-    entry
-        .record(&[event(0, Outcome::Deferred), event(1, Outcome::Done)])
-        .unwrap();
+    entry.record(&[event(0, Outcome::Deferred), event(1, Outcome::Done)]).unwrap();
     spool.defer(&mut entry, 77).unwrap();
     let waiting = entry.place().clone();
     drop(entry);
@@ -135,15 +123,9 @@ fn any_changed_or_missing_byte_is_noticed() {
         let mut bytes = whole.clone();
         bytes[at] ^= 1;
         fs::write(&path, bytes).unwrap();
-        assert!(
-            matches!(spool.claim(&place), Err(Error::Damaged(_))),
-            "byte {at}"
-        );
+        assert!(matches!(spool.claim(&place), Err(Error::Damaged(_))), "byte {at}");
         fs::write(&path, &whole[..at]).unwrap();
-        assert!(
-            matches!(spool.claim(&place), Err(Error::Damaged(_))),
-            "cut at {at}"
-        );
+        assert!(matches!(spool.claim(&place), Err(Error::Damaged(_))), "cut at {at}");
     }
     spool.set_aside(&place).unwrap();
     assert_eq!(spool.names("corrupt").unwrap(), [place.id().to_string()]);
@@ -175,10 +157,8 @@ fn pickup_copies_what_sendmail_wrote_and_adds_its_owner() {
     let entry = spool.claim(&places[0]).unwrap();
     let text = String::from_utf8(content(&entry)).unwrap();
     let uid = nix::unistd::geteuid();
-    let wanted = format!(
-        "Received: (from userid {uid})\r\n\tby mx.here (Hikyaku) id {}; ",
-        entry.id()
-    );
+    let wanted =
+        format!("Received: (from userid {uid})\r\n\tby mx.here (Hikyaku) id {}; ", entry.id());
     assert!(text.starts_with(&wanted), "{text}");
     assert!(text.ends_with("\r\nSubject: x\r\n\r\nbody\r\n"));
     assert_eq!(entry.envelope.origin, Origin::User(uid.as_raw()));

@@ -40,13 +40,8 @@ pub fn session(
     };
     let mut wire = Wire::new(client);
     let mut tally = Tally::default();
-    let served = Maildrop {
-        mailbox: &mut mailbox,
-        snapshot: &snapshot,
-        log,
-        who: &who,
-    }
-    .serve(&mut wire, leftover, &mut tally);
+    let served = Maildrop { mailbox: &mut mailbox, snapshot: &snapshot, log, who: &who }
+        .serve(&mut wire, leftover, &mut tally);
     let (end, exit) = match &served {
         Ok(true) => ("quit".to_owned(), Exit::Ok),
         Ok(false) => ("gone".to_owned(), Exit::Ok),
@@ -85,10 +80,7 @@ impl Maildrop<'_> {
         let messages: Vec<Message> = (0..self.snapshot.len())
             .filter_map(|n| {
                 let size = self.snapshot.size(n)?;
-                Some(Message {
-                    size,
-                    unique_id: self.snapshot.unique_id(n)?,
-                })
+                Some(Message { size, unique_id: self.snapshot.unique_id(n)? })
             })
             .collect();
         tally.messages = messages.len();
@@ -99,11 +91,7 @@ impl Maildrop<'_> {
             while let Some(action) = session.next() {
                 match action {
                     Action::Send(bytes) => wire.out.extend_from_slice(&bytes),
-                    Action::SendMessage {
-                        reply,
-                        index,
-                        body_lines,
-                    } => {
+                    Action::SendMessage { reply, index, body_lines } => {
                         if self.send_message(wire, &reply, index, body_lines)? {
                             tally.retrieved += usize::from(body_lines.is_none());
                         } else {
@@ -146,19 +134,17 @@ impl Maildrop<'_> {
         wire.out.extend_from_slice(reply);
         let mut stuffer = Stuffer::default();
         let mut lost = None;
-        let read = self
-            .mailbox
-            .read(self.snapshot, index, body_lines, &mut |piece| {
-                stuffer.push(piece, &mut wire.out);
-                if wire.out.len() < CHUNK {
-                    return Ok(());
-                }
-                wire.flush().map_err(|error| {
-                    let copy = error.kind().into();
-                    lost = Some(error);
-                    copy
-                })
-            });
+        let read = self.mailbox.read(self.snapshot, index, body_lines, &mut |piece| {
+            stuffer.push(piece, &mut wire.out);
+            if wire.out.len() < CHUNK {
+                return Ok(());
+            }
+            wire.flush().map_err(|error| {
+                let copy = error.kind().into();
+                lost = Some(error);
+                copy
+            })
+        });
         match (read, lost) {
             (Ok(()), _) => {
                 stuffer.finish(&mut wire.out);
@@ -167,8 +153,7 @@ impl Maildrop<'_> {
             (Err(_), Some(error)) => Err(error),
             (Err(error), None) => {
                 let number = index.saturating_add(1);
-                self.log
-                    .error(&format!("Mailbox: {}, message={number}: {error}", self.who));
+                self.log.error(&format!("Mailbox: {}, message={number}: {error}", self.who));
                 if wire.sent != sent {
                     return Err(io::Error::other("message can't be read to its end"));
                 }
@@ -183,10 +168,7 @@ impl Maildrop<'_> {
         match self.mailbox.expunge(self.snapshot, indexes) {
             Ok(removed) => Some(removed),
             Err(error) => {
-                self.log.error(&format!(
-                    "Mailbox: {}, status=not removed: {error}",
-                    self.who
-                ));
+                self.log.error(&format!("Mailbox: {}, status=not removed: {error}", self.who));
                 None
             }
         }

@@ -1,10 +1,6 @@
 use super::*;
 
-const LIMITS: Limits = Limits {
-    message_size: 100,
-    recipients: 2,
-    errors: 5,
-};
+const LIMITS: Limits = Limits { message_size: 100, recipients: 2, errors: 5 };
 
 /// Plays input in pieces of `cut` bytes; recipients at `here` are accepted. Returns all replies
 /// and the messages that were committed.
@@ -36,11 +32,7 @@ fn play(mut session: Session, input: &[u8], cut: usize) -> (String, Vec<Vec<u8>>
 }
 
 fn codes(replies: &str) -> Vec<&str> {
-    replies
-        .lines()
-        .filter(|l| l.as_bytes()[3] == b' ')
-        .map(|line| &line[..3])
-        .collect()
+    replies.lines().filter(|l| l.as_bytes()[3] == b' ').map(|line| &line[..3]).collect()
 }
 
 fn lenient(dialect: Dialect) -> Session {
@@ -53,10 +45,7 @@ fn the_session_of_the_lecture_is_taken_to_the_letter() {
         RCPT TO: toshi@here\r\nDATA\r\nHello. This is test.\r\n.\r\nQUIT\r\n";
     for cut in 1..input.len() {
         let (replies, messages) = play(lenient(Dialect::Smtp), input, cut);
-        assert_eq!(
-            codes(&replies),
-            ["220", "250", "250", "250", "354", "250", "221"]
-        );
+        assert_eq!(codes(&replies), ["220", "250", "250", "250", "354", "250", "221"]);
         assert_eq!(messages, [b"Hello. This is test.\r\n"]);
     }
 }
@@ -66,10 +55,7 @@ fn commands_out_of_order_are_refused_with_503() {
     let input = b"MAIL FROM:<a@b>\r\nEHLO x\r\nRCPT TO:<a@here>\r\nDATA\r\nMAIL FROM:<>\r\n\
         MAIL FROM:<>\r\nQUIT\r\n";
     let (replies, _) = play(lenient(Dialect::Smtp), input, 1000);
-    assert_eq!(
-        codes(&replies),
-        ["220", "503", "250", "503", "503", "250", "503", "221"]
-    );
+    assert_eq!(codes(&replies), ["220", "503", "250", "503", "503", "250", "503", "221"]);
 }
 
 #[test]
@@ -79,10 +65,7 @@ fn a_message_past_the_limit_is_refused_after_its_text_and_the_next_one_is_taken(
     input.extend(b"\r\n.\r\nMAIL FROM:<a@b>\r\nRCPT TO:<a@here>\r\nDATA\r\nok\r\n.\r\n");
     for cut in [1, 7, 1000] {
         let (replies, messages) = play(lenient(Dialect::Smtp), &input, cut);
-        assert_eq!(
-            codes(&replies)[4..],
-            ["354", "552", "250", "250", "354", "250"]
-        );
+        assert_eq!(codes(&replies)[4..], ["354", "552", "250", "250", "354", "250"]);
         assert_eq!(messages, [b"ok\r\n"]);
     }
 }
@@ -97,15 +80,9 @@ fn recipients_count_once_and_up_to_the_limit() {
 
 #[test]
 fn input_before_its_turn_ends_a_strict_session() {
-    for input in [
-        &b"EHLO x\r\nMAIL FROM:<a@b>\r\n"[..],
-        b"HELO x\r\nMAIL FROM:<a@b>\r\n",
-    ] {
-        let (replies, _) = play(
-            Session::new(Dialect::Smtp, "here", "here", LIMITS, true),
-            input,
-            1000,
-        );
+    for input in [&b"EHLO x\r\nMAIL FROM:<a@b>\r\n"[..], b"HELO x\r\nMAIL FROM:<a@b>\r\n"] {
+        let (replies, _) =
+            play(Session::new(Dialect::Smtp, "here", "here", LIMITS, true), input, 1000);
         assert_eq!(codes(&replies), ["220", "503"]);
     }
     let mut session = Session::new(Dialect::Smtp, "here", "here", LIMITS, true);
@@ -117,26 +94,17 @@ fn input_before_its_turn_ends_a_strict_session() {
 #[test]
 fn too_many_errors_end_the_session() {
     let (replies, _) = play(lenient(Dialect::Smtp), &b"FOO\r\n".repeat(20), 1000);
-    assert_eq!(
-        codes(&replies),
-        ["220", "500", "500", "500", "500", "500", "421"]
-    );
+    assert_eq!(codes(&replies), ["220", "500", "500", "500", "500", "500", "421"]);
 }
 
 #[test]
 fn too_many_hops_are_refused() {
-    let limits = Limits {
-        message_size: 10_000,
-        ..LIMITS
-    };
+    let limits = Limits { message_size: 10_000, ..LIMITS };
     let mut input = b"HELO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<a@here>\r\nDATA\r\n".to_vec();
     input.extend(b"Received: x\r\n".repeat(101));
     input.extend(b"\r\nbody\r\n.\r\n");
-    let (replies, messages) = play(
-        Session::new(Dialect::Smtp, "here", "here", limits, false),
-        &input,
-        50,
-    );
+    let (replies, messages) =
+        play(Session::new(Dialect::Smtp, "here", "here", limits, false), &input, 50);
     assert!(replies.contains("554 5.4.6"));
     assert!(messages.is_empty());
 }
@@ -149,9 +117,7 @@ fn lmtp_answers_once_for_each_recipient() {
     let (replies, messages) = play(lenient(Dialect::Lmtp), input, 1000);
     assert_eq!(
         codes(&replies),
-        [
-            "220", "250", "250", "250", "250", "354", "250", "250", "500", "221"
-        ]
+        ["220", "250", "250", "250", "250", "354", "250", "250", "500", "221"]
     );
     assert_eq!(messages.len(), 1);
 }
@@ -184,11 +150,7 @@ fn no_input_makes_the_output_grow_without_bound_or_panic() {
             }
         }
         let whole = play(lenient(Dialect::Smtp), &input, 1000);
-        assert_eq!(
-            whole,
-            play(lenient(Dialect::Smtp), &input, 3),
-            "cut alters the outcome"
-        );
+        assert_eq!(whole, play(lenient(Dialect::Smtp), &input, 3), "cut alters the outcome");
     }
 }
 
@@ -197,10 +159,7 @@ fn chunks_make_a_message_and_an_unwanted_chunk_is_skipped() {
     let input = b"LHLO x\r\nBDAT 6\r\nQUIT\r\nMAIL FROM:<>\r\nBDAT 4 LAST\r\nabcdRCPT TO:<a@here>\r\n\
         BDAT 3\r\nab\nDATA\r\nRCPT TO:<b@here>\r\nBDAT 0 LAST\r\nMAIL FROM:<>\r\nRCPT TO:<a@here>\r\n\
         BDAT 2\r\nxyRSET\r\nMAIL FROM:<>\r\nRCPT TO:<a@here>\r\nBDAT 2 LAST\r\nokQUIT\r\n";
-    let limits = Limits {
-        errors: 20,
-        ..LIMITS
-    };
+    let limits = Limits { errors: 20, ..LIMITS };
     for cut in [1, 2, 3, 7, 1000] {
         let session = Session::new(Dialect::Lmtp, "here", "here", limits, false);
         let (replies, messages) = play(session, input, cut);

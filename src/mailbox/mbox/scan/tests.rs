@@ -21,11 +21,7 @@ fn bodies(content: &str) -> Vec<&str> {
     if let Some(end) = last {
         assert_eq!(place(end), content.len());
     }
-    snapshot
-        .messages
-        .iter()
-        .map(|m| &content[place(m.body)..place(m.body_end)])
-        .collect()
+    snapshot.messages.iter().map(|m| &content[place(m.body)..place(m.body_end)]).collect()
 }
 
 const FROM: &str = "From a@b Thu Jan  1 00:00:00 1970\n";
@@ -41,10 +37,7 @@ fn messages_begin_behind_a_blank_line_only() {
         ["\nFrom here on\n\n", ""]
     );
     assert_eq!(bodies(&format!("{FROM}A: 1\n\n{FROM}A: 2\n\n")), ["", ""]);
-    assert_eq!(
-        bodies(&format!("{FROM}A: 1\n\n\n{FROM}A: 2\n\n\n")),
-        ["", ""]
-    );
+    assert_eq!(bodies(&format!("{FROM}A: 1\n\n\n{FROM}A: 2\n\n\n")), ["", ""]);
 }
 
 #[test]
@@ -138,13 +131,7 @@ fn the_pseudo_message_of_other_programs_is_not_listed() {
 
 #[test]
 fn nul_bytes_and_broken_text_are_kept_and_counted() {
-    let file = [
-        FROM.as_bytes(),
-        b"A: \xff\0\n\n\0\0\xfe\n\n",
-        FROM.as_bytes(),
-        b"\n\0",
-    ]
-    .concat();
+    let file = [FROM.as_bytes(), b"A: \xff\0\n\n\0\0\xfe\n\n", FROM.as_bytes(), b"\n\0"].concat();
     let snapshot = list(&file);
     assert_eq!(snapshot.len(), 2);
     assert_eq!(snapshot.size(0), Some(7 + 2 + 5));
