@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::AsFd;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -27,6 +27,11 @@ use crate::sys::signal::Signals;
 const MAX_AGENTS: usize = 16;
 /// How long a delivery agent may take for one message. It runs as its user, who can stop it.
 pub const PATIENCE: Duration = Duration::from_mins(10);
+/// What comes within this time is taken together, so that a burst of mail is delivered in batches
+/// and not one by one.
+pub const GATHER: Duration = Duration::from_millis(25);
+/// A run that waits for more ends after this time all the same.
+const MAX_LINGER: Duration = Duration::from_secs(10);
 /// What the system keeps from being opened is tried again after so many seconds.
 const PAUSE: u64 = 300;
 
@@ -48,6 +53,8 @@ pub struct Runner<'a> {
     pub wake: &'a Wake,
     /// How long a delivery agent may take for one message; [`PATIENCE`].
     pub patience: Duration,
+    /// How long a run waits for more when all is done: a delivery agent is kept that long.
+    pub linger: Duration,
 }
 
 /// One run.
@@ -65,6 +72,9 @@ struct Run<'a> {
     flush: bool,
     /// Somebody has said that there is something new.
     woken: bool,
+    /// When it was last looked for something new.
+    looked: Instant,
+    started: Instant,
     stopped: bool,
 }
 
@@ -89,13 +99,15 @@ impl Runner<'_> {
             tried: HashSet::new(),
             flush,
             woken: false,
+            looked: Instant::now(),
+            started: Instant::now(),
             stopped: false,
         };
         let most = self.config.delivery.concurrency;
         let mut due = run.look()?;
         let mut taken = false;
         loop {
-            if due.is_empty() && std::mem::take(&mut run.woken) {
+            if due.is_empty() && run.woken && run.until_look().is_zero() {
                 // One delivery that hangs shall not hold up what comes behind it.
                 due = run.look_for_new()?;
             }
@@ -108,10 +120,14 @@ impl Runner<'_> {
                 return Ok(Ended::Stopped);
             }
             if run.flights.is_empty() {
-                if !std::mem::take(&mut taken) {
-                    return Ok(Ended::Done);
+                if std::mem::take(&mut taken) {
+                    due = run.look()?;
+                } else if run.linger()? {
+                    std::thread::sleep(run.until_look());
+                    due = run.look_for_new()?;
+                } else {
+                    return Ok(if run.stopped { Ended::Stopped } else { Ended::Done });
                 }
-                due = run.look()?;
             } else {
                 run.wait()?;
             }
@@ -156,11 +172,49 @@ impl Run<'_> {
     }
 
     /// What came meanwhile; cheap, however much waits.
-    fn look_for_new(&self) -> io::Result<VecDeque<Place>> {
+    fn look_for_new(&mut self) -> io::Result<VecDeque<Place>> {
+        self.woken = false;
+        self.looked = Instant::now();
         self.runner.pick_up();
         let mut places = self.runner.spool.new_entries()?;
         places.retain(|place| !self.tried.contains(place.id()));
         Ok(places.into())
+    }
+
+    /// How long it is too early to look for something new.
+    fn until_look(&self) -> Duration {
+        GATHER.saturating_sub(self.looked.elapsed())
+    }
+
+    /// All is done: waits a moment for more. False where none came, or a signal, or the run has
+    /// lasted so long that it is time to look for what is due.
+    fn linger(&mut self) -> io::Result<bool> {
+        let Runner { signals, wake, linger, .. } = self.runner;
+        if self.woken || linger.is_zero() || self.started.elapsed() > MAX_LINGER {
+            return Ok(self.woken);
+        }
+        let mut fds = [
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(wake.as_fd(), PollFlags::POLLIN),
+        ];
+        let timeout = PollTimeout::try_from(linger.as_millis()).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.hear(fds.get(1).and_then(PollFd::any) == Some(true));
+        Ok(self.woken && !self.stopped)
+    }
+
+    /// Takes what the FIFO and the signals said.
+    fn hear(&mut self, woken: bool) {
+        if woken {
+            self.runner.wake.drain();
+            self.woken = true;
+        }
+        while self.runner.signals.next().is_some() {
+            self.stopped = true;
+        }
     }
 
     /// Takes an entry and routes its recipients; false where that can't be now.
@@ -282,7 +336,11 @@ impl Run<'_> {
         let Runner { signals, wake, patience, .. } = self.runner;
         let mut fds = vec![
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(wake.as_fd(), PollFlags::POLLIN),
+            // One byte is enough: what follows it is found by the same look.
+            PollFd::new(
+                wake.as_fd(),
+                if self.woken { PollFlags::empty() } else { PollFlags::POLLIN },
+            ),
         ];
         for agent in &self.agents {
             let mut events = PollFlags::POLLIN;
@@ -290,7 +348,8 @@ impl Run<'_> {
             fds.push(PollFd::new(agent.descriptor(), events));
         }
         let busy = self.agents.iter().filter(|agent| !agent.is_idle());
-        let timeout = busy.map(|agent| agent.left(*patience)).min();
+        let look = self.woken.then(|| self.until_look());
+        let timeout = busy.map(|agent| agent.left(*patience)).chain(look).min();
         let timeout = timeout.map_or(PollTimeout::NONE, |left| {
             PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
         });
@@ -298,13 +357,7 @@ impl Run<'_> {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
-        if fds.get(1).and_then(PollFd::any) == Some(true) {
-            wake.drain();
-            self.woken = true;
-        }
-        while signals.next().is_some() {
-            self.stopped = true;
-        }
+        self.hear(fds.get(1).and_then(PollFd::any) == Some(true));
         Ok(())
     }
 

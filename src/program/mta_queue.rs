@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -11,11 +12,14 @@ use nix::unistd::Pid;
 use super::{Common, Failure, load, prepare_queue, queue_view, run, start};
 use crate::config::Config;
 use crate::delivery::launcher::Launcher;
-use crate::delivery::runner::{Ended, PATIENCE, Runner, now};
+use crate::delivery::runner::{Ended, GATHER, PATIENCE, Runner, now};
 use crate::queue::{Spool, Wake};
 use crate::sys::channel::Channel;
 use crate::sys::signal::Signals;
 use crate::sys::{Account, Exit, Log, privilege, process};
+
+/// A watching runner keeps its delivery agents for so long.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// A watching runner looks again after so many seconds at the latest.
 const MAX_NAP: u64 = 300;
@@ -143,8 +147,17 @@ fn work(
     spool.prepare()?;
     let wake = Wake::open(spool.root())?;
     let inlet = spool.incoming()?;
-    let runner =
-        Runner { config, log, spool, inlet, launcher, signals, wake: &wake, patience: PATIENCE };
+    let runner = Runner {
+        config,
+        log,
+        spool,
+        inlet,
+        launcher,
+        signals,
+        wake: &wake,
+        patience: PATIENCE,
+        linger: if arguments.watch { LINGER } else { Duration::ZERO },
+    };
     let mut flush = arguments.flush;
     loop {
         wake.drain();
@@ -166,6 +179,9 @@ fn work(
         match poll(&mut fds, PollTimeout::try_from(nap).unwrap_or(PollTimeout::MAX)) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.into()),
+        }
+        if fds.first().and_then(PollFd::any) == Some(true) {
+            std::thread::sleep(GATHER);
         }
         // The launcher says nothing unasked: it has gone, and without it nothing can be delivered.
         let alone = fds.get(2).and_then(PollFd::any) == Some(true);

@@ -47,6 +47,7 @@ fn run_with_an_agent_that_says(said: &str) -> (Place, Vec<Outcome>) {
         signals: &Signals::take(&[]).unwrap(),
         wake: &wake,
         patience: Duration::from_millis(200),
+        linger: Duration::ZERO,
     };
     assert_eq!(runner.run(false).unwrap(), Ended::Done);
     launcher.join().unwrap();
