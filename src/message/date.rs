@@ -7,11 +7,6 @@ pub fn rfc5322(time: &ZonedDateTime) -> String {
     time.strftime("%a, %-d %b %Y %H:%M:%S %z (%Z)").to_string()
 }
 
-/// asctime(3), as the From_ line of an mbox has it: `Mon Jun 21 03:15:20 2004`.
-pub fn asctime(time: &ZonedDateTime) -> String {
-    time.strftime("%a %b %e %H:%M:%S %Y").to_string()
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use jiff::tz::TimeZone;
@@ -26,6 +21,5 @@ pub(super) mod tests {
     #[test]
     fn dates_are_written_as_the_neighbours_do() {
         assert_eq!(super::rfc5322(&lecture()), "Mon, 21 Jun 2004 03:15:20 +0900 (JST)");
-        assert_eq!(super::asctime(&lecture()), "Mon Jun 21 03:15:20 2004");
     }
 }

@@ -89,6 +89,14 @@ pub struct Envelope {
 }
 
 impl Envelope {
+    /// The recipient, where there is just one: more must not be told of each other.
+    pub fn only_recipient(&self) -> Option<&Address> {
+        match self.recipients.as_slice() {
+            [one] => Some(one),
+            _ => None,
+        }
+    }
+
     /// The lines.
     pub fn encode(&self) -> String {
         let mut text = format!("arrived {}\n", self.arrived);

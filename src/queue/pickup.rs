@@ -92,10 +92,7 @@ fn bring_in(
         by: hostname,
         with: None,
         id: draft.id().as_str(),
-        recipient: match envelope.recipients.as_slice() {
-            [one] => Some(one),
-            _ => None,
-        },
+        recipient: envelope.only_recipient(),
         time: &clock::now(),
     };
     let field = received.field();

@@ -365,10 +365,7 @@ impl<'a> Talk<'a> {
             by: &self.server.config.hostname,
             with: Some(session.protocol()),
             id: draft.id().as_str(),
-            recipient: match envelope.recipients.as_slice() {
-                [one] => Some(one),
-                _ => None,
-            },
+            recipient: envelope.only_recipient(),
             time: &clock::now(),
         };
         let field = received.field();

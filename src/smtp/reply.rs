@@ -28,11 +28,6 @@ impl Reply {
     pub fn code(&self) -> u16 {
         self.code
     }
-
-    /// Whether it says no.
-    pub fn is_refusal(&self) -> bool {
-        self.code >= 400
-    }
 }
 
 impl fmt::Display for Reply {

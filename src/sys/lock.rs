@@ -31,12 +31,6 @@ pub fn try_fcntl(file: &File, kind: Kind) -> io::Result<bool> {
     }
 }
 
-/// Gives the fcntl lock back.
-pub fn unlock_fcntl(file: &File) -> io::Result<()> {
-    fcntl(file, FcntlArg::F_OFD_SETLK(&whole(libc::F_UNLCK)))?;
-    Ok(())
-}
-
 /// Tries the flock; false when another process holds it.
 pub fn try_flock(file: &File, kind: Kind) -> io::Result<bool> {
     // Called in full: std's methods of the same names would shadow them.
@@ -51,11 +45,6 @@ pub fn try_flock(file: &File, kind: Kind) -> io::Result<bool> {
         }
         Err(error) => Err(error),
     }
-}
-
-/// Gives the flock back.
-pub fn unlock_flock(file: &File) -> io::Result<()> {
-    fs2::FileExt::unlock(file)
 }
 
 /// Bytes free for an unprivileged writer on the file system of `path`.

@@ -35,16 +35,6 @@ pub fn become_account(account: &Account) -> io::Result<()> {
     become_ids(account.uid, account.gid, &[account.gid])
 }
 
-/// Becomes the account with the host's supplementary groups for it, for a user's own programs.
-pub fn become_user(account: &Account) -> io::Result<()> {
-    if !is_root() {
-        return become_account(account);
-    }
-    let name = std::ffi::CString::new(account.name.as_str())?;
-    let groups = nix::unistd::getgrouplist(&name, account.gid)?;
-    become_ids(account.uid, account.gid, &groups)
-}
-
 /// Makes new files, as root, with this group.
 pub fn take_group(group: Gid) -> io::Result<()> {
     Ok(setegid(group)?)
