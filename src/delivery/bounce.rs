@@ -57,7 +57,7 @@ impl Report<'_> {
     pub fn enqueue(&self, inlet: &Inlet) -> io::Result<Id> {
         let now = clock::now();
         let envelope = Envelope {
-            arrived: u64::try_from(now.timestamp().as_second()).unwrap_or(0),
+            arrived: clock::seconds(),
             origin: Origin::Local,
             sender: None,
             eight_bit: self.header().iter().any(|byte| !byte.is_ascii()),

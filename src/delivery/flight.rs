@@ -7,12 +7,12 @@
 use std::io;
 
 use super::bounce::{self, Action, Failed};
-use super::runner::{Runner, now};
+use super::runner::Runner;
 use super::schedule::{self, Next};
 use crate::queue::entry::Path;
 use crate::queue::{Entry, Envelope, Event, Outcome};
 use crate::route::{self, Route};
-use crate::sys::Log;
+use crate::sys::{Log, clock};
 
 /// An entry whose recipients are being delivered to.
 pub struct Flight {
@@ -75,7 +75,7 @@ impl Flight {
         text: &str,
     ) {
         self.open = self.open.saturating_sub(1);
-        let (entry, time) = (&self.entry, now());
+        let (entry, time) = (&self.entry, clock::seconds());
         let envelope = &entry.envelope;
         let (mut outcome, mut code, mut text) = (outcome, code, text.to_owned());
         let attempts = entry.attempts(recipient) + 1;
@@ -162,7 +162,7 @@ impl Flight {
         if let Err(error) = entry.record(&self.news) {
             log.error(&format!("{id}: can't record what happened: {error}"));
         }
-        let now = now();
+        let now = clock::seconds();
         let due = self
             .news
             .iter()
@@ -189,7 +189,7 @@ impl Flight {
         let after = runner.config.queue.warn_after.seconds();
         let mut history = self.entry.history.iter();
         let told = history.any(|event| event.outcome == Outcome::Warned);
-        if told || now() < arrived.saturating_add(after) {
+        if told || clock::seconds() < arrived.saturating_add(after) {
             return;
         }
         let mut waiting = self.news_of(Outcome::Deferred);

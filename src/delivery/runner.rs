@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -19,9 +19,9 @@ use crate::queue::spool::Error;
 use crate::queue::{Id, Inlet, Outcome, Place, Spool, Wake, pickup};
 use crate::route::{self, Route};
 use crate::smtp::reply::Answer;
-use crate::sys::Log;
 use crate::sys::channel::Channel;
 use crate::sys::signal::Signals;
+use crate::sys::{Log, clock};
 
 /// Delivery agents at once; each is a process.
 const MAX_AGENTS: usize = 16;
@@ -150,17 +150,12 @@ impl Runner<'_> {
     }
 }
 
-/// Seconds since 1970.
-pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
 impl Run<'_> {
     /// What is to be tried now and had no turn yet.
     fn look(&self) -> io::Result<VecDeque<Place>> {
         let runner = self.runner;
         runner.pick_up();
-        let now = now();
+        let now = clock::seconds();
         let mut places = runner.spool.list()?;
         places.retain(|place| match place {
             _ if self.tried.contains(place.id()) => false,
@@ -226,7 +221,7 @@ impl Run<'_> {
             Err(Error::Taken) => return false,
             Err(Error::Io(error)) => {
                 log.error(&format!("{}: {error}; tried again later", place.id()));
-                if let Err(error) = spool.postpone(place, now() + PAUSE) {
+                if let Err(error) = spool.postpone(place, clock::seconds() + PAUSE) {
                     log.error(&format!("{}: can't be put off: {error}", place.id()));
                 }
                 self.tried.insert(place.id().clone());

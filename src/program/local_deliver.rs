@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::process::ExitCode;
 
@@ -76,9 +75,8 @@ fn lmtp(config: Config, log: Log, name: &str) -> Result<Exit, Failure> {
     let account = delivery.account(name).map_err(refused)?;
     let Delivery { config, log, .. } = delivery;
     local::become_recipient(&config, &account).map_err(refused)?;
-    let input = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
-    let output = io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
-    Ok(server::lmtp::serve(&config, &log, &account, Connection::new(input, output)))
+    let connection = Connection::on_stdin_and_stdout().map_err(failed)?;
+    Ok(server::lmtp::serve(&config, &log, &account, connection))
 }
 
 /// The login name of whoever runs us.

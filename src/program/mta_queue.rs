@@ -12,11 +12,11 @@ use nix::unistd::Pid;
 use super::{Common, Failure, load, prepare_queue, queue_view, run, start};
 use crate::config::Config;
 use crate::delivery::launcher::Launcher;
-use crate::delivery::runner::{Ended, GATHER, PATIENCE, Runner, now};
+use crate::delivery::runner::{Ended, GATHER, PATIENCE, Runner};
 use crate::queue::{Spool, Wake};
 use crate::sys::channel::Channel;
 use crate::sys::signal::Signals;
-use crate::sys::{Account, Exit, Log, privilege, process};
+use crate::sys::{Account, Exit, Log, clock, privilege, process};
 
 /// A watching runner keeps its delivery agents for so long.
 const LINGER: Duration = Duration::from_secs(1);
@@ -169,7 +169,7 @@ fn work(
             Err(error) => log.error(&format!("{}: {error}", runner.spool.root().display())),
         }
         let due = runner.spool.next_due().unwrap_or_default();
-        let left = due.map_or(MAX_NAP, |due| due.saturating_sub(now()));
+        let left = due.map_or(MAX_NAP, |due| due.saturating_sub(clock::seconds()));
         let nap = u32::try_from(left.clamp(1, MAX_NAP) * 1000).unwrap_or(u32::MAX);
         let mut fds = [
             PollFd::new(wake.as_fd(), PollFlags::POLLIN),

@@ -3,7 +3,6 @@
 use std::io::{self, IsTerminal, Write};
 
 use super::Failure;
-use crate::delivery::runner::now;
 use crate::queue::entry::Path;
 use crate::queue::spool::Error;
 use crate::queue::{Entry, Id, Origin, Outcome, Place, Spool};
@@ -140,7 +139,7 @@ fn print_entry(out: &mut dyn Write, entry: &Entry) -> io::Result<()> {
             out,
             "{:>17} next attempt {}",
             "",
-            if *due <= now() { "now".into() } else { date(*due) }
+            if *due <= clock::seconds() { "now".into() } else { date(*due) }
         )?;
     }
     for recipient in entry.pending() {

@@ -2,7 +2,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -148,9 +147,8 @@ fn smtp(config: &Config) -> Result<Exit, Failure> {
         knows_users: privilege::is_root(),
         owner,
     };
-    let input = io::stdin().as_fd().try_clone_to_owned().map_err(failed)?;
-    let output = io::stdout().as_fd().try_clone_to_owned().map_err(failed)?;
-    Ok(server.session(Connection::new(input, output)))
+    let connection = Connection::on_stdin_and_stdout().map_err(failed)?;
+    Ok(server.session(connection))
 }
 
 /// The directory that sendmail may create entries in.
@@ -246,7 +244,7 @@ fn submit(arguments: &Args, config: &Config) -> Result<Exit, Failure> {
     )
     .map_err(bad)?;
     let envelope = Envelope {
-        arrived: u64::try_from(now.timestamp().as_second()).unwrap_or(0),
+        arrived: clock::seconds(),
         origin: Origin::User(nix::unistd::getuid().as_raw()),
         sender,
         eight_bit: true,

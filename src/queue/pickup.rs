@@ -7,7 +7,6 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::file::{open_entry, take};
 use super::spool::Error;
@@ -84,7 +83,7 @@ fn bring_in(
     }
     entry.verify()?;
     let uid = entry.owner()?;
-    let arrived = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let arrived = clock::seconds();
     let envelope = Envelope { origin: Origin::User(uid), arrived, ..entry.envelope.clone() };
     let mut draft = inlet.create(Id::new()?, &envelope)?;
     let received = Received {

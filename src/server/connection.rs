@@ -81,6 +81,13 @@ impl Connection {
         Self { input, output, is_socket, peer }
     }
 
+    /// A client on stdin and stdout, which stay open as well.
+    pub fn on_stdin_and_stdout() -> io::Result<Self> {
+        let input = io::stdin().as_fd().try_clone_to_owned()?;
+        let output = io::stdout().as_fd().try_clone_to_owned()?;
+        Ok(Self::new(input, output))
+    }
+
     /// Whether the client is on the network.
     pub fn is_remote(&self) -> bool {
         self.peer.address.is_some()

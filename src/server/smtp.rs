@@ -6,7 +6,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::Connection;
 use super::listener::client_name;
@@ -345,8 +344,7 @@ impl<'a> Talk<'a> {
     /// Begins a queue entry, with our Received field on top.
     fn open(&self, session: &Session) -> io::Result<Draft<'a>> {
         let transaction: &Transaction = session.transaction().ok_or(io::ErrorKind::NotFound)?;
-        let arrived =
-            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let arrived = clock::seconds();
         let envelope = Envelope {
             arrived,
             origin: Origin::Smtp,

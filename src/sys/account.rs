@@ -80,9 +80,7 @@ pub fn shadow_hash(name: &str) -> io::Result<Option<String>> {
             code => Err(io::Error::from_raw_os_error(code)),
         };
     }
-    let today = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs() / 86_400);
+    let today = super::clock::seconds() / 86_400;
     if entry.sp_expire > 0 && u64::try_from(entry.sp_expire).is_ok_and(|day| today >= day) {
         return Ok(None);
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ZonedDateTime};
@@ -11,6 +12,11 @@ const LOCAL: &str = "/etc/localtime";
 /// Now, in local time.
 pub fn now() -> ZonedDateTime {
     Timestamp::now().to_zoned_datetime(zone().clone())
+}
+
+/// Seconds since 1970.
+pub fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// This moment of local time, from seconds since 1970.

@@ -15,7 +15,7 @@ fn run_with_an_agent_that_says(said: &str) -> (Place, Vec<Outcome>) {
     spool.prepare().unwrap();
     let inlet = spool.incoming().unwrap();
     let envelope = Envelope {
-        arrived: now(),
+        arrived: clock::seconds(),
         origin: Origin::Smtp,
         sender: None,
         eight_bit: false,
