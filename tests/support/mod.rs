@@ -11,6 +11,7 @@ pub mod dns;
 pub mod entry;
 pub mod exchange;
 pub mod kill;
+pub mod lan;
 pub mod mbox;
 pub mod network;
 pub mod peer;
