@@ -191,7 +191,10 @@ impl Site {
             .set("users", "source", "\"file\"")
             .set("users", "file", &below("users"))
             .set("users", "login", "\"nobody\"")
-            .set("queue", "wakeup", "\"none\"");
+            .set("queue", "wakeup", "\"none\"")
+            // Nothing is ever asked or sent outside of this machine: nobody listens there.
+            .set("dns", "servers", "[\"127.0.0.1:9\"]")
+            .set("delivery", "port", "9");
         for (section, keys) in plan.settings {
             all.settings.entry(section).or_default().extend(keys);
         }
@@ -453,6 +456,17 @@ impl Site {
         let output = theirs.try_clone().unwrap();
         command.stdin(OwnedFd::from(theirs)).stdout(OwnedFd::from(output));
         (Server::start(&mut command), Peer::new(ours))
+    }
+
+    /// Puts a message into the queue by one SMTP session; the queue id.
+    #[track_caller]
+    pub fn submit(&self, from: &str, to: &[&str], message: impl AsRef<[u8]>) -> String {
+        let (_server, mut peer) = self.session("smtpd");
+        peer.greet();
+        let reply = peer.mail(from, to, message.as_ref());
+        assert!(reply.starts_with("250 2.0.0 "), "{reply}");
+        peer.command("QUIT");
+        queue_id(&reply)
     }
 
     /// Sends a message by SMTP to a server of ours; the queue id.

@@ -125,8 +125,13 @@ impl Talk {
             self.complain("a command line that is too long", line);
         }
         let verb = verb_of(line);
-        if !self.pipelining || !matches!(verb.as_str(), "MAIL" | "RCPT" | "RSET" | "DATA") {
-            self.expect_silence(line);
+        let early = self.is_heard_from();
+        if !self.pipelining || !matches!(verb.as_str(), "MAIL" | "RCPT" | "RSET") {
+            if early {
+                self.complain("did not wait for the reply", line);
+            }
+        } else {
+            self.with(|record, number| record.sessions[number].pipelined |= early);
         }
         match verb.as_str() {
             "EHLO" => self.hello(Step::Ehlo, line),
@@ -234,7 +239,6 @@ impl Talk {
     }
 
     fn data(&mut self, line: &str) -> Going {
-        self.expect_silence(line);
         let polite =
             if self.recipients.is_empty() { "554 5.5.1 No valid recipients" } else { "354 Go on" };
         let (reply, going) = self.step(Step::Data, line, polite)?;
@@ -380,17 +384,15 @@ impl Talk {
         }
     }
 
-    /// A client that has not been allowed to pipeline waits for the reply.
-    fn expect_silence(&mut self, line: &str) {
+    /// Whether there is more of the client to be read already.
+    fn is_heard_from(&self) -> bool {
         let mut next = [0];
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        let more = match &self.wire {
+        let waits = match &self.wire {
             Wire::Plain(stream) => recv(stream.as_raw_fd(), &mut next, flags).is_ok_and(|n| n > 0),
             Wire::Tls(_) => false,
         };
-        if more || !self.buffer.is_empty() {
-            self.complain("did not wait for the reply", line);
-        }
+        waits || !self.buffer.is_empty()
     }
 
     fn complain(&self, what: &str, line: &str) {
