@@ -161,8 +161,10 @@ impl Client {
 
     /// What was read.
     pub fn push(&mut self, bytes: &[u8]) {
-        if !matches!(self.phase, Phase::Over) {
-            self.input.extend_from_slice(bytes);
+        match self.phase {
+            Phase::Over => {}
+            Phase::Handshake if !bytes.is_empty() => self.injected(),
+            _ => self.input.extend_from_slice(bytes),
         }
     }
 
@@ -197,8 +199,6 @@ impl Client {
             self.phase = Phase::Busy;
             self.secure = true;
             self.offer = None;
-            self.reader = AnswerReader::default();
-            self.input.clear();
             self.say(Step::Ehlo, format!("EHLO {}", self.hostname));
         }
     }
@@ -327,12 +327,11 @@ impl Client {
             }
             (Some(Step::Helo), Meaning::Done) => self.hello(&answer),
             (Some(Step::StartTls), _) if answer.code == 220 => {
-                // What follows in clear would be taken for the server's words under TLS.
                 if self.input.is_empty() {
                     self.phase = Phase::Handshake;
                     self.due = Some(Event::StartTls);
                 } else {
-                    self.end(Event::Broken("more than the reply to STARTTLS".into()));
+                    self.injected();
                 }
             }
             (Some(Step::StartTls), Meaning::Later | Meaning::Never) => self.authenticate(),
@@ -410,11 +409,15 @@ impl Client {
         self.output.extend_from_slice(b"QUIT\r\n");
     }
 
+    /// What follows the reply to STARTTLS in clear would be taken for words under TLS.
+    fn injected(&mut self) {
+        self.end(Event::Broken("more than the reply to STARTTLS".into()));
+    }
+
     fn end(&mut self, event: Event) {
         self.phase = Phase::Over;
         self.input.clear();
         self.unsent.clear();
-        self.awaited.clear();
         self.due = Some(event);
     }
 }
