@@ -231,7 +231,7 @@ mod tests {
     fn extensions_are_found_in_any_letter_case_but_not_in_the_first_line() {
         let lines = ["SIZE 5 hello", "size 10", "PIPELINING", "Auth LOGIN PLAIN"];
         let answer = Answer { code: 250, lines: lines.map(str::to_owned).to_vec() };
-        let words = |keyword| answer.arguments(keyword).map(|words| words.collect::<Vec<_>>());
+        let words = |keyword| answer.arguments(keyword).map(Iterator::collect::<Vec<_>>);
         assert_eq!(words("SIZE"), Some(vec!["10"]));
         assert_eq!(words("pipelining"), Some(vec![]));
         assert_eq!(words("AUTH"), Some(vec!["LOGIN", "PLAIN"]));
