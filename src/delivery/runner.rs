@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::queue::spool::Error;
 use crate::queue::{Id, Inlet, Outcome, Place, Spool, Wake, pickup};
 use crate::route::{self, Route};
-use crate::smtp::reply::Answer;
+use crate::smtp::reply::{Answer, Meaning};
 use crate::sys::channel::Channel;
 use crate::sys::signal::Signals;
 use crate::sys::{Log, clock, process};
@@ -456,11 +456,10 @@ impl Run<'_> {
     }
 
     fn judge(&mut self, job: Job, answer: &Answer) {
-        let outcome = match answer {
-            // 3yz asks for more, and promises nothing.
-            answer if (200..300).contains(&answer.code) => Outcome::Done,
-            answer if answer.is_permanent() => Outcome::Failed,
-            _ => Outcome::Deferred,
+        let outcome = match answer.meaning() {
+            Meaning::Done => Outcome::Done,
+            Meaning::Never => Outcome::Failed,
+            Meaning::GoOn | Meaning::Later | Meaning::Nothing => Outcome::Deferred,
         };
         self.answer(job, Fate::local(outcome, &answer.enhanced(), answer.text()));
     }
