@@ -262,12 +262,14 @@ impl Connection {
     /// What happens next. Each line of the host has its time, so that one who drips is not waited
     /// for without end: a reply has a bounded number of lines.
     async fn event(&mut self) -> io::Result<Event> {
+        let mut deadline = Instant::now() + self.client.patience();
         loop {
             if let Some(event) = self.client.event() {
                 return Ok(event);
             }
-            let deadline = Instant::now() + self.client.patience();
-            while !self.exchange(deadline).await? {}
+            if self.exchange(deadline).await? {
+                deadline = Instant::now() + self.client.patience();
+            }
         }
     }
 
