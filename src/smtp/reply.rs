@@ -179,8 +179,11 @@ impl AnswerReader {
     pub fn take(&mut self, input: &mut &[u8]) -> Result<Option<Answer>, NoReply> {
         loop {
             let line = match self.reader.take(input) {
-                Line::More => return Ok(None),
-                Line::TooLong => return Err(NoReply("a reply line that is too long".into())),
+                Line::More if !self.reader.is_too_long() => return Ok(None),
+                // Its end may never come.
+                Line::More | Line::TooLong => {
+                    return Err(NoReply("a reply line that is too long".into()));
+                }
                 Line::Whole(line) => line,
             };
             let text = printable(&String::from_utf8_lossy(&line));

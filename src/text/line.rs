@@ -31,6 +31,11 @@ impl LineReader {
         !self.line.is_empty() || self.too_long
     }
 
+    /// Whether the line that has begun is past the limit already.
+    pub fn is_too_long(&self) -> bool {
+        self.too_long
+    }
+
     /// Takes the rest of a line from the input. It ends with CRLF or a bare LF.
     pub fn take(&mut self, input: &mut &[u8]) -> Line {
         let (part, rest, ended) = match memchr::memchr(b'\n', input) {
