@@ -22,7 +22,7 @@ use support::network::{Network, is_silent};
 use support::peer::{Peer, stuffed};
 use support::run::{Server, run};
 use support::site::{Site, behind};
-use support::{PATIENCE, entry, note};
+use support::{PATIENCE, entry, note, wait_until};
 
 const SENDER: &str = "toshi@smkwlab.net";
 
@@ -202,4 +202,62 @@ fn the_living_get_their_mail_while_the_dead_wait() {
     assert_eq!(site.queued_in("corrupt").len() + site.queued_in("hold").len(), 0);
     let refused = waiting(&site, "deferred");
     assert!(!refused.is_empty());
+}
+
+#[test]
+fn a_silent_host_holds_up_no_local_mail_and_no_end_of_the_runner() {
+    let network = Network::new();
+    let silent = Script::polite().at(Step::Connect, Act::Silence);
+    let silent = network.exchange(10, silent);
+    network.dns.set("silent.test A 127.0.0.10");
+    let site = network.plan().set("queue", "wakeup", "\"nudge\"").build();
+    let runner = watch(&site);
+    site.submit(SENDER, &["a@silent.test", "hunt@smkwlab.net"], "Subject: x\n\nx\n");
+    site.wait_for_mail("hunt", 1);
+    wait_until("the silent host to be called", || (!silent.sessions().is_empty()).then_some(()));
+    site.submit(SENDER, &["bob@smkwlab.net"], "Subject: x\n\nx\n");
+    site.wait_for_mail("bob", 1);
+    let started = Instant::now();
+    let (status, log) = runner.stop();
+    assert_eq!(status.code(), Some(0), "{log}");
+    let time = started.elapsed();
+    assert!(time < Duration::from_secs(10), "{time:?}: {log}");
+    assert_eq!(waiting(&site, "deferred"), ["a@silent.test", "hunt@smkwlab.net"]);
+    assert_eq!(site.messages("hunt").len(), 1);
+}
+
+#[test]
+fn a_runner_that_is_told_to_stop_finishes_what_it_is_sending() {
+    let network = Network::new();
+    let slow = Act::After(Duration::from_secs(1), Box::new(Act::Polite));
+    let exchange = network.exchange(10, Script::polite().at(Step::End, slow));
+    network.dns.set("slow.test A 127.0.0.10");
+    let site = network.plan().set("queue", "wakeup", "\"nudge\"").build();
+    let runner = watch(&site);
+    site.submit(SENDER, &["a@slow.test"], "Subject: x\n\nx\n");
+    wait_until("the text to be sent", || (!exchange.attempts().is_empty()).then_some(()));
+    let (_, log) = runner.stop();
+    exchange.only_message();
+    assert_eq!(site.queued(), [""; 0], "{log}");
+}
+
+#[test]
+fn runners_at_once_send_each_message_once() {
+    let network = Network::new();
+    let exchange = network.exchange(10, Script::polite());
+    network.dns.set("there.test A 127.0.0.10");
+    let site = network.plan().in_memory().build();
+    let (_smtpd, address) = site.serve("smtpd");
+    let to: Vec<String> = (0..60).map(|number| format!("user{number}@there.test")).collect();
+    submit_all(address, &to);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| site.mta_queue(&["--flush"]).expect(0));
+        }
+    });
+    site.mta_queue(&["--flush"]).expect(0);
+    assert_eq!(site.queued(), [""; 0]);
+    let received = received(&[exchange]);
+    assert_eq!(received.len(), 60);
+    assert!(received.values().all(|count| *count == 1));
 }
