@@ -34,10 +34,12 @@ pub const PATIENCE: Duration = Duration::from_mins(10);
 pub const GATHER: Duration = Duration::from_millis(25);
 /// A run that waits for more ends after this time all the same.
 const MAX_LINGER: Duration = Duration::from_secs(10);
+/// Descriptors that a runner and its courier ask for.
+pub const MAX_DESCRIPTORS: u64 = 8192;
 /// Messages in hand at once, at most. Each costs a descriptor here and another in the courier.
 const MAX_FLIGHTS: usize = 2048;
 /// Descriptors that are left for other things.
-const SPARE: usize = 64;
+pub const SPARE: usize = 64;
 /// What the system keeps from being opened is tried again after so many seconds.
 const PAUSE: u64 = 300;
 

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use super::{Common, Failure, load, login_account, prepare_queue, queue_view, run, start};
 use crate::config::Config;
 use crate::delivery::launcher::Launcher;
-use crate::delivery::runner::{Ended, GATHER, PATIENCE, Runner};
+use crate::delivery::runner::{Ended, GATHER, MAX_DESCRIPTORS, PATIENCE, Runner};
 use crate::queue::{Spool, Wake};
 use crate::sys::channel::Channel;
 use crate::sys::signal::Signals;
@@ -20,9 +20,6 @@ use crate::sys::{Account, Exit, Log, clock, privilege, process};
 
 /// A watching runner keeps its delivery agents for so long.
 const LINGER: Duration = Duration::from_secs(1);
-
-/// Descriptors that a runner asks for: many messages can be in its hands at once.
-const MAX_DESCRIPTORS: u64 = 8192;
 
 /// A watching runner looks again after so many seconds at the latest.
 const MAX_NAP: u64 = 300;

@@ -182,8 +182,8 @@ impl AnswerReader {
                 return Ok(None);
             }
             let line = match self.reader.take(input) {
+                // Not when it ends: it may have no end.
                 Line::More if !self.reader.is_too_long() => return Ok(None),
-                // Its end may never come.
                 Line::More | Line::TooLong => {
                     return Err(NoReply("a reply line that is too long".into()));
                 }
@@ -255,8 +255,8 @@ mod tests {
 
     #[test]
     fn what_is_no_reply_is_refused() {
-        let long = [&[b'2'; 5000][..], b"\n"].concat();
-        for bad in [&b"hello\r\n"[..], b"25\r\n", b"250_x\r\n", &long] {
+        let (endless, long) = ([b'2'; 5000], [&[b'2'; 5000][..], b"\n"].concat());
+        for bad in [&b"hello\r\n"[..], b"25\r\n", b"250_x\r\n", &long, &endless] {
             assert!(matches!(AnswerReader::default().take(&mut &bad[..]), Err(NoReply(_))));
         }
         let many = b"250-x\r\n".repeat(1000);
