@@ -9,6 +9,7 @@
 
 pub mod entry;
 pub mod kill;
+pub mod machine;
 pub mod mbox;
 pub mod peer;
 pub mod powercut;
