@@ -90,6 +90,10 @@ struct Run<'a> {
     stopped: bool,
     /// And the courier knows.
     courier_stops: bool,
+    /// At the last look drop/ had something that can't be brought in now.
+    left_in_drop: bool,
+    /// An entry can neither be tried now nor be put elsewhere.
+    left_in_incoming: bool,
 }
 
 /// How a run ended.
@@ -97,6 +101,9 @@ struct Run<'a> {
 pub enum Ended {
     /// All that was due was tried.
     Done,
+    /// So it was, but incoming/ or drop/ could not be emptied: who starts a runner where there is
+    /// something in them must not start the next one at once.
+    Left,
     /// A signal stopped it.
     Stopped,
 }
@@ -119,6 +126,8 @@ impl Runner<'_> {
             started: Instant::now(),
             stopped: false,
             courier_stops: false,
+            left_in_drop: false,
+            left_in_incoming: false,
         };
         let most = max_flights();
         let mut due = run.look()?;
@@ -143,7 +152,11 @@ impl Runner<'_> {
                     std::thread::sleep(run.until_look());
                     due = run.look_for_new()?;
                 } else {
-                    return Ok(if run.stopped { Ended::Stopped } else { Ended::Done });
+                    return Ok(match (run.stopped, run.left_in_drop || run.left_in_incoming) {
+                        (true, _) => Ended::Stopped,
+                        (false, true) => Ended::Left,
+                        (false, false) => Ended::Done,
+                    });
                 }
             } else {
                 run.wait()?;
@@ -157,13 +170,17 @@ impl Runner<'_> {
         due <= now || due > now.saturating_add(schedule::longest(&self.config.queue).max(PAUSE))
     }
 
-    fn pick_up(&self) {
+    /// Brings in what sendmail wrote; true where something of it has to stay there.
+    fn pick_up(&self) -> bool {
         let max = self.config.smtp.max_message_size;
         let name = &self.config.hostname;
+        let mut left = false;
         for problem in pickup::run(&self.spool, &self.inlet, name, max) {
             let file = problem.file.display();
             self.log.error(&format!("{file}: {}", problem.what));
+            left |= self.spool.root().join(&problem.file).symlink_metadata().is_ok();
         }
+        left
     }
 }
 
@@ -174,9 +191,9 @@ fn max_flights() -> usize {
 
 impl Run<'_> {
     /// What is to be tried now and had no turn yet.
-    fn look(&self) -> io::Result<VecDeque<Place>> {
+    fn look(&mut self) -> io::Result<VecDeque<Place>> {
         let runner = self.runner;
-        runner.pick_up();
+        self.left_in_drop = runner.pick_up();
         let now = clock::seconds();
         let mut places = runner.spool.list()?;
         places.retain(|place| match place {
@@ -192,7 +209,7 @@ impl Run<'_> {
     fn look_for_new(&mut self) -> io::Result<VecDeque<Place>> {
         self.woken = false;
         self.looked = Instant::now();
-        self.runner.pick_up();
+        self.left_in_drop = self.runner.pick_up();
         let mut places = self.runner.spool.new_entries()?;
         places.retain(|place| !self.tried.contains(place.id()));
         Ok(places.into())
@@ -245,6 +262,7 @@ impl Run<'_> {
                 log.error(&format!("{}: {error}; tried again later", place.id()));
                 if let Err(error) = spool.postpone(place, clock::seconds() + PAUSE) {
                     log.error(&format!("{}: can't be put off: {error}", place.id()));
+                    self.left_in_incoming = true;
                 }
                 self.tried.insert(place.id().clone());
                 return Ok(false);
@@ -253,6 +271,7 @@ impl Run<'_> {
                 log.error(&format!("{}: {what}; moved to corrupt/", place.id()));
                 if let Err(error) = spool.set_aside(place) {
                     log.error(&format!("{}: can't be moved to corrupt/: {error}", place.id()));
+                    self.left_in_incoming = true;
                 }
                 self.tried.insert(place.id().clone());
                 return Ok(false);
