@@ -12,8 +12,19 @@ use nix::unistd::Pid;
 use super::spawner::Spawner;
 use super::{Connection, Peer};
 use crate::net::limits::Connections;
+use crate::net::tls::identity::Identity;
 use crate::sys::signal::Signals;
 use crate::sys::{Exit, Log, process};
+
+/// A client that has come, and what its session has from the listener.
+pub struct Visit<'a> {
+    /// The client.
+    pub connection: Connection,
+    /// What is spoken.
+    pub service: &'a str,
+    /// Certificate and key, where TLS is offered.
+    pub identity: Option<&'a Identity>,
+}
 
 /// A listening parent.
 pub struct Listener<'a> {
@@ -23,6 +34,8 @@ pub struct Listener<'a> {
     pub connections: Connections,
     /// What a client is told that is one too many.
     pub busy: &'a [u8],
+    /// Certificate and key, where TLS is offered; kept as fresh as the files are.
+    pub identity: Option<Identity>,
     /// Starts runners, where that is this process's work.
     pub spawner: Option<Spawner>,
     /// The log.
@@ -32,7 +45,7 @@ pub struct Listener<'a> {
 impl Listener<'_> {
     /// Serves until SIGTERM or SIGINT; sessions that are open then live on. `session` runs in a
     /// process of its own for each client.
-    pub fn serve(mut self, session: impl Fn(Connection, &str) -> Exit) -> io::Result<Exit> {
+    pub fn serve(mut self, session: impl Fn(Visit<'_>) -> Exit) -> io::Result<Exit> {
         let signals = Signals::take(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD])?;
         for (socket, _) in &self.sockets {
             socket.set_nonblocking(true)?;
@@ -127,13 +140,16 @@ impl Listener<'_> {
         index: usize,
         mut stream: std::net::TcpStream,
         address: IpAddr,
-        session: &impl Fn(Connection, &str) -> Exit,
+        session: &impl Fn(Visit<'_>) -> Exit,
     ) -> Option<Pid> {
         if !self.connections.enter(address) {
             self.log.warning(&format!("too many connections, client=[{address}] turned away"));
             let _ = stream.set_nonblocking(true);
             let _ = stream.write_all(self.busy);
             return None;
+        }
+        if let Some(Err(error)) = self.identity.as_mut().map(Identity::refresh) {
+            self.log.error(&error.to_string());
         }
         let forked = process::fork(|| {
             let (_, service) = self.sockets.swap_remove(index);
@@ -144,7 +160,10 @@ impl Listener<'_> {
                 return Exit::OsErr;
             }
             match Connection::accepted(stream, address) {
-                Ok(connection) => session(connection, &service),
+                Ok(connection) => {
+                    let identity = self.identity.as_ref();
+                    session(Visit { connection, service: &service, identity })
+                }
                 Err(_) => Exit::OsErr,
             }
         });

@@ -8,10 +8,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::Connection;
-use super::listener::client_name;
+use super::listener::{Visit, client_name};
 use crate::config::Config;
 use crate::message::Address;
 use crate::message::received::{From, Received};
+use crate::net::tls::identity::Identity;
+use crate::net::tls::server::settings;
 use crate::queue::{Draft, Envelope, Id, Inlet, Origin, Wake};
 use crate::route::{self, Route};
 use crate::smtp::{Action, Dialect, Limits, Reply, Session, Transaction, Verdict};
@@ -68,7 +70,8 @@ const MAX: usize = 2048;
 
 impl Server<'_> {
     /// One session: forks the child that speaks, and is its monitor.
-    pub fn session(&self, connection: Connection) -> Exit {
+    pub fn session(&self, visit: Visit<'_>) -> Exit {
+        let Visit { connection, identity, .. } = visit;
         let peer = connection.peer;
         let (monitor, session) = match Channel::pair() {
             Ok(pair) => pair,
@@ -82,10 +85,15 @@ impl Server<'_> {
                 Ok(inlet)
             });
             match inlet {
-                Ok(inlet) => {
-                    Talk { server: self, connection, inlet: &inlet, monitor: &session, last: b'\n' }
-                        .run()
+                Ok(inlet) => Talk {
+                    server: self,
+                    connection,
+                    identity,
+                    inlet: &inlet,
+                    monitor: &session,
+                    last: b'\n',
                 }
+                .run(),
                 Err(error) => {
                     let _ = ask(&session, Ask::Error, &format!("can't lock a session up: {error}"));
                     Exit::OsErr
@@ -169,6 +177,7 @@ fn ask(monitor: &Channel, kind: Ask, text: &str) -> io::Result<()> {
 struct Talk<'a> {
     server: &'a Server<'a>,
     connection: Connection,
+    identity: Option<&'a Identity>,
     inlet: &'a Inlet,
     monitor: &'a Channel,
     /// The last byte that a pipe or a terminal brought.
@@ -194,11 +203,17 @@ impl<'a> Talk<'a> {
         let strict = self.connection.is_remote();
         let (name, origin) = (&config.hostname, config.origin());
         let mut session = Session::new(Dialect::Smtp, name, origin, limits, strict);
+        // Not to a pipe or a terminal, where there is nobody to listen in.
+        if strict && self.identity.is_some() {
+            session.offer_tls();
+        }
         if strict && self.connection.has_input() {
             session.output().clear();
             session.hang_up(&Reply::new(554, "5.5.0", "Error: wait for the greeting"));
         }
-        match self.talk(&mut session) {
+        let ended = self.talk(&mut session);
+        self.connection.finish();
+        match ended {
             Ok(()) | Err(Stop::Client) => Exit::Ok,
             Err(Stop::Monitor) => Exit::OsErr,
         }
@@ -226,9 +241,15 @@ impl<'a> Talk<'a> {
                             session.hang_up(&Reply::new(421, "4.4.2", "Error: timeout exceeded"));
                             0
                         }
-                        Err(_) => return Err(Stop::Client),
+                        Err(error) => {
+                            if error.kind() == io::ErrorKind::InvalidData {
+                                self.log_tls("session", &error)?;
+                            }
+                            return Err(Stop::Client);
+                        }
                     };
                 }
+                Action::StartTls => self.start_tls(session)?,
                 Action::CheckRecipient(address) => {
                     let verdict = self.check(&address)?;
                     if let Verdict::Refuse(reply) = &verdict {
@@ -303,6 +324,35 @@ impl<'a> Talk<'a> {
         ask(self.monitor, kind, text).map_err(|_| Stop::Monitor)
     }
 
+    /// Begins TLS, or says why not.
+    fn start_tls(&mut self, session: &mut Session) -> Result<(), Stop> {
+        // What has come by now was not meant for TLS, which the client does not know to be ready.
+        if self.connection.has_input() {
+            session.hang_up(&Reply::new(503, "5.5.0", "Error: wait for the reply to STARTTLS"));
+            return Ok(());
+        }
+        let refusal = || Reply::new(454, "4.7.0", "TLS not available now");
+        let settings = match self.identity.map(settings) {
+            Some(Ok(settings)) => settings,
+            Some(Err(error)) => {
+                self.say(Ask::Error, &error.to_string())?;
+                session.start_tls(Err(refusal()));
+                return Ok(());
+            }
+            None => {
+                session.start_tls(Err(refusal()));
+                return Ok(());
+            }
+        };
+        session.start_tls(Ok(()));
+        self.flush(session)?;
+        if let Err(error) = self.connection.start_tls(settings, TIMEOUT) {
+            self.log_tls("handshake", &error)?;
+            return Err(Stop::Client);
+        }
+        Ok(())
+    }
+
     /// Is this recipient ours, or may this client send elsewhere through us?
     fn check(&self, address: &Address) -> Result<Verdict, Stop> {
         let config = self.server.config;
@@ -375,12 +425,15 @@ impl<'a> Talk<'a> {
         let Some(transaction) = session.transaction() else {
             return Ok(());
         };
+        let tls = self.connection.tls_version();
+        let tls = tls.map(|version| format!(" tls={version}")).unwrap_or_default();
         let to: Vec<String> =
             transaction.recipients.iter().take(20).map(|to| format!("<{to}>")).collect();
         self.say(
             Ask::Info,
             &format!(
-                "{id}: client={} helo=<{}> from=<{}> to={} nrcpt={} size={} proto={} status=accepted",
+                "{id}: client={} helo=<{}> from=<{}> to={} nrcpt={} size={} proto={}{tls} \
+                 status=accepted",
                 client_name(self.connection.peer),
                 session.helo(),
                 crate::queue::entry::Path(transaction.sender.as_ref()),
@@ -390,6 +443,12 @@ impl<'a> Talk<'a> {
                 session.protocol(),
             ),
         )
+    }
+
+    /// What broke TLS.
+    fn log_tls(&self, what: &str, error: &io::Error) -> Result<(), Stop> {
+        let client = client_name(self.connection.peer);
+        self.say(Ask::Warning, &format!("NOQUEUE: TLS {what} with {client} failed: {error}"))
     }
 
     fn log_refusal(&self, session: &Session, to: &Address, reply: &Reply) -> Result<(), Stop> {
