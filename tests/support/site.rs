@@ -176,6 +176,8 @@ impl Site {
             .set("users", "source", "\"file\"")
             .set("users", "file", &below("users"))
             .set("users", "login", "\"nobody\"")
+            // Nobody answers there: without a name server of its own, a test asks no other.
+            .set("dns", "servers", "[\"127.0.0.1:1\"]")
             .set("queue", "wakeup", "\"none\"");
         for (section, keys) in plan.settings {
             all.settings.entry(section).or_default().extend(keys);
