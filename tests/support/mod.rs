@@ -7,12 +7,18 @@
 
 #![allow(dead_code, reason = "each suite uses its part of what is shared")]
 
+pub mod dns;
 pub mod entry;
+pub mod exchange;
 pub mod kill;
+pub mod lan;
 pub mod mbox;
+pub mod mutt;
+pub mod network;
 pub mod peer;
 pub mod powercut;
 pub mod reference;
+pub mod report;
 pub mod run;
 pub mod site;
 pub mod trace;
