@@ -311,9 +311,9 @@ fn one_session_of_inetd_offers_tls_as_well() {
     peer.command("EHLO client.example");
     assert!(peer.mail("a@example.org", TO, TEXT).starts_with("250 2.0.0 "));
     peer.command("QUIT");
+    server.wait_for_log(" proto=ESMTPS tls=TLSv1.3 ");
     let (status, log) = server.join();
     assert_eq!(status.code(), Some(0), "{log}");
-    assert!(log.contains(" proto=ESMTPS tls=TLSv1.3 "), "{log}");
     // A pipe or a terminal is this host.
     let (_server, mut peer) = Site::local_session_of(site.command("smtpd"));
     peer.greet();

@@ -56,6 +56,7 @@ fn popd(arguments: &Args) -> Result<Exit, Failure> {
                 ),
                 busy: b"-ERR [SYS/TEMP] too many connections\r\n",
                 identity: None,
+                names: None,
                 spawner: None,
                 log: &log,
             }

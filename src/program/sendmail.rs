@@ -149,7 +149,7 @@ fn smtp(config: &Config) -> Result<Exit, Failure> {
         owner,
     };
     let connection = Connection::on_stdin_and_stdout().map_err(failed)?;
-    Ok(server.session(Visit { connection, service: "smtp", identity: None }))
+    Ok(server.session(Visit { connection, service: "smtp", identity: None, name: None }))
 }
 
 /// The directory that sendmail may create entries in.

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use super::{Common, Failure, handed, load, prepare_queue, run, services};
-use crate::config::Wakeup;
+use super::{Common, Failure, handed, load, login_account, prepare_queue, run, services};
+use crate::config::{Config, Wakeup};
 use crate::net::activation::Handed;
 use crate::net::limits::Connections;
 use crate::net::tls::identity::Identity;
@@ -14,6 +14,7 @@ use crate::net::tls::server::settings;
 use crate::queue::{Spool, Wake};
 use crate::server::Connection;
 use crate::server::listener::{Listener, Visit};
+use crate::server::names::Names;
 use crate::server::smtp::{Server, busy};
 use crate::server::spawner::Spawner;
 use crate::sys::channel::Channel;
@@ -66,8 +67,16 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
             if let Some(Err(error)) = identity.as_mut().map(Identity::refresh) {
                 log.error(&error.to_string());
             }
-            let (connection, service) = (Connection::new(input, output), &arguments.service);
-            Ok(server.session(Visit { connection, service, identity: identity.as_ref() }))
+            let connection = Connection::new(input, output);
+            let name = connection.peer.address.and_then(|address| {
+                // This host needs no process to be named.
+                let wanted = connection.peer.local_name().is_none();
+                let mut names = wanted.then(|| names(&config, &log))??;
+                names.tend(&log, || identity.iter_mut().for_each(Identity::forget));
+                names.ask(address)
+            });
+            let (service, identity) = (arguments.service.as_str(), identity.as_ref());
+            Ok(server.session(Visit { connection, service, identity, name }))
         }
         Handed::Listeners(sockets) => {
             let spawner = (config.queue.wakeup == Wakeup::Spawn)
@@ -87,11 +96,24 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
                 ),
                 busy: busy(&config.hostname).as_bytes(),
                 identity,
+                names: names(&config, &log),
                 spawner,
                 log: &log,
             }
             .serve(|visit| server.session(visit))
             .map_err(|error| Failure::new(Exit::OsErr, error))
+        }
+    }
+}
+
+/// Whoever asks for the names of clients: nobody where no account for that is there, which costs
+/// names but no mail.
+fn names(config: &Config, log: &Log) -> Option<Names> {
+    match login_account(config) {
+        Ok(account) => Some(Names::new(&config.dns, account)),
+        Err(failure) => {
+            log.warning(&format!("{}; until then clients have no names", failure.what));
+            None
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,9 +28,11 @@ impl Peer {
         self.address.unwrap_or(IpAddr::from([127, 0, 0, 1]))
     }
 
-    /// Its name without asking DNS: only this host's own is known.
-    pub fn name(&self) -> Option<&'static str> {
-        self.is_loopback().then_some("localhost")
+    /// Its name where nobody need be asked for it: this host by its usual address.
+    pub fn local_name(&self) -> Option<&'static str> {
+        let address = self.address_or_local();
+        let usual = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+        usual.contains(&address).then_some("localhost")
     }
 
     /// Whether it is this host.

@@ -9,6 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::names::{Names, Question};
 use super::spawner::Spawner;
 use super::{Connection, Peer};
 use crate::net::limits::Connections;
@@ -24,6 +25,8 @@ pub struct Visit<'a> {
     pub service: &'a str,
     /// Certificate and key, where TLS is offered.
     pub identity: Option<&'a Identity>,
+    /// Its name, where that has been asked for.
+    pub name: Option<Question>,
 }
 
 /// A listening parent.
@@ -36,6 +39,8 @@ pub struct Listener<'a> {
     pub busy: &'a [u8],
     /// Certificate and key, where TLS is offered; kept as fresh as the files are.
     pub identity: Option<Identity>,
+    /// Asks for the names of clients, where they are wanted.
+    pub names: Option<Names>,
     /// Starts runners, where that is this process's work.
     pub spawner: Option<Spawner>,
     /// The log.
@@ -128,6 +133,9 @@ impl Listener<'_> {
             if self.spawner.as_mut().is_some_and(|spawner| spawner.ended(pid, how)) {
                 continue;
             }
+            if self.names.as_mut().is_some_and(|names| names.ended(pid, how, self.log)) {
+                continue;
+            }
             if let Some(index) = sessions.iter().position(|(session, _)| *session == pid) {
                 let (_, address) = sessions.swap_remove(index);
                 self.connections.leave(address);
@@ -151,6 +159,13 @@ impl Listener<'_> {
         if let Some(Err(error)) = self.identity.as_mut().map(Identity::refresh) {
             self.log.error(&error.to_string());
         }
+        let peer = Peer { address: Some(address) };
+        if peer.local_name().is_none()
+            && let Some(names) = &mut self.names
+        {
+            let identity = &mut self.identity;
+            names.tend(self.log, || identity.iter_mut().for_each(Identity::forget));
+        }
         let forked = process::fork(|| {
             let (_, service) = self.sockets.swap_remove(index);
             // The port is the parent's: a session that outlives it must not hold it.
@@ -161,8 +176,11 @@ impl Listener<'_> {
             }
             match Connection::accepted(stream, address) {
                 Ok(connection) => {
+                    // The way to ask is closed behind the question.
+                    let names = self.names.take().filter(|_| peer.local_name().is_none());
+                    let name = names.and_then(|names| names.ask(address));
                     let identity = self.identity.as_ref();
-                    session(Visit { connection, service: &service, identity })
+                    session(Visit { connection, service: &service, identity, name })
                 }
                 Err(_) => Exit::OsErr,
             }
@@ -189,9 +207,4 @@ fn is_of_one_client(error: &io::Error) -> bool {
             | io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::NetworkDown
     )
-}
-
-/// The name of a client in log lines: `localhost[127.0.0.1]`, `unknown[192.0.2.1]`.
-pub fn client_name(peer: Peer) -> String {
-    format!("{}[{}]", peer.name().unwrap_or("unknown"), peer.address_or_local())
 }
