@@ -288,8 +288,12 @@ fn an_exchange_speaks_tls_or_fails_at_it() {
     assert!(reply.starts_with("220 2.0.0 Go\r\n250-"), "{reply}");
 
     let exchange = next();
-    let (_, reply) = after_starttls(&exchange);
-    assert!(reply.starts_with("220 2.0.0 Go\r\n"), "{reply}");
+    let (mut stream, reply) = after_starttls(&exchange);
+    assert_eq!(reply, "220 2.0.0 Go\r\n");
+    stream.write_all(b"hello").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert!(answer.ends_with(b"no TLS here\r\n"), "{}", answer.escape_ascii());
 
     let exchange = next();
     let (mut stream, _) = after_starttls(&exchange);

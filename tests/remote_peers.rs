@@ -146,7 +146,13 @@ fn eight_bits_arrive_as_they_are_and_are_announced_where_that_is_offered() {
     for offered in [true, false] {
         let extensions: &[&str] = if offered { &["8BITMIME"] } else { &[] };
         let pair = Pair::new(Script::polite().extensions(extensions));
-        pair.site.submit(SENDER, &["a@there.test"], text);
+        let (_smtpd, mut client) = pair.site.session("smtpd");
+        client.greet();
+        client.command(format!("MAIL FROM:<{SENDER}> BODY=8BITMIME"));
+        client.command("RCPT TO:<a@there.test>");
+        client.command("DATA");
+        client.send(stuffed(text));
+        assert!(client.reply().starts_with("250 "), "{}", client.dialogue());
         pair.run_to_the_end();
         let message = pair.exchange.only_message();
         assert!(message.text.ends_with(b"\xe3\x81\x93\xe3\x82\x93 \xff\x80\r\n"));
@@ -197,14 +203,18 @@ fn where_starttls_is_refused_the_mail_goes_in_clear() {
 
 #[test]
 fn what_stands_in_clear_behind_the_answer_to_starttls_is_no_reply() {
+    // The injected reply says that nothing larger than one byte is taken: who believes it returns
+    // the message. Somebody stands between us and the host; the next host gets it.
     let pair = Pair::new(Script::polite().tls(Tls::Injects));
     pair.submit(&["a@there.test"]);
+    let ran = pair.run_and_wait("4.5.0");
+    assert!(ran.stderr.contains("STARTTLS"), "{ran}");
+    assert_eq!(pair.exchange.attempts().len(), 0);
+    pair.network.dns.set("there.test MX 20 spare.there.test");
+    pair.network.dns.set("spare.there.test A 127.0.0.4");
+    let spare = pair.network.exchange(4, Script::polite());
     pair.run_to_the_end();
-    // The injected reply says that nothing larger than one byte is taken.
-    let message = pair.exchange.only_message();
-    assert_eq!(message.recipients, ["a@there.test"]);
-    assert_eq!(pair.site.messages("toshi").len(), 0);
-    assert_eq!(pair.exchange.complaints(), NONE);
+    spare.only_message();
 }
 
 // Many messages, many recipients.
@@ -341,7 +351,7 @@ fn what_is_refused_for_now_waits_and_is_delivered_later() {
         pair.submit(&["a@there.test"]);
         let ran = pair.run_and_wait("4.7.1");
         assert!(ran.stderr.contains("Greylisted, come back"), "{step:?}: {ran}");
-        assert_eq!(pair.exchange.count(), 0);
+        assert_eq!(pair.exchange.count(), 0, "{step:?}: {ran}");
         pair.run_to_the_end();
         pair.exchange.only_message();
     }
@@ -446,6 +456,7 @@ fn a_server_that_floods_is_left_and_the_mail_waits() {
             if step == Step::Connect && flood.starts_with(b"220 ") {
                 continue;
             }
+            eprintln!("{step:?} {}", flood.escape_ascii());
             let pair = Pair::new(Script::polite().at(step, Act::Flood(flood.to_vec())));
             pair.submit(&["a@there.test"]);
             let ran = pair.run();
@@ -459,13 +470,12 @@ fn a_server_that_floods_is_left_and_the_mail_waits() {
 
 #[test]
 fn what_is_no_reply_is_taken_for_none() {
-    let lies: [&[u8]; 8] = [
+    let lies: [&[u8]; 7] = [
         b"hello\r\n",
         b"2\r\n",
         b"25\r\n",
         b"2500 Ok\r\n",
         b"\r\n",
-        b"250-one\r\n550 two\r\n",
         b"\xff\xfe\r\n",
         b"999 Ok\r\n",
     ];
@@ -577,5 +587,4 @@ fn a_server_that_reads_slowly_gets_the_message_all_the_same() {
     pair.submit(&["a@there.test"]);
     pair.run_to_the_end();
     pair.exchange.only_message();
-    drop(pair.network);
 }

@@ -73,6 +73,8 @@ struct Run<'a> {
     waiting: VecDeque<(String, Job)>,
     /// Who speaks to other hosts, once something is for them.
     courier: Option<Courier>,
+    /// There could be none.
+    no_courier: bool,
     /// Entries that had their turn in this run. One that was put off may have another when it is
     /// due again: while there is always something new, a run has no end.
     tried: HashSet<Id>,
@@ -107,6 +109,7 @@ impl Runner<'_> {
             agents: Vec::new(),
             waiting: VecDeque::new(),
             courier: None,
+            no_courier: false,
             tried: HashSet::new(),
             flush,
             woken: false,
@@ -300,10 +303,11 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// The courier; `None` where there can be none now.
+    /// The courier; `None` where there can be none in this run.
     fn courier(&mut self) -> io::Result<Option<&mut Courier>> {
-        if self.courier.is_none() {
+        if self.courier.is_none() && !self.no_courier {
             self.courier = launcher::request_courier(self.runner.launcher)?;
+            self.no_courier = self.courier.is_none();
         }
         Ok(self.courier.as_mut())
     }

@@ -109,6 +109,8 @@ pub struct Client {
     hostname: String,
     tls: Tls,
     credentials: Option<Credentials>,
+    /// A server that goes by our own name is no loop.
+    may_be_ours: bool,
     /// Nobody between us and the server can listen.
     secure: bool,
     /// The reply to EHLO; none where only HELO was understood.
@@ -139,6 +141,7 @@ impl Client {
             hostname: hostname.to_owned(),
             tls,
             credentials,
+            may_be_ours: false,
             secure: tls == Tls::Unneeded,
             offer: None,
             reader: AnswerReader::default(),
@@ -153,6 +156,12 @@ impl Client {
             begun: false,
             due: None,
         }
+    }
+
+    /// Takes a server that goes by our own name for no loop: the operator has named it, such as a
+    /// filter on this host.
+    pub fn expect_own_name(&mut self) {
+        self.may_be_ours = true;
     }
 
     /// What is to be sent; the driver takes it out.

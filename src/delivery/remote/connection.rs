@@ -38,6 +38,8 @@ pub struct Caller<'a> {
     pub tls: &'a tls::client::Client,
     /// How it logs in; then only over TLS, to the host whose certificate is right.
     pub credentials: Option<&'a Credentials>,
+    /// It calls the smarthost: a host that the operator has named.
+    pub to_smarthost: bool,
     /// TLS begins before the first word (RFC 8314 section 3.3).
     pub implicit_tls: bool,
 }
@@ -110,9 +112,13 @@ impl Connection {
             })?;
         // Commands are written whole; waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
+        let mut client = Client::new(caller.hostname, policy, caller.credentials.cloned());
+        if caller.to_smarthost {
+            client.expect_own_name();
+        }
         Ok(Self {
             host: host.clone(),
-            client: Client::new(caller.hostname, policy, caller.credentials.cloned()),
+            client,
             stream: Some(Stream::Plain(stream)),
             output: Vec::new(),
             sent: 0,
@@ -256,12 +262,14 @@ impl Connection {
     /// What happens next. Each line of the host has its time, so that one who drips is not waited
     /// for without end: a reply has a bounded number of lines.
     async fn event(&mut self) -> io::Result<Event> {
+        let mut deadline = Instant::now() + self.client.patience();
         loop {
             if let Some(event) = self.client.event() {
                 return Ok(event);
             }
-            let deadline = Instant::now() + self.client.patience();
-            while !self.exchange(deadline).await? {}
+            if self.exchange(deadline).await? {
+                deadline = Instant::now() + self.client.patience();
+            }
         }
     }
 

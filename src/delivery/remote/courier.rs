@@ -178,6 +178,7 @@ impl Office {
             hostname: &self.config.hostname,
             tls: &self.tls,
             credentials: self.credentials.as_ref(),
+            to_smarthost: smarthost.is_some(),
             implicit_tls: smarthost.is_some_and(|(_, port)| port == SUBMISSIONS),
         }
     }

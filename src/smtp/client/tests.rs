@@ -540,3 +540,11 @@ fn memory_is_bounded_whatever_the_server_says() {
         }
     }
 }
+
+#[test]
+fn our_own_name_is_no_loop_where_it_is_expected() {
+    let mut client = Client::new("here", Tls::Never, None);
+    client.expect_own_name();
+    client.push(b"220 x\r\n250 Here\r\n");
+    assert_eq!(client.event(), Some(Event::Ready));
+}

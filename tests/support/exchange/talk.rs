@@ -59,6 +59,8 @@ pub(super) struct Talk {
     /// Whether it ends with a reset.
     reset: bool,
     steps: Vec<Step>,
+    /// Whether MAIL was accepted.
+    begun: bool,
     sender: String,
     parameters: String,
     recipients: Vec<String>,
@@ -77,6 +79,7 @@ impl Talk {
             counted: true,
             reset: false,
             steps: Vec::new(),
+            begun: false,
             sender: String::new(),
             parameters: String::new(),
             recipients: Vec::new(),
@@ -190,6 +193,8 @@ impl Talk {
         match tls {
             Tls::HangsUp => return Ok(false),
             Tls::Broken => {
+                // Behind the beginning of the client's handshake, so that it belongs to that.
+                self.raw_bytes()?;
                 self.wire.write(b"\x15\x03\x01\x00\x02\x02\x28 no TLS here\r\n")?;
                 return Ok(false);
             }
@@ -224,14 +229,15 @@ impl Talk {
         }
         let (reply, going) = self.step(Step::Mail, line, "250 2.1.0 Ok")?;
         if reply.starts_with('2') {
-            (self.sender, self.parameters) = (path, parameters);
+            (self.begun, self.sender, self.parameters) = (true, path, parameters);
         }
         Ok(going)
     }
 
     fn rcpt(&mut self, line: &str) -> Going {
         let (path, _) = path_of(line);
-        let (reply, going) = self.step(Step::Rcpt, line, "250 2.1.5 Ok")?;
+        let polite = if self.begun { "250 2.1.5 Ok" } else { "503 5.5.1 MAIL first" };
+        let (reply, going) = self.step(Step::Rcpt, line, polite)?;
         if reply.starts_with('2') {
             self.recipients.push(path);
         }
@@ -368,6 +374,16 @@ impl Talk {
         Ok(Some(String::from_utf8_lossy(&line).into_owned()))
     }
 
+    /// What comes next, whatever it is.
+    fn raw_bytes(&mut self) -> io::Result<Vec<u8>> {
+        if self.buffer.is_empty() {
+            let mut chunk = [0; 8 * 1024];
+            let n = self.wire.read(&mut chunk)?;
+            self.buffer.extend_from_slice(&chunk[..n]);
+        }
+        Ok(std::mem::take(&mut self.buffer))
+    }
+
     /// A line with its end.
     fn raw_line(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut searched = 0;
@@ -412,6 +428,7 @@ impl Talk {
     }
 
     fn forget(&mut self) {
+        self.begun = false;
         self.sender.clear();
         self.parameters.clear();
         self.recipients.clear();
