@@ -5,6 +5,7 @@
 //! the check for unknown keys, the sample file and the man page are all held against it.
 
 mod error;
+mod stamp;
 mod value;
 
 use std::fs;
@@ -15,19 +16,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use error::Error;
+pub use stamp::{PREFIX, SYSCONFDIR, VERSION};
 pub use value::{Host, Interval, LockKind, LogTarget, Network, Smarthost, Source, Wakeup};
-
-/// The directory of the configuration files (`make all` stamps it in).
-pub const SYSCONFDIR: &str = match option_env!("HIKYAKU_SYSCONFDIR") {
-    Some(directory) => directory,
-    None => "/usr/local/etc",
-};
-
-/// The prefix under which the programs stand (`make all` stamps it in).
-pub const PREFIX: &str = match option_env!("HIKYAKU_PREFIX") {
-    Some(directory) => directory,
-    None => "/usr/local",
-};
 
 /// All of `hikyaku.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -442,10 +432,16 @@ impl Config {
                 return Some((&["delivery", "credentials"], "they are for a smarthost".into()));
             }
         }
-        if self.smtp.tls.certificate.as_os_str().is_empty()
-            != self.smtp.tls.key.as_os_str().is_empty()
-        {
+        let Tls { certificate, key } = &self.smtp.tls;
+        if certificate.as_os_str().is_empty() != key.as_os_str().is_empty() {
             return Some((&["smtp", "tls"], "certificate and key are given together".into()));
+        }
+        for (name, path) in
+            [(&["smtp", "tls", "certificate"] as &[_], certificate), (&["smtp", "tls", "key"], key)]
+        {
+            if !path.as_os_str().is_empty() && !path.is_absolute() {
+                return Some((name, "an absolute path is wanted".into()));
+            }
         }
         None
     }

@@ -178,6 +178,9 @@ impl AnswerReader {
     /// (RFC 5321 section 4.2)
     pub fn take(&mut self, input: &mut &[u8]) -> Result<Option<Answer>, NoReply> {
         loop {
+            if input.is_empty() {
+                return Ok(None);
+            }
             let line = match self.reader.take(input) {
                 // Not when it ends: it may have no end.
                 Line::More if !self.reader.is_too_long() => return Ok(None),

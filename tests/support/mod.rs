@@ -12,6 +12,7 @@ pub mod entry;
 pub mod exchange;
 pub mod kill;
 pub mod lan;
+pub mod machine;
 pub mod mbox;
 pub mod mutt;
 pub mod network;
@@ -21,6 +22,7 @@ pub mod reference;
 pub mod report;
 pub mod run;
 pub mod site;
+pub mod tls;
 pub mod trace;
 pub mod transcript;
 
