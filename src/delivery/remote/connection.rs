@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -34,6 +35,8 @@ const CHUNK: usize = 64 * 1024;
 pub struct Caller<'a> {
     /// Its name.
     pub hostname: &'a str,
+    /// Calls that may be made at once.
+    pub dialing: &'a Semaphore,
     /// What it needs for TLS.
     pub tls: &'a tls::client::Client,
     /// How it logs in; then only over TLS, to the host whose certificate is right.
@@ -105,7 +108,10 @@ impl Connection {
 
     async fn dial(host: &Host, caller: &Caller<'_>, policy: Tls) -> Result<Self, Trouble> {
         let address = SocketAddr::new(host.address, host.port);
+        let permit = caller.dialing.acquire().await;
         let dialed = timeout(DIAL, TcpStream::connect(address)).await;
+        // One who is there but does not greet keeps no other waiting.
+        drop(permit);
         let stream =
             dialed.map_err(io::Error::from).and_then(|dialed| dialed).map_err(|error| {
                 Trouble::new(host, "4.4.1", &format!("connect to {host}: {}", cause(&error)))

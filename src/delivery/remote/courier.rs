@@ -45,7 +45,7 @@ pub struct Office {
     tls: tls::client::Client,
     credentials: Option<Credentials>,
     /// Calls that may be made at once.
-    pub dialing: Semaphore,
+    dialing: Semaphore,
     /// Deliveries at once.
     pub talking: Semaphore,
     /// The worker has gone: connections take their leave.
@@ -182,6 +182,7 @@ impl Office {
         let smarthost = self.config.delivery.smarthost.get();
         Caller {
             hostname: &self.config.hostname,
+            dialing: &self.dialing,
             tls: &self.tls,
             credentials: self.credentials.as_ref(),
             to_smarthost: smarthost.is_some(),

@@ -168,10 +168,8 @@ impl Destination {
         office: &Rc<Office>,
         host: &Host,
     ) -> Result<(), (Trouble, bool)> {
-        let mut connection = {
-            let _permit = office.dialing.acquire().await;
-            Connection::open(host, &office.caller()).await.map_err(|trouble| (trouble, false))?
-        };
+        let mut connection =
+            Connection::open(host, &office.caller()).await.map_err(|trouble| (trouble, false))?;
         self.open.set(self.open.get() + 1);
         let done = self.converse(office, &mut connection).await;
         self.open.set(self.open.get() - 1);
