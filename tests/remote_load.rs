@@ -205,6 +205,27 @@ fn the_living_get_their_mail_while_the_dead_wait() {
 }
 
 #[test]
+fn hosts_that_do_not_greet_hold_up_nobody() {
+    const MUTE: usize = 450;
+    let network = Network::new();
+    // The system takes the calls, and nobody says a word.
+    let _mute: Vec<_> = (20..25).map(|host| network.listen(host)).collect();
+    let living = network.exchange(10, Script::polite());
+    let mut to = Vec::new();
+    for domain in 0..MUTE {
+        network.dns.set(&format!("d{domain}.test A 127.0.0.{}", 20 + domain % 5));
+        to.push(format!("a@d{domain}.test"));
+    }
+    network.dns.set("living.test A 127.0.0.10");
+    to.extend((0..10).map(|number| format!("user{number}@living.test")));
+    let site = network.plan().in_memory().build();
+    let (_smtpd, address) = site.serve("smtpd");
+    submit_all(address, &to);
+    let _runner = watch(&site);
+    living.wait_for(10);
+}
+
+#[test]
 fn a_silent_host_holds_up_no_local_mail_and_no_end_of_the_runner() {
     let network = Network::new();
     let silent = Script::polite().at(Step::Connect, Act::Silence);
