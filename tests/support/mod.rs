@@ -10,6 +10,7 @@
 pub mod entry;
 pub mod kill;
 pub mod mbox;
+pub mod mta;
 pub mod peer;
 pub mod powercut;
 pub mod reference;
