@@ -1,4 +1,5 @@
-//! The network: what a server is handed, and how many clients it takes.
+//! The network: what a server is handed, how many clients it takes, name service, TLS.
 
 pub mod activation;
+pub mod dns;
 pub mod limits;

@@ -1,5 +1,7 @@
 //! Where a recipient's mail goes.
 
+pub mod mx;
+
 use std::io;
 
 use crate::config::Config;

@@ -1,8 +1,14 @@
 //! The cell in which a process that speaks to strangers lives.
 //!
 //! Four walls, each where the kernel and our rights allow it: an empty root directory (root only),
-//! another user id (root only), Landlock (no file but what is named, no network connection, no
-//! signal to the outside), and a list of system calls, all under `no_new_privs`.
+//! another user id (root only), Landlock (no file but what is named, no network connection but to
+//! ports that are named, no signal to the outside), and a list of system calls, all under
+//! `no_new_privs`.
+//!
+//! There are two kinds of cells. In one a session speaks to a client on a descriptor that it was
+//! given. In the other a process calls other hosts: it may make sockets, but has no system call
+//! left that opens a file by its name, so that it needs no empty root directory; what it must read
+//! (resolv.conf, certificates) it reads as the other user, before it enters.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,8 +16,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset,
-    RulesetAttr, RulesetCreatedAttr, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath,
+    Ruleset, RulesetAttr, RulesetCreatedAttr, Scope,
 };
 use nix::libc;
 use seccompiler::{
@@ -27,6 +33,8 @@ pub struct Jail {
     /// `None` without root.
     empty: Option<OwnedFd>,
     filter: BpfProgram,
+    /// TCP ports that may be called.
+    ports: Vec<u16>,
 }
 
 /// What a prisoner may do with the one directory that it was given.
@@ -39,10 +47,11 @@ pub enum Grant {
 }
 
 impl Jail {
-    /// Makes the empty directory, as root.
+    /// A cell for a session with one client. Makes the empty directory, as root.
     pub fn prepare() -> io::Result<Self> {
+        let filter = session_filter()?;
         if !privilege::is_root() {
-            return Ok(Self { empty: None, filter: system_calls()? });
+            return Ok(Self { empty: None, filter, ports: Vec::new() });
         }
         let name = format!("/tmp/hikyaku-{}-{:08x}", std::process::id(), random()?);
         nix::unistd::mkdir(name.as_str(), nix::sys::stat::Mode::S_IRWXU)
@@ -53,7 +62,12 @@ impl Jail {
         // Owned by root, and others may only pass through it.
         let mode = nix::sys::stat::Mode::from_bits_truncate(0o111);
         nix::sys::stat::fchmod(&directory, mode)?;
-        Ok(Self { empty: Some(directory), filter: system_calls()? })
+        Ok(Self { empty: Some(directory), filter, ports: Vec::new() })
+    }
+
+    /// A cell for a process that calls other hosts, by UDP and, on these ports, by TCP.
+    pub fn for_callers(ports: &[u16]) -> io::Result<Self> {
+        Ok(Self { empty: None, filter: caller_filter()?, ports: ports.to_vec() })
     }
 
     /// The descriptor that [`Jail::enter`] needs.
@@ -78,7 +92,7 @@ impl Jail {
         }
         nix::sys::prctl::set_no_new_privs().map_err(|error| wall("no_new_privs", error))?;
         nix::sys::prctl::set_dumpable(false).map_err(|error| wall("dumpable", error))?;
-        landlock(directory).map_err(|error| wall("landlock", error))?;
+        landlock(directory, &self.ports).map_err(|error| wall("landlock", error))?;
         seccompiler::apply_filter(&self.filter).map_err(|error| wall("seccomp", error))
     }
 }
@@ -91,9 +105,12 @@ fn random() -> io::Result<u32> {
     getrandom::u32().map_err(|error| io::Error::other(error.to_string()))
 }
 
-/// No file but below `directory`, no TCP connection, no signal to others: as far as this kernel's
-/// Landlock goes; the rest is seccomp's.
-fn landlock(directory: Option<(&OwnedFd, Grant)>) -> Result<(), landlock::RulesetError> {
+/// No file but below `directory`, no TCP connection but to `ports`, no signal to others: as far as
+/// this kernel's Landlock goes; the rest is seccomp's.
+fn landlock(
+    directory: Option<(&OwnedFd, Grant)>,
+    ports: &[u16],
+) -> Result<(), landlock::RulesetError> {
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(ABI::V6))?
@@ -106,6 +123,9 @@ fn landlock(directory: Option<(&OwnedFd, Grant)>) -> Result<(), landlock::Rulese
             rights |= AccessFs::RemoveFile;
         }
         rules = rules.add_rule(PathBeneath::new(fd.as_fd(), rights))?;
+    }
+    for port in ports {
+        rules = rules.add_rule(NetPort::new(*port, AccessNet::ConnectTcp))?;
     }
     rules.restrict_self()?;
     Ok(())
@@ -121,22 +141,58 @@ fn new_file(flags: i32) -> io::Result<SeccompRule> {
     condition.and_then(|condition| SeccompRule::new(vec![condition])).map_err(io::Error::other)
 }
 
-/// What a session needs: its descriptors, memory, time, and new files below a directory that it
-/// already has open. No exec, no new socket, no signal, no process; anything else is `EPERM`.
-fn system_calls() -> io::Result<BpfProgram> {
-    let allowed = [
-        libc::SYS_read,
-        libc::SYS_readv,
-        libc::SYS_pread64,
-        libc::SYS_write,
-        libc::SYS_writev,
+/// What both kinds of cells need: descriptors that are open, memory, time.
+const COMMON: &[i64] = &[
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_pread64,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_lseek,
+    libc::SYS_close,
+    libc::SYS_fstat,
+    libc::SYS_statx,
+    libc::SYS_fcntl,
+    libc::SYS_ppoll,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_sendto,
+    libc::SYS_sendmsg,
+    libc::SYS_shutdown,
+    libc::SYS_getsockopt,
+    libc::SYS_mmap,
+    libc::SYS_munmap,
+    libc::SYS_mremap,
+    libc::SYS_mprotect,
+    libc::SYS_madvise,
+    libc::SYS_brk,
+    libc::SYS_futex,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_gettimeofday,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_getrandom,
+    libc::SYS_restart_syscall,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_time,
+];
+
+/// A session: besides, new files below a directory that it already has open. No exec, no new
+/// socket, no signal, no process.
+fn session_filter() -> io::Result<BpfProgram> {
+    let files = [
         libc::SYS_pwrite64,
-        libc::SYS_lseek,
-        libc::SYS_close,
-        libc::SYS_fstat,
         libc::SYS_fchmod,
         libc::SYS_newfstatat,
-        libc::SYS_statx,
         libc::SYS_fsync,
         libc::SYS_syncfs,
         libc::SYS_fdatasync,
@@ -144,45 +200,50 @@ fn system_calls() -> io::Result<BpfProgram> {
         libc::SYS_linkat,
         libc::SYS_renameat2,
         libc::SYS_unlinkat,
-        libc::SYS_fcntl,
-        libc::SYS_ppoll,
-        libc::SYS_recvfrom,
-        libc::SYS_recvmsg,
-        libc::SYS_sendto,
-        libc::SYS_sendmsg,
-        libc::SYS_shutdown,
-        libc::SYS_getsockopt,
-        libc::SYS_mmap,
-        libc::SYS_munmap,
-        libc::SYS_mremap,
-        libc::SYS_mprotect,
-        libc::SYS_madvise,
-        libc::SYS_brk,
-        libc::SYS_futex,
-        libc::SYS_rt_sigaction,
-        libc::SYS_rt_sigprocmask,
-        libc::SYS_rt_sigreturn,
-        libc::SYS_sigaltstack,
-        libc::SYS_clock_gettime,
-        libc::SYS_clock_nanosleep,
-        libc::SYS_gettimeofday,
-        libc::SYS_getpid,
-        libc::SYS_gettid,
-        libc::SYS_getrandom,
-        libc::SYS_restart_syscall,
-        libc::SYS_exit,
-        libc::SYS_exit_group,
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_poll,
-        #[cfg(target_arch = "x86_64")]
-        libc::SYS_time,
     ];
+    let open = vec![new_file(libc::O_TMPFILE)?, new_file(libc::O_CREAT | libc::O_EXCL)?];
+    filter(&files, [(libc::SYS_openat, open)])
+}
+
+/// A caller of other hosts: besides, sockets of the internet and waiting for many of them. No file
+/// by its name, no exec, no signal, no process.
+fn caller_filter() -> io::Result<BpfProgram> {
+    let sockets = [
+        libc::SYS_connect,
+        libc::SYS_bind,
+        libc::SYS_setsockopt,
+        libc::SYS_getsockname,
+        libc::SYS_getpeername,
+        libc::SYS_epoll_create1,
+        libc::SYS_epoll_ctl,
+        libc::SYS_epoll_pwait,
+        libc::SYS_eventfd2,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_epoll_wait,
+    ];
+    let family = |family: i32| argument(0, u64::from(family.unsigned_abs()));
+    let families = vec![family(libc::AF_INET)?, family(libc::AF_INET6)?];
+    // What std makes a socket non-blocking with.
+    let nonblocking = vec![argument(1, libc::FIONBIO)?];
+    filter(&sockets, [(libc::SYS_socket, families), (libc::SYS_ioctl, nonblocking)])
+}
+
+/// A system call only where this argument has this value.
+fn argument(number: u8, value: u64) -> io::Result<SeccompRule> {
+    SeccompCondition::new(number, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+        .and_then(|condition| SeccompRule::new(vec![condition]))
+        .map_err(io::Error::other)
+}
+
+/// Allows the common calls, `more`, and those of `ruled` that one of their rules fits; anything
+/// else is `EPERM`.
+fn filter<const N: usize>(
+    more: &[i64],
+    ruled: [(i64, Vec<SeccompRule>); N],
+) -> io::Result<BpfProgram> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        allowed.into_iter().map(|call| (call, Vec::new())).collect();
-    rules.insert(
-        libc::SYS_openat,
-        vec![new_file(libc::O_TMPFILE)?, new_file(libc::O_CREAT | libc::O_EXCL)?],
-    );
+        COMMON.iter().chain(more).map(|call| (*call, Vec::new())).collect();
+    rules.extend(ruled);
     let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     let architecture = TargetArch::try_from(std::env::consts::ARCH).map_err(io::Error::other)?;
     SeccompFilter::new(rules, denied, SeccompAction::Allow, architecture)
@@ -198,7 +259,7 @@ mod tests {
     use nix::fcntl::{OFlag, openat};
     use nix::sys::stat::Mode;
 
-    use super::{Grant, landlock, system_calls};
+    use super::{Grant, Jail, landlock, session_filter};
     use crate::sys::fd;
 
     /// What a prisoner of one wall can do with its directory: make a file, read one that is there,
@@ -223,11 +284,39 @@ mod tests {
 
     #[test]
     fn either_wall_alone_lets_files_be_made_and_none_be_read() {
-        let filter = system_calls().unwrap();
+        let filter = session_filter().unwrap();
         let by_calls = tries(move |_| seccompiler::apply_filter(&filter).unwrap());
         assert_eq!(by_calls, [true, false, false], "seccomp");
-        let by_rules = tries(|directory| landlock(Some((directory, Grant::Create))).unwrap());
+        let by_rules = tries(|directory| landlock(Some((directory, Grant::Create)), &[]).unwrap());
         assert!(by_rules[0], "landlock");
         assert_eq!(tries(|_| ()), [true, true, true], "no wall");
+    }
+
+    #[test]
+    fn a_caller_calls_the_named_port_and_opens_no_file() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (named, unnamed) = (server.local_addr().unwrap(), other.local_addr().unwrap());
+        let prisoner = std::thread::spawn(move || {
+            Jail::for_callers(&[named.port()]).unwrap().enter(None, None).unwrap();
+            [
+                std::net::TcpStream::connect(named).is_ok(),
+                std::net::UdpSocket::bind("127.0.0.1:0").is_ok(),
+                std::net::TcpStream::connect(unnamed).is_ok(),
+                File::open("/etc/passwd").is_ok(),
+                std::os::unix::net::UnixStream::pair().is_ok(),
+                std::process::Command::new("/bin/true").status().is_ok(),
+            ]
+        });
+        let [named, udp, unnamed, file, unix, process] = prisoner.join().unwrap();
+        assert!(named && udp && !file && !unix && !process);
+        // Only newer kernels' Landlock knows ports.
+        assert!(!unnamed || !knows_ports());
+    }
+
+    fn knows_ports() -> bool {
+        use landlock::{ABI, Access, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr};
+        let rules = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+        rules.handle_access(AccessNet::from_all(ABI::V4)).is_ok()
     }
 }

@@ -7,10 +7,13 @@
 
 #![allow(dead_code, reason = "each suite uses its part of what is shared")]
 
+pub mod dns;
 pub mod entry;
+pub mod exchange;
 pub mod kill;
 pub mod mbox;
 pub mod mta;
+pub mod network;
 pub mod peer;
 pub mod powercut;
 pub mod reference;
