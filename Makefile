@@ -42,6 +42,7 @@ run:
 
 bench:
 	tests/bench/run
+	tests/bench/relay
 
 clean:
 	$(CARGO) clean
