@@ -20,7 +20,7 @@ use super::trace::{self, Event};
 
 /// The calls that change something which others can see, and those in between at which a program
 /// waits or is about to.
-pub const CALLS: [&str; 36] = [
+pub const CALLS: [&str; 40] = [
     "open",
     "openat",
     "creat",
@@ -54,6 +54,10 @@ pub const CALLS: [&str; 36] = [
     "recvmsg",
     "poll",
     "ppoll",
+    "epoll_wait",
+    "epoll_pwait",
+    "socket",
+    "connect",
     "clone",
     "clone3",
     "exit_group",

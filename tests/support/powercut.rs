@@ -132,6 +132,17 @@ impl Recorder {
         behind(&trace::arguments(&self.output, &CALLS), command)
     }
 
+    /// What strace calls the file to which the program wrote this, for [`Recorder::finish`].
+    #[track_caller]
+    pub fn speaker(&self, text: &[u8]) -> String {
+        let events = trace::parse(&fs::read_to_string(&self.output).unwrap());
+        let mut writes = trace::calls(&events).filter_map(Call::written);
+        let found = writes
+            .find(|(_, bytes)| bytes.windows(text.len()).any(|window| window == text))
+            .unwrap_or_else(|| panic!("it wrote {} nowhere", text.escape_ascii()));
+        found.0.file
+    }
+
     /// Reads what was written down, after the end of the program.
     ///
     /// `spoken_on` is what strace calls the file on which the program gives its promises, such as

@@ -1,5 +1,7 @@
 //! A private Exim, of a package that is unpacked and not installed.
 
+use std::os::unix::fs::chown;
+
 use super::{MAILBOX_UID, Setting, USERS, unpacked};
 
 pub const PACKAGE: &str = "exim4-daemon-light";
@@ -13,6 +15,8 @@ pub fn script(setting: &Setting) -> String {
     for name in ["spool", "log"] {
         setting.make(name, EXIM_UID);
     }
+    // Read when root's rights are gone.
+    chown(setting.path("key.pem"), Some(EXIM_UID), None).unwrap();
     // It is read anew for each recipient.
     setting.write("later", &setting.later.join("\n"));
     setting.write("etc/exim4/exim4.conf", &configuration(setting));

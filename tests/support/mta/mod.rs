@@ -192,6 +192,10 @@ impl Mta {
     /// Ends it, as a power cut does. Its queue and its mailboxes stay.
     pub fn down(&mut self) {
         self.server = None;
+        // Those who were killed with it may still be ending.
+        wait_until("nobody to listen any more", || {
+            TcpStream::connect(self.setting.address).err().map(drop)
+        });
     }
 
     /// From now on it refuses these recipients for a while, with a reply of 4xx.
@@ -215,6 +219,16 @@ impl Mta {
         let written = fs::read_to_string(self.setting.path("log/mainlog")).unwrap_or_default();
         let said = self.server.as_ref().map(Server::log).unwrap_or_default();
         said + &written
+    }
+
+    /// How many clients have connected.
+    pub fn connections(&self) -> usize {
+        let words = match self.setting.kind {
+            Kind::Postfix => "]: connect from ",
+            Kind::Exim => " (TCP/IP connection count",
+            Kind::OpenSmtpd => " smtp connected ",
+        };
+        self.log().matches(words).count()
     }
 
     /// The messages of a user, as they stand in its Maildir, the oldest first.
