@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use error::Error;
-pub use value::{Interval, LockKind, LogTarget, Network, Source, Wakeup};
+pub use value::{Host, Interval, LockKind, LogTarget, Network, Smarthost, Source, Wakeup};
 
 /// The directory of the configuration files (`make all` stamps it in).
 pub const SYSCONFDIR: &str = match option_env!("HIKYAKU_SYSCONFDIR") {
@@ -151,7 +151,9 @@ pub struct Queue {
 #[serde(default, deny_unknown_fields)]
 pub struct Delivery {
     /// The host that takes all mail for elsewhere; empty: by MX.
-    pub smarthost: String,
+    pub smarthost: Smarthost,
+    /// The file with `user:password` for the smarthost; empty: none.
+    pub credentials: PathBuf,
     /// The port that MX hosts are called on.
     pub port: u16,
     /// The most deliveries at once.
@@ -264,7 +266,13 @@ impl Default for Queue {
 
 impl Default for Delivery {
     fn default() -> Self {
-        Self { smarthost: String::new(), port: 25, concurrency: 100, concurrency_per_domain: 20 }
+        Self {
+            smarthost: Smarthost::default(),
+            credentials: PathBuf::new(),
+            port: 25,
+            concurrency: 100,
+            concurrency_per_domain: 20,
+        }
     }
 }
 
@@ -361,20 +369,10 @@ pub fn load(explicit: Option<&Path>) -> Result<Config, Error> {
 impl Config {
     /// The first value that can't be meant, as its key and what is wrong with it.
     fn impossible(&self) -> Option<(&'static [&'static str], String)> {
-        let domain = |name: &str| {
-            !name.is_empty()
-                && name.len() <= 255
-                && name.split('.').all(|label| {
-                    (1..=63).contains(&label.len())
-                        && label
-                            .bytes()
-                            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-                })
-        };
-        if !domain(&self.hostname) {
+        if !value::is_host_name(&self.hostname) {
             return Some((&["hostname"], "a host name like \"mx.example.org\" is wanted".into()));
         }
-        if let Some(name) = self.local_domains.iter().find(|name| !domain(name)) {
+        if let Some(name) = self.local_domains.iter().find(|name| !value::is_host_name(name)) {
             return Some((&["local_domains"], format!("{name:?} is no domain name")));
         }
         for (key, pattern) in [
@@ -434,6 +432,15 @@ impl Config {
         }
         if self.mailbox.locks.is_empty() {
             return Some((&["mailbox", "locks"], "at least one lock is wanted".into()));
+        }
+        let credentials = &self.delivery.credentials;
+        if !credentials.as_os_str().is_empty() {
+            if !credentials.is_absolute() {
+                return Some((&["delivery", "credentials"], "an absolute path is wanted".into()));
+            }
+            if self.delivery.smarthost.get().is_none() {
+                return Some((&["delivery", "credentials"], "they are for a smarthost".into()));
+            }
         }
         if self.smtp.tls.certificate.as_os_str().is_empty()
             != self.smtp.tls.key.as_os_str().is_empty()

@@ -80,3 +80,27 @@ fn an_interval_is_a_number_with_a_unit() {
     assert!(Interval::try_from("-5m".to_owned()).is_err());
     assert!(Interval::try_from("soon".to_owned()).is_err());
 }
+
+#[test]
+fn a_smarthost_is_a_name_or_an_address_with_a_port() {
+    for (text, wanted) in [
+        ("", ""),
+        ("mail.example.org", "mail.example.org:25"),
+        ("Mail.example.org:587", "mail.example.org:587"),
+        ("[mail.example.org]:587", "mail.example.org:587"),
+        ("[1.2.3.4]:25", "[1.2.3.4]:25"),
+        ("1.2.3.4", "[1.2.3.4]:25"),
+        ("[::1]:2525", "[::1]:2525"),
+        ("[IPv6:::1]", "[::1]:25"),
+    ] {
+        let smarthost = Smarthost::try_from(text.to_owned()).unwrap();
+        assert_eq!(String::from(smarthost), wanted, "{text}");
+    }
+    for text in ["a b", "[1.2.3.4", "host:", "host:0", "host:99999", "[a]b", "::1", "[]:25", ":25"]
+    {
+        assert!(Smarthost::try_from(text.to_owned()).is_err(), "{text}");
+    }
+    assert!(
+        error("[delivery]\nsmarthost = \"a b\"\n").starts_with("hikyaku.toml:2:13: a host like ")
+    );
+}

@@ -162,3 +162,78 @@ impl From<Network> for String {
         format!("{}/{}", network.address, network.prefix)
     }
 }
+
+/// The host that takes all mail for elsewhere: `host:port`, `[192.0.2.1]:25`, `[2001:db8::1]:25`, or
+/// without a port, which then is 25. Empty: there is none. A name is looked up by its addresses,
+/// not by MX, whether or not it stands in brackets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Smarthost(Option<(Host, u16)>);
+
+/// A host by its name or its address.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// By its name.
+    Name(String),
+    /// By its address.
+    Address(IpAddr),
+}
+
+impl Smarthost {
+    /// Host and port, where there is one.
+    pub fn get(&self) -> Option<(&Host, u16)> {
+        self.0.as_ref().map(|(host, port)| (host, *port))
+    }
+}
+
+impl TryFrom<String> for Smarthost {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        let wanted = || {
+            format!(
+                "a host like \"mail.example.org:25\" or \"[192.0.2.1]:25\" is wanted, not {text:?}"
+            )
+        };
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => rest.split_once(']').ok_or_else(wanted)?,
+            None => text.split_at(text.find(':').unwrap_or(text.len())),
+        };
+        let port = match port.strip_prefix(':') {
+            Some(port) => port.parse().ok().filter(|port| *port > 0).ok_or_else(wanted)?,
+            None if port.is_empty() => 25,
+            None => return Err(wanted()),
+        };
+        let address = host.get(..5).filter(|tag| tag.eq_ignore_ascii_case("IPv6:"));
+        let address = address.and_then(|_| host.get(5..)).unwrap_or(host);
+        let host = match address.parse() {
+            Ok(address) => Host::Address(address),
+            Err(_) if is_host_name(host) => Host::Name(host.to_ascii_lowercase()),
+            Err(_) => return Err(wanted()),
+        };
+        Ok(Self(Some((host, port))))
+    }
+}
+
+impl From<Smarthost> for String {
+    fn from(smarthost: Smarthost) -> Self {
+        match smarthost.0 {
+            None => String::new(),
+            Some((Host::Name(name), port)) => format!("{name}:{port}"),
+            Some((Host::Address(address), port)) => format!("[{address}]:{port}"),
+        }
+    }
+}
+
+/// Letters, digits, hyphens and underscores between dots.
+pub(super) fn is_host_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 255
+        && name.split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        })
+}

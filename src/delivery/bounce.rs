@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::io;
 
+use super::fate::Remote;
 use crate::message::{Address, date};
 use crate::queue::{Envelope, Id, Inlet, Origin};
 use crate::sys::clock;
@@ -31,6 +32,8 @@ pub struct Failed {
     pub code: String,
     /// Why, in words.
     pub text: String,
+    /// The words of another host, where it was that host's decision.
+    pub remote: Option<Remote>,
 }
 
 /// The message that is reported on.
@@ -141,16 +144,23 @@ impl Report<'_> {
         if let Some(arrived) = arrived {
             let _ = writeln!(text, "Arrival-Date: {arrived}");
         }
-        for Failed { recipient, code, text: why } in self.failed {
+        for Failed { recipient, code, text: why, remote } in self.failed {
             let _ = write!(
                 text,
                 "\n\
                  Final-Recipient: rfc822; {recipient}\n\
                  Action: {action}\n\
-                 Status: {code}\n\
-                 Diagnostic-Code: X-Hikyaku; {}\n",
-                ascii(why)
+                 Status: {code}\n"
             );
+            let _ = match remote {
+                Some(Remote { host, reply }) => write!(
+                    text,
+                    "Remote-MTA: dns; {}\nDiagnostic-Code: smtp; {}\n",
+                    ascii(host),
+                    ascii(reply)
+                ),
+                None => writeln!(text, "Diagnostic-Code: X-Hikyaku; {}", ascii(why)),
+            };
         }
         let _ = write!(
             text,
@@ -182,6 +192,7 @@ mod tests {
             recipient: Address::parse(b"nobody@smkwlab.net").unwrap(),
             code: "5.1.1".into(),
             text: "no such user\r\nX-Forged: \u{e9}".into(),
+            remote: None,
         }];
         let id = Id::parse("0123456789ABCDE").unwrap();
         let report = Report {

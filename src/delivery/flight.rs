@@ -4,14 +4,15 @@
 //! first. Only then is that recorded, and only when nothing is left is the entry removed; killed in
 //! between, a message is delivered, or reported, once more.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use super::bounce::{self, Action, Failed};
+use super::fate::{Fate, Remote};
 use super::runner::Runner;
 use super::schedule::{self, Next};
 use crate::queue::entry::Path;
 use crate::queue::{Entry, Envelope, Event, Outcome};
-use crate::route::{self, Route};
 use crate::sys::{Log, clock};
 
 /// An entry whose recipients are being delivered to.
@@ -26,6 +27,8 @@ pub struct Flight {
     deferred: bool,
     /// Recipients that mean the same mailbox as another one, which gets the one copy.
     same: Vec<(usize, usize)>,
+    /// What other hosts said of recipients, for the report.
+    remotes: BTreeMap<usize, Remote>,
 }
 
 impl Flight {
@@ -37,6 +40,7 @@ impl Flight {
             news: Vec::new(),
             deferred: false,
             same: Vec::new(),
+            remotes: BTreeMap::new(),
         }
     }
 
@@ -51,63 +55,51 @@ impl Flight {
     }
 
     /// Notes the fate of a recipient and of those that mean the same mailbox, and logs it.
-    pub fn settle(
-        &mut self,
-        runner: &Runner<'_>,
-        recipient: usize,
-        outcome: Outcome,
-        code: &str,
-        text: &str,
-    ) {
+    pub fn settle(&mut self, runner: &Runner<'_>, recipient: usize, fate: Fate) {
         let same = self.same.iter().filter(|(_, first)| *first == recipient);
         let others: Vec<usize> = same.map(|(other, _)| *other).collect();
-        for recipient in std::iter::once(recipient).chain(others) {
-            self.settle_one(runner, recipient, outcome, code, text);
+        for other in others {
+            self.settle_one(runner, other, fate.clone());
         }
+        self.settle_one(runner, recipient, fate);
     }
 
-    fn settle_one(
-        &mut self,
-        runner: &Runner<'_>,
-        recipient: usize,
-        outcome: Outcome,
-        code: &str,
-        text: &str,
-    ) {
+    fn settle_one(&mut self, runner: &Runner<'_>, recipient: usize, mut fate: Fate) {
         self.open = self.open.saturating_sub(1);
         let (entry, time) = (&self.entry, clock::seconds());
         let envelope = &entry.envelope;
-        let (mut outcome, mut code, mut text) = (outcome, code, text.to_owned());
         let attempts = entry.attempts(recipient) + 1;
         let queue = &runner.config.queue;
-        if outcome == Outcome::Deferred
+        if fate.outcome == Outcome::Deferred
             && schedule::next(queue, envelope.arrived, attempts, time) == Next::Expire
         {
-            outcome = Outcome::Failed;
-            code = "5.4.7";
-            text = format!("given up after {}: {text}", queue.expire_after);
+            fate.outcome = Outcome::Failed;
+            fate.code = "5.4.7".into();
+            fate.text = format!("given up after {}: {}", queue.expire_after, fate.text);
         }
-        let status = match outcome {
+        let status = match fate.outcome {
             Outcome::Done => "sent",
             Outcome::Deferred => "deferred",
             Outcome::Failed => "bounced",
             Outcome::Warned => "waiting",
         };
-        self.deferred |= outcome == Outcome::Deferred;
-        let to = envelope.recipients.get(recipient);
-        let relay = match to.map(|to| route::route(runner.config, to)) {
-            Some(Route::Local(_)) => "local",
-            _ => "none",
-        };
+        self.deferred |= fate.outcome == Outcome::Deferred;
+        let tls = if fate.tls.is_empty() { String::new() } else { format!(" tls={},", fate.tls) };
         runner.log.info(&format!(
-            "{}: to=<{}>, from=<{}>, relay={}, delay={}, dsn={code}, status={status} ({text})",
+            "{}: to=<{}>, from=<{}>, relay={},{tls} delay={}, dsn={}, status={status} ({})",
             entry.id(),
-            Path(to),
+            Path(envelope.recipients.get(recipient)),
             Path(envelope.sender.as_ref()),
-            relay,
+            fate.relay,
             time.saturating_sub(envelope.arrived),
+            fate.code,
+            fate.text,
         ));
-        self.news.push(Event { time, recipient, outcome, code: code.to_owned(), text });
+        let Fate { outcome, code, text, remote, .. } = fate;
+        if let Some(remote) = remote {
+            self.remotes.insert(recipient, remote);
+        }
+        self.news.push(Event { time, recipient, outcome, code, text });
     }
 
     /// Records who has the message while others are still waited for.
@@ -227,6 +219,7 @@ impl Flight {
                     recipient: recipients.get(event.recipient)?.clone(),
                     code: event.code.clone(),
                     text: event.text.clone(),
+                    remote: self.remotes.get(&event.recipient).cloned(),
                 })
             })
             .collect();

@@ -1,24 +1,34 @@
 //! Who may become a recipient, and who may not.
 //!
-//! The launcher (root) knows one request: a recipient's name, a record of bounded size. It looks
+//! The launcher (root) knows two requests, records of bounded size. For a recipient's name it looks
 //! the account up, forks a child that becomes it for good, executes `local-deliver --lmtp` there,
-//! and hands the other end of the socket to the worker, which never has any rights.
+//! and hands the other end of the socket to the worker, which never has any rights. For a courier
+//! it forks a child that becomes an account without rights and speaks to other hosts.
 
 use std::ffi::OsStr;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use super::local;
+use super::remote::{self, Courier};
 use crate::config::Config;
 use crate::route;
 use crate::sys::channel::Channel;
-use crate::sys::{Account, Exit, Log, process};
+use crate::sys::{Account, Exit, Log, privilege, process};
 
 /// The longest name of a request.
 const MAX_NAME: usize = 255;
+/// Requests begin with what is wanted: a delivery agent for the name that follows,
+const AGENT: u8 = b'a';
+/// or a courier.
+const COURIER: u8 = b'c';
+/// The longest file of credentials.
+const MAX_CREDENTIALS: u64 = 4096;
 
 /// What came of a request.
 #[derive(Debug)]
@@ -36,7 +46,20 @@ pub fn request(launcher: &Channel, name: &str) -> io::Result<Launched> {
     if name.is_empty() || name.len() > MAX_NAME {
         return Ok(Launched::NoUser);
     }
-    launcher.send(name.as_bytes())?;
+    launcher.send(&[&[AGENT], name.as_bytes()].concat())?;
+    answer(launcher)
+}
+
+/// Asks for a courier, from the worker's side; `None` where there can be none now.
+pub fn request_courier(launcher: &Channel) -> io::Result<Option<Courier>> {
+    launcher.send(&[COURIER])?;
+    match answer(launcher)? {
+        Launched::Started(socket) => Courier::new(socket.into()).map(Some),
+        Launched::NoUser | Launched::Unavailable => Ok(None),
+    }
+}
+
+fn answer(launcher: &Channel) -> io::Result<Launched> {
     let mut answer = [0];
     match launcher.receive_with(&mut answer)? {
         (0, _) => Err(io::ErrorKind::BrokenPipe.into()),
@@ -52,6 +75,8 @@ pub struct Launcher<'a> {
     pub config: &'a Config,
     /// The `-C` that local-deliver is given.
     pub config_file: Option<PathBuf>,
+    /// The account that a courier becomes, with root; or why there is none.
+    pub stranger: Result<Option<Account>, String>,
     /// The log.
     pub log: &'a Log,
 }
@@ -59,27 +84,80 @@ pub struct Launcher<'a> {
 impl Launcher<'_> {
     /// Answers one request; false when the worker has gone.
     pub fn serve(&self, worker: &Channel) -> io::Result<bool> {
-        let mut record = [0; MAX_NAME];
+        let mut record = [0; 1 + MAX_NAME];
         let length = worker.receive(&mut record)?;
-        if length == 0 {
-            return Ok(false);
-        }
-        let name = record.get(..length).and_then(|name| std::str::from_utf8(name).ok());
-        match name.map_or(Ok(None), |name| route::account(self.config, name)) {
-            Ok(None) => worker.send(b"n")?,
-            Ok(Some(account)) => match self.launch(&account) {
+        match record.get(..length).unwrap_or_default().split_first() {
+            None => return Ok(false),
+            Some((&AGENT, name)) => self.serve_agent(worker, name)?,
+            Some(_) => match self.launch_courier() {
                 Ok(socket) => worker.send_with(b"s", Some(socket.as_fd()))?,
                 Err(error) => {
-                    self.log.error(&format!("can't start local-deliver: {error}"));
+                    self.log.error(&format!("can't send mail to other hosts: {error}"));
                     worker.send(b"u")?;
+                }
+            },
+        }
+        Ok(true)
+    }
+
+    fn serve_agent(&self, worker: &Channel, name: &[u8]) -> io::Result<()> {
+        let name = std::str::from_utf8(name).ok();
+        match name.map_or(Ok(None), |name| route::account(self.config, name)) {
+            Ok(None) => worker.send(b"n"),
+            Ok(Some(account)) => match self.launch(&account) {
+                Ok(socket) => worker.send_with(b"s", Some(socket.as_fd())),
+                Err(error) => {
+                    self.log.error(&format!("can't start local-deliver: {error}"));
+                    worker.send(b"u")
                 }
             },
             Err(error) => {
                 self.log.error(&format!("looking up user {name:?}: {error}"));
-                worker.send(b"u")?;
+                worker.send(b"u")
             }
         }
-        Ok(true)
+    }
+
+    fn launch_courier(&self) -> io::Result<Channel> {
+        let account = self.stranger.as_ref().map_err(|why| io::Error::other(why.clone()))?;
+        let credentials = self.read_credentials()?;
+        let (ours, theirs) = Channel::pair()?;
+        let mut ours = Some(ours);
+        process::fork(|| {
+            // The worker's end, or else nobody would notice that the worker has gone.
+            ours = None;
+            let ready = process::leave_terminal()
+                .and_then(|()| process::close_others(&[theirs.as_fd()]))
+                .and_then(|()| account.as_ref().map_or(Ok(()), privilege::become_account));
+            let log = Log::open("mta-queue", self.config.log.into());
+            match ready
+                .and_then(|()| remote::courier::run(self.config, credentials.as_deref(), theirs))
+            {
+                Ok(()) => Exit::Ok,
+                Err(error) => {
+                    log.error(&format!("delivery to other hosts: {error}"));
+                    Exit::OsErr
+                }
+            }
+        })?;
+        ours.ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// The bytes of the smarthost's credentials; who parses them has no rights.
+    fn read_credentials(&self) -> io::Result<Option<Vec<u8>>> {
+        let path = &self.config.delivery.credentials;
+        if path.as_os_str().is_empty() {
+            return Ok(None);
+        }
+        let named = |error: io::Error| io::Error::other(format!("{}: {error}", path.display()));
+        let file = File::open(path).map_err(named)?;
+        let mode = file.metadata().map_err(named)?.permissions().mode();
+        if mode & 0o077 != 0 {
+            return Err(named(io::Error::other("others may read it: chmod 600 it")));
+        }
+        let mut text = Vec::new();
+        file.take(MAX_CREDENTIALS).read_to_end(&mut text).map_err(named)?;
+        Ok(Some(text))
     }
 
     fn launch(&self, account: &Account) -> io::Result<OwnedFd> {

@@ -3,9 +3,11 @@
 pub mod agent;
 pub mod bounce;
 pub mod failure;
+pub mod fate;
 pub mod flight;
 pub mod launcher;
 pub mod local;
+pub mod remote;
 pub mod runner;
 pub mod schedule;
 

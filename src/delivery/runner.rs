@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::agent::{Agent, Job, Report};
+use super::fate::Fate;
 use super::flight::Flight;
 use super::launcher::{self, Launched};
+use super::remote::Courier;
 use super::schedule;
 use crate::config::Config;
 use crate::queue::spool::Error;
@@ -21,7 +23,7 @@ use crate::route::{self, Route};
 use crate::smtp::reply::Answer;
 use crate::sys::channel::Channel;
 use crate::sys::signal::Signals;
-use crate::sys::{Log, clock};
+use crate::sys::{Log, clock, process};
 
 /// Delivery agents at once; each is a process.
 const MAX_AGENTS: usize = 16;
@@ -32,6 +34,10 @@ pub const PATIENCE: Duration = Duration::from_mins(10);
 pub const GATHER: Duration = Duration::from_millis(25);
 /// A run that waits for more ends after this time all the same.
 const MAX_LINGER: Duration = Duration::from_secs(10);
+/// Messages in hand at once, at most. Each costs a descriptor here and another in the courier.
+const MAX_FLIGHTS: usize = 2048;
+/// Descriptors that are left for other things.
+const SPARE: usize = 64;
 /// What the system keeps from being opened is tried again after so many seconds.
 const PAUSE: u64 = 300;
 
@@ -65,6 +71,8 @@ struct Run<'a> {
     agents: Vec<Agent>,
     /// Jobs of users that have no agent yet.
     waiting: VecDeque<(String, Job)>,
+    /// Who speaks to other hosts, once something is for them.
+    courier: Option<Courier>,
     /// Entries that had their turn in this run. One that was put off may have another when it is
     /// due again: while there is always something new, a run has no end.
     tried: HashSet<Id>,
@@ -76,6 +84,8 @@ struct Run<'a> {
     looked: Instant,
     started: Instant,
     stopped: bool,
+    /// And the courier knows.
+    courier_stops: bool,
 }
 
 /// How a run ended.
@@ -96,14 +106,16 @@ impl Runner<'_> {
             next: 0,
             agents: Vec::new(),
             waiting: VecDeque::new(),
+            courier: None,
             tried: HashSet::new(),
             flush,
             woken: false,
             looked: Instant::now(),
             started: Instant::now(),
             stopped: false,
+            courier_stops: false,
         };
-        let most = self.config.delivery.concurrency;
+        let most = max_flights();
         let mut due = run.look()?;
         let mut taken = false;
         loop {
@@ -113,7 +125,7 @@ impl Runner<'_> {
             }
             while run.flights.len() < most && !run.stopped {
                 let Some(place) = due.pop_front() else { break };
-                taken |= run.take(&place);
+                taken |= run.take(&place)?;
             }
             run.hire()?;
             if run.stopped && run.flights.is_empty() {
@@ -148,6 +160,11 @@ impl Runner<'_> {
             self.log.error(&format!("{file}: {}", problem.what));
         }
     }
+}
+
+/// As many messages at once as there are descriptors for.
+fn max_flights() -> usize {
+    process::max_descriptors().saturating_sub(SPARE).div_euclid(3).clamp(1, MAX_FLIGHTS)
 }
 
 impl Run<'_> {
@@ -213,19 +230,19 @@ impl Run<'_> {
     }
 
     /// Takes an entry and routes its recipients; false where that can't be now.
-    fn take(&mut self, place: &Place) -> bool {
+    fn take(&mut self, place: &Place) -> io::Result<bool> {
         let Runner { spool, log, config, .. } = self.runner;
         // Whatever is wrong, incoming/ must not keep it: a path unit would start us for ever.
         let entry = match spool.claim(place) {
             Ok(entry) => entry,
-            Err(Error::Taken) => return false,
+            Err(Error::Taken) => return Ok(false),
             Err(Error::Io(error)) => {
                 log.error(&format!("{}: {error}; tried again later", place.id()));
                 if let Err(error) = spool.postpone(place, clock::seconds() + PAUSE) {
                     log.error(&format!("{}: can't be put off: {error}", place.id()));
                 }
                 self.tried.insert(place.id().clone());
-                return false;
+                return Ok(false);
             }
             Err(Error::Damaged(what)) => {
                 log.error(&format!("{}: {what}; moved to corrupt/", place.id()));
@@ -233,7 +250,7 @@ impl Run<'_> {
                     log.error(&format!("{}: can't be moved to corrupt/: {error}", place.id()));
                 }
                 self.tried.insert(place.id().clone());
-                return false;
+                return Ok(false);
             }
         };
         self.tried.insert(place.id().clone());
@@ -242,7 +259,7 @@ impl Run<'_> {
         let pending = entry.pending();
         let mut flight = Flight::new(entry);
         let mut local: Vec<(usize, String)> = Vec::new();
-        let mut refused = Vec::new();
+        let mut remote: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for recipient in pending {
             let Some(address) = flight.entry.envelope.recipients.get(recipient) else {
                 continue;
@@ -255,21 +272,62 @@ impl Run<'_> {
                         None => local.push((recipient, name.to_owned())),
                     }
                 }
-                Route::Remote(domain) => refused.push((
-                    recipient,
-                    format!("mail for {domain} waits: this version delivers on this host only"),
-                )),
+                // With a smarthost, all have the same destination.
+                Route::Remote(_) if config.delivery.smarthost.get().is_some() => {
+                    remote.entry(String::new()).or_default().push(recipient);
+                }
+                Route::Remote(domain) => {
+                    remote.entry(domain.to_ascii_lowercase()).or_default().push(recipient);
+                }
             }
         }
         for (recipient, name) in local {
             let entry = number;
             self.waiting.push_back((name, Job { entry, recipient }));
         }
-        for (recipient, text) in refused {
-            flight.settle(self.runner, recipient, Outcome::Deferred, "4.4.3", &text);
+        for recipients in remote.into_values() {
+            if let Some(courier) = self.courier()? {
+                courier.give(number, &flight.entry, &recipients);
+            } else {
+                let text = "delivery to other hosts is not available now";
+                for recipient in recipients {
+                    let fate = Fate::ours(Outcome::Deferred, "4.3.0", text);
+                    flight.settle(self.runner, recipient, fate);
+                }
+            }
         }
         self.fly(number, flight);
-        true
+        Ok(true)
+    }
+
+    /// The courier; `None` where there can be none now.
+    fn courier(&mut self) -> io::Result<Option<&mut Courier>> {
+        if self.courier.is_none() {
+            self.courier = launcher::request_courier(self.runner.launcher)?;
+        }
+        Ok(self.courier.as_mut())
+    }
+
+    /// Lets the courier go on, and takes its answers.
+    fn pump_courier(&mut self) {
+        let Some(courier) = &mut self.courier else {
+            return;
+        };
+        if self.stopped && !std::mem::replace(&mut self.courier_stops, true) {
+            courier.stop();
+        }
+        let mut answers = Vec::new();
+        let flights = &self.flights;
+        let entry = |number| flights.get(&number).map(|flight: &Flight| &flight.entry);
+        if let Err(error) = courier.pump(entry, &mut answers) {
+            self.runner.log.error(&format!("delivery to other hosts broke off: {error}"));
+            answers.extend(
+                self.courier.take().map(|gone| gone.unanswered(&error)).unwrap_or_default(),
+            );
+        }
+        for (entry, recipient, fate) in answers {
+            self.answer(Job { entry, recipient }, fate);
+        }
     }
 
     /// Gives waiting jobs to their users' agents; starts agents while there is room.
@@ -293,14 +351,15 @@ impl Run<'_> {
                 // Its mail is never refused (RFC 5321 section 4.5.1); it waits for the operator.
                 Launched::NoUser if name.eq_ignore_ascii_case("postmaster") => {
                     let text = "there is no account postmaster to take this; make one";
-                    self.answer(job, Outcome::Deferred, "4.3.5", text);
+                    self.answer(job, Fate::local(Outcome::Deferred, "4.3.5", text));
                 }
                 Launched::NoUser => {
-                    self.answer(job, Outcome::Failed, "5.1.1", "there is no such user here");
+                    let text = "there is no such user here";
+                    self.answer(job, Fate::local(Outcome::Failed, "5.1.1", text));
                 }
                 Launched::Unavailable => {
                     let text = "local delivery is not available now";
-                    self.answer(job, Outcome::Deferred, "4.3.0", text);
+                    self.answer(job, Fate::local(Outcome::Deferred, "4.3.0", text));
                 }
             }
         }
@@ -315,6 +374,7 @@ impl Run<'_> {
                 index += 1;
             }
         }
+        self.pump_courier();
         // A recipient done stays done, whatever becomes of the others.
         for flight in self.flights.values_mut() {
             flight.record_done(self.runner.log);
@@ -341,6 +401,11 @@ impl Run<'_> {
             let mut events = PollFlags::POLLIN;
             events.set(PollFlags::POLLOUT, agent.wants_to_write());
             fds.push(PollFd::new(agent.descriptor(), events));
+        }
+        if let Some(courier) = &self.courier {
+            let mut events = PollFlags::POLLIN;
+            events.set(PollFlags::POLLOUT, courier.wants_to_write());
+            fds.push(PollFd::new(courier.descriptor(), events));
         }
         let busy = self.agents.iter().filter(|agent| !agent.is_idle());
         let look = self.woken.then(|| self.until_look());
@@ -381,7 +446,7 @@ impl Run<'_> {
                 }
                 Report::Gone(why) => {
                     for job in self.agents.swap_remove(index).unfinished() {
-                        self.answer(job, Outcome::Deferred, "4.3.0", &why);
+                        self.answer(job, Fate::local(Outcome::Deferred, "4.3.0", why.clone()));
                     }
                     return false;
                 }
@@ -397,14 +462,14 @@ impl Run<'_> {
             answer if answer.is_permanent() => Outcome::Failed,
             _ => Outcome::Deferred,
         };
-        self.answer(job, outcome, &answer.enhanced(), &answer.text());
+        self.answer(job, Fate::local(outcome, &answer.enhanced(), answer.text()));
     }
 
-    fn answer(&mut self, job: Job, outcome: Outcome, code: &str, text: &str) {
+    fn answer(&mut self, job: Job, fate: Fate) {
         let Some(mut flight) = self.flights.remove(&job.entry) else {
             return;
         };
-        flight.settle(self.runner, job.recipient, outcome, code, text);
+        flight.settle(self.runner, job.recipient, fate);
         self.fly(job.entry, flight);
     }
 

@@ -3,3 +3,4 @@
 pub mod activation;
 pub mod dns;
 pub mod limits;
+pub mod tls;

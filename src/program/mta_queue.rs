@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::{Common, Failure, load, prepare_queue, queue_view, run, start};
+use super::{Common, Failure, load, login_account, prepare_queue, queue_view, run, start};
 use crate::config::Config;
 use crate::delivery::launcher::Launcher;
 use crate::delivery::runner::{Ended, GATHER, PATIENCE, Runner};
@@ -20,6 +20,9 @@ use crate::sys::{Account, Exit, Log, clock, privilege, process};
 
 /// A watching runner keeps its delivery agents for so long.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// Descriptors that a runner asks for: many messages can be in its hands at once.
+const MAX_DESCRIPTORS: u64 = 8192;
 
 /// A watching runner looks again after so many seconds at the latest.
 const MAX_NAP: u64 = 300;
@@ -82,8 +85,12 @@ fn mta_queue(arguments: &Args) -> Result<Exit, Failure> {
     let worker = worker.map_err(failed)?;
     drop(theirs);
     let config_file = arguments.common.config.as_deref().map(std::path::absolute).transpose();
-    let launcher =
-        Launcher { config: &config, config_file: config_file.map_err(failed)?, log: &log };
+    let launcher = Launcher {
+        config: &config,
+        config_file: config_file.map_err(failed)?,
+        stranger: login_account(&config).map_err(|failure| failure.what),
+        log: &log,
+    };
     match ours {
         Some(ours) => launch(&launcher, &ours, &signals, worker).map_err(failed),
         None => Ok(Exit::Software),
@@ -144,6 +151,7 @@ fn work(
     arguments: &Args,
 ) -> std::io::Result<()> {
     privilege::become_account(owner)?;
+    process::raise_max_descriptors(MAX_DESCRIPTORS)?;
     spool.prepare()?;
     let wake = Wake::open(spool.root())?;
     let inlet = spool.incoming()?;

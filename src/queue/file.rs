@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -92,6 +93,18 @@ impl Entry {
             return Err(Error::Damaged("has a history of somebody else"));
         }
         Ok(Self { file, place, head, envelope, history, end: start + valid as u64 })
+    }
+
+    /// The same file for a process that may only read it: another open file description, without
+    /// our lock and without our right to write.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        let path = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+        Ok(File::open(path)?.into())
+    }
+
+    /// What [`Entry::share`] gave, in that process.
+    pub fn shared(file: OwnedFd, id: Id) -> Result<Self, Error> {
+        Self::read(file.into(), Place::Work(id))
     }
 
     /// Where it stands.

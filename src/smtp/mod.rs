@@ -3,6 +3,7 @@
 //! The same session speaks LMTP (RFC 2033), which is SMTP with another greeting word and one reply
 //! for each recipient after the text.
 
+pub mod client;
 pub mod command;
 pub mod reply;
 pub mod session;

@@ -55,7 +55,27 @@ pub struct Answer {
     pub lines: Vec<String>,
 }
 
+/// What the first digit of a reply says (RFC 5321 section 4.2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// 2yz: it is done.
+    Done,
+    /// 3yz: the client shall go on.
+    GoOn,
+    /// 4yz: not now; trying again may help.
+    Later,
+    /// 5yz: not ever.
+    Never,
+    /// There are no such replies.
+    Nothing,
+}
+
 impl Answer {
+    /// What this host says in the server's place, in one line.
+    pub fn new(code: u16, text: &str) -> Self {
+        Self { code, lines: vec![printable(text)] }
+    }
+
     /// The text without its codes.
     pub fn text(&self) -> String {
         let text = self.lines.join(" ");
@@ -66,20 +86,43 @@ impl Answer {
         }
     }
 
+    /// The words behind an extension's keyword, where this is a reply to EHLO or LHLO that offers
+    /// it.
+    ///
+    /// ```text
+    /// ehlo-line = ehlo-keyword *( SP ehlo-param )    ; RFC 5321 section 4.1.1.1
+    /// ```
+    pub fn arguments(&self, keyword: &str) -> Option<impl Iterator<Item = &str>> {
+        self.lines.iter().skip(1).find_map(|line| {
+            let mut words = line.split_ascii_whitespace();
+            words.next().filter(|word| word.eq_ignore_ascii_case(keyword)).map(|_| words)
+        })
+    }
+
     /// Whether it is a reply to EHLO or LHLO that offers this extension.
     pub fn offers(&self, keyword: &str) -> bool {
-        let mut words = self.lines.iter().skip(1).filter_map(|line| line.split(' ').next());
-        words.any(|word| word.eq_ignore_ascii_case(keyword))
+        self.arguments(keyword).is_some()
     }
 
-    /// Whether it says yes (2yz), or "go on" (3yz).
+    /// What the digits mean: the one place that knows.
+    pub fn meaning(&self) -> Meaning {
+        match self.code / 100 {
+            2 => Meaning::Done,
+            3 => Meaning::GoOn,
+            4 => Meaning::Later,
+            5 => Meaning::Never,
+            _ => Meaning::Nothing,
+        }
+    }
+
+    /// Whether it says that what was asked for is done.
     pub fn is_positive(&self) -> bool {
-        (200..400).contains(&self.code)
+        self.meaning() == Meaning::Done
     }
 
-    /// Whether it says no for good (5yz).
+    /// Whether it says no for good.
     pub fn is_permanent(&self) -> bool {
-        (500..600).contains(&self.code)
+        self.meaning() == Meaning::Never
     }
 
     /// The enhanced status code in front of the text (RFC 2034), where there is one that fits the
@@ -101,7 +144,7 @@ impl Answer {
 impl fmt::Display for Answer {
     /// The digits and all text, in one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.code, self.lines.join(" "))
+        write!(f, "{:03} {}", self.code, self.lines.join(" "))
     }
 }
 

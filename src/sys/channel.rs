@@ -11,6 +11,10 @@ use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
     sendmsg, socketpair,
 };
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::fd;
 
 /// One end of a channel.
 #[derive(Debug)]
@@ -19,6 +23,19 @@ pub struct Channel(OwnedFd);
 impl AsFd for Channel {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Channel {
+    /// One end that was received.
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+impl AsRawFd for Channel {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
     }
 }
 
@@ -89,6 +106,30 @@ impl Channel {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "record is too long"));
         }
         Ok((message.bytes, received))
+    }
+}
+
+/// A channel's end in a process that waits for many things at once, by tokio.
+pub struct AsyncChannel(AsyncFd<Channel>);
+
+impl AsyncChannel {
+    /// To be made within a runtime.
+    #[allow(unsafe_code, reason = "tokio trusts the descriptor that it is told")]
+    pub fn new(channel: Channel) -> io::Result<Self> {
+        fd::set_nonblocking(&channel, true)?;
+        // SAFETY: a channel owns its descriptor, which is the same one as long as it lives.
+        let registered = unsafe { AsyncFd::register(channel) };
+        registered.map(Self).map_err(io::Error::from)
+    }
+
+    /// As [`Channel::send`].
+    pub async fn send(&self, record: &[u8]) -> io::Result<()> {
+        self.0.async_io(Interest::WRITABLE, |channel| channel.send(record)).await
+    }
+
+    /// As [`Channel::receive_with`].
+    pub async fn receive_with(&self, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
+        self.0.async_io(Interest::READABLE, |channel| channel.receive_with(buffer)).await
     }
 }
 

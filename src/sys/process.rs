@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal};
 use nix::sys::wait::{WaitPidFlag, WaitStatus};
 use nix::unistd::{ForkResult, Pid};
@@ -194,6 +195,21 @@ fn close_range(first: u32, last: u32) -> io::Result<()> {
         nix::Error::ENOSYS | nix::Error::EPERM => close_each(first, last),
         error => Err(error.into()),
     }
+}
+
+/// How many descriptors this process may have open.
+pub fn max_descriptors() -> usize {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(soft, _)| soft);
+    usize::try_from(limit).unwrap_or(usize::MAX)
+}
+
+/// Raises that limit as far as it may be, up to `most`.
+pub fn raise_max_descriptors(most: u64) -> io::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < most.min(hard) {
+        setrlimit(Resource::RLIMIT_NOFILE, most.min(hard), hard)?;
+    }
+    Ok(())
 }
 
 /// The numbers of this process's open descriptors, and that of a directory that is closed by now.

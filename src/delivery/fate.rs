@@ -1,0 +1,52 @@
+//! What became of a recipient this time.
+
+use crate::queue::Outcome;
+
+/// One recipient's fate, from whoever tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fate {
+    /// Whether the message was taken, and if not, whether another try may help.
+    pub outcome: Outcome,
+    /// Enhanced status code (RFC 3463).
+    pub code: String,
+    /// In words.
+    pub text: String,
+    /// Who said so, for the log: `local`, `none`, or a host with address and port.
+    pub relay: String,
+    /// TLS version of the connection; empty without.
+    pub tls: String,
+    /// The other host's own words, where it was another host's decision.
+    pub remote: Option<Remote>,
+}
+
+/// Another host and what it said, for the report to the sender (RFC 3464 sections 2.3.5 and 2.3.6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// Its name, or its address in brackets.
+    pub host: String,
+    /// Its reply, digits first, in one line.
+    pub reply: String,
+}
+
+impl Fate {
+    /// Decided here, before anybody else was asked.
+    pub fn ours(outcome: Outcome, code: &str, text: impl Into<String>) -> Self {
+        Self::by("none", outcome, code, text)
+    }
+
+    /// Decided by a delivery agent of this host.
+    pub fn local(outcome: Outcome, code: &str, text: impl Into<String>) -> Self {
+        Self::by("local", outcome, code, text)
+    }
+
+    fn by(relay: &str, outcome: Outcome, code: &str, text: impl Into<String>) -> Self {
+        Self {
+            outcome,
+            code: code.to_owned(),
+            text: text.into(),
+            relay: relay.to_owned(),
+            tls: String::new(),
+            remote: None,
+        }
+    }
+}

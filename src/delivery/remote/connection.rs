@@ -1,0 +1,354 @@
+//! One connection to a mail exchange: the driver of [`smtp::Client`](crate::smtp::Client).
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::super::fate::{Fate, Remote};
+use super::hosts::Host;
+use crate::message::Address;
+use crate::net::tls;
+use crate::queue::{Entry, Outcome};
+use crate::route::mx::Unroutable;
+use crate::smtp::client::{Client, Credentials, Event, Message, Tls};
+use crate::smtp::reply::Answer;
+
+/// How long a host may take to be reached. (RFC 5321 names no limit; a host that is there answers
+/// in a few seconds.)
+const DIAL: Duration = Duration::from_secs(30);
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_mins(2);
+/// Text is read from the queue in pieces of this size.
+const CHUNK: usize = 64 * 1024;
+
+/// How this host introduces itself.
+pub struct Caller<'a> {
+    /// Its name.
+    pub hostname: &'a str,
+    /// What it needs for TLS.
+    pub tls: &'a tls::client::Client,
+    /// How it logs in; then only over TLS, to the host whose certificate is right.
+    pub credentials: Option<&'a Credentials>,
+}
+
+/// Why a host did not take mail, or not any more. No recipient's own fault.
+#[derive(Debug)]
+pub struct Trouble {
+    /// What is to be said of the recipients that wait for it.
+    pub fate: Fate,
+    /// Whether the text was sent, so that the message may have arrived all the same.
+    pub unsure: bool,
+}
+
+/// What is spoken over.
+enum Stream {
+    Plain(TcpStream),
+    Secure(Box<TlsStream<TcpStream>>),
+}
+
+/// An open connection.
+pub struct Connection {
+    host: Host,
+    client: Client,
+    /// `None` once a TLS handshake has failed.
+    stream: Option<Stream>,
+    /// What is being sent, and how much of it was.
+    output: Vec<u8>,
+    sent: usize,
+    tls: String,
+}
+
+impl Connection {
+    /// Calls a host and introduces ourselves, until a message can be sent. Where TLS is offered but
+    /// fails, it calls again without.
+    pub async fn open(host: &Host, caller: &Caller<'_>) -> Result<Self, Trouble> {
+        let policy = match caller.credentials {
+            Some(_) => Tls::Required,
+            None => Tls::Opportunistic,
+        };
+        let mut connection = Self::dial(host, caller, policy).await?;
+        match connection.hello().await? {
+            Event::Ready => return Ok(connection),
+            Event::StartTls => {}
+            event => return Err(connection.unexpected(event)),
+        }
+        match connection.start_tls(caller).await {
+            Ok(()) => {}
+            Err(_) if policy == Tls::Opportunistic => {
+                connection = Self::dial(host, caller, Tls::Never).await?;
+            }
+            Err(what) => {
+                return Err(Trouble::new(host, "4.7.5", &format!("TLS with {host}: {what}")));
+            }
+        }
+        match connection.hello().await? {
+            Event::Ready => Ok(connection),
+            event => Err(connection.unexpected(event)),
+        }
+    }
+
+    async fn dial(host: &Host, caller: &Caller<'_>, policy: Tls) -> Result<Self, Trouble> {
+        let address = SocketAddr::new(host.address, host.port);
+        let dialed = timeout(DIAL, TcpStream::connect(address)).await;
+        let stream =
+            dialed.map_err(io::Error::from).and_then(|dialed| dialed).map_err(|error| {
+                Trouble::new(host, "4.4.1", &format!("connect to {host}: {}", cause(&error)))
+            })?;
+        // Commands are written whole; waiting for more would only delay them.
+        let _ = stream.set_nodelay(true);
+        Ok(Self {
+            host: host.clone(),
+            client: Client::new(caller.hostname, policy, caller.credentials.cloned()),
+            stream: Some(Stream::Plain(stream)),
+            output: Vec::new(),
+            sent: 0,
+            tls: String::new(),
+        })
+    }
+
+    /// Greeting and introduction.
+    async fn hello(&mut self) -> Result<Event, Trouble> {
+        self.event().await.map_err(|error| self.lost("the greeting", &error))
+    }
+
+    async fn start_tls(&mut self, caller: &Caller<'_>) -> io::Result<()> {
+        let Some(Stream::Plain(stream)) = self.stream.take() else {
+            return Err(io::ErrorKind::NotConnected.into());
+        };
+        let strict = caller.credentials.is_some();
+        let config = caller.tls.config(strict).ok_or_else(|| {
+            io::Error::other("this host knows no certificate authorities to verify it with")
+        })?;
+        let name = tls::client::server_name(&self.host.name, self.host.address);
+        let handshake = TlsConnector::from(config).connect(name.clone(), stream);
+        let stream = timeout(HANDSHAKE, handshake).await??;
+        let (_, state) = stream.get_ref();
+        let version = match state.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => "TLSv1.2",
+        };
+        let certificates = state.peer_certificates().unwrap_or_default();
+        let verified = caller.tls.is_verified(certificates, &name);
+        self.tls = format!("{version}/{}", if verified { "verified" } else { "unverified" });
+        self.stream = Some(Stream::Secure(Box::new(stream)));
+        self.client.tls_started();
+        Ok(())
+    }
+
+    /// Sends a message to some of its recipients; `report` is told each one's fate. After trouble,
+    /// those that it was told nothing of have none, and the connection is of no more use.
+    pub async fn deliver(
+        &mut self,
+        entry: &Entry,
+        recipients: &[usize],
+        mut report: impl FnMut(usize, Fate),
+    ) -> Result<(), Trouble> {
+        let envelope = &entry.envelope;
+        let addresses: Vec<&Address> =
+            recipients.iter().filter_map(|number| envelope.recipients.get(*number)).collect();
+        self.client.start(&Message {
+            sender: envelope.sender.as_ref(),
+            recipients: &addresses,
+            eight_bit: envelope.eight_bit,
+            size: entry.size(),
+        });
+        loop {
+            match self.event().await.map_err(|error| self.lost("a message", &error))? {
+                Event::SendText => {
+                    self.send_text(entry).await.map_err(|error| self.lost("the text", &error))?;
+                }
+                Event::Outcome { recipient, answer } => {
+                    if let Some(number) = recipients.get(recipient) {
+                        report(*number, self.fate(&answer));
+                    }
+                }
+                Event::Ready => return Ok(()),
+                event => return Err(self.unexpected(event)),
+            }
+        }
+    }
+
+    /// Takes leave.
+    pub async fn quit(mut self) {
+        self.client.quit();
+        let _ = self.exchange(Instant::now() + self.client.patience()).await;
+    }
+
+    /// What a recipient's answer means.
+    fn fate(&self, answer: &Answer) -> Fate {
+        let (outcome, text) = match answer {
+            // 3yz asks for more, and promises nothing.
+            answer if (200..300).contains(&answer.code) => (Outcome::Done, answer.to_string()),
+            answer if answer.is_permanent() => (Outcome::Failed, self.said(answer)),
+            answer => (Outcome::Deferred, self.said(answer)),
+        };
+        Fate {
+            outcome,
+            code: answer.enhanced(),
+            text,
+            relay: self.host.to_string(),
+            tls: self.tls.clone(),
+            remote: Some(Remote { host: self.host.name.clone(), reply: answer.to_string() }),
+        }
+    }
+
+    fn said(&self, answer: &Answer) -> String {
+        format!("host {} said: {answer}", self.host)
+    }
+
+    /// What ends a connection: nobody's fault but the host's, and so never for good.
+    fn unexpected(&self, event: Event) -> Trouble {
+        let host = &self.host;
+        let mut trouble = match event {
+            Event::Refused(answer) => {
+                let code = answer.enhanced();
+                let code = format!("4{}", code.get(1..).unwrap_or(".3.0"));
+                let mut trouble = Trouble::new(host, &code, &self.said(&answer));
+                let reply = answer.to_string();
+                trouble.fate.remote = Some(Remote { host: host.name.clone(), reply });
+                trouble
+            }
+            Event::Ourselves => {
+                let why = Unroutable::Loop(host.to_string());
+                let mut trouble = Trouble::new(host, why.code(), &why.to_string());
+                trouble.fate.outcome = Outcome::Failed;
+                trouble
+            }
+            Event::Broken(what) => {
+                Trouble::new(host, "4.5.0", &format!("host {host} does not speak SMTP: {what}"))
+            }
+            _ => Trouble::new(host, "4.5.0", &format!("host {host} answers out of order")),
+        };
+        trouble.unsure = self.client.is_in_doubt();
+        trouble
+    }
+
+    fn lost(&self, what: &str, error: &io::Error) -> Trouble {
+        let host = &self.host;
+        let text = format!("connection with {host} was lost during {what}: {}", cause(error));
+        let mut trouble = Trouble::new(host, "4.4.2", &text);
+        trouble.unsure = self.client.is_in_doubt();
+        trouble
+    }
+
+    /// What happens next. Each line of the host has its time, so that one who drips is not waited
+    /// for without end: a reply has a bounded number of lines.
+    async fn event(&mut self) -> io::Result<Event> {
+        loop {
+            if let Some(event) = self.client.event() {
+                return Ok(event);
+            }
+            let deadline = Instant::now() + self.client.patience();
+            while !self.exchange(deadline).await? {}
+        }
+    }
+
+    /// Sends what is to be sent while reading what comes, so that neither side waits for the
+    /// other's buffers (RFC 2920 section 3.1). True once a line has ended.
+    async fn exchange(&mut self, deadline: Instant) -> io::Result<bool> {
+        if self.sent == self.output.len() {
+            self.output.clear();
+            self.sent = 0;
+        }
+        self.output.append(self.client.output());
+        let mut space = [0; 4096];
+        let mut buffer = ReadBuf::new(&mut space);
+        timeout_at(deadline, poll_fn(|context| self.poll_exchange(context, &mut buffer))).await??;
+        self.client.push(buffer.filled());
+        Ok(buffer.filled().contains(&b'\n'))
+    }
+
+    fn poll_exchange(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        // What was said before the end counts, whether or not our words still went out.
+        let written = self.poll_write(context);
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let read = match stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Stream::Secure(stream) => Pin::new(stream).poll_read(context, buffer),
+        };
+        match (read, written) {
+            (Poll::Ready(Ok(())), _) if buffer.filled().is_empty() => {
+                Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()))
+            }
+            (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
+            (read, _) => read,
+        }
+    }
+
+    /// Writes until all is out.
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.output.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            let written = match &mut self.stream {
+                Some(Stream::Plain(stream)) => Pin::new(stream).poll_write(context, rest),
+                Some(Stream::Secure(stream)) => Pin::new(stream).poll_write(context, rest),
+                None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            };
+            match ready!(written)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.sent += count,
+            }
+        }
+        match &mut self.stream {
+            // What a TLS record holds back goes out, too.
+            Some(Stream::Secure(stream)) => Pin::new(stream).poll_flush(context),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Sends the text.
+    async fn send_text(&mut self, entry: &Entry) -> io::Result<()> {
+        let mut piece = vec![0; CHUNK.min(usize::try_from(entry.size()).unwrap_or(CHUNK))];
+        let mut offset = 0;
+        loop {
+            let count = entry.read_content(offset, &mut piece)?;
+            if count == 0 {
+                self.client.end_text();
+                return Ok(());
+            }
+            offset += count as u64;
+            self.client.text(piece.get(..count).unwrap_or_default());
+            self.output.drain(..self.sent);
+            self.sent = 0;
+            self.output.append(self.client.output());
+            // A message of one piece goes out with its final dot.
+            if offset < entry.size() {
+                let patience = self.client.patience();
+                timeout(patience, poll_fn(|context| self.poll_write(context))).await??;
+            }
+        }
+    }
+}
+
+impl Trouble {
+    fn new(host: &Host, code: &str, text: &str) -> Self {
+        let fate = Fate { relay: host.to_string(), ..Fate::ours(Outcome::Deferred, code, text) };
+        Self { fate, unsure: false }
+    }
+}
+
+/// What happened, in the words that people know.
+fn cause(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::TimedOut => "timed out".into(),
+        io::ErrorKind::UnexpectedEof => "closed by the other side".into(),
+        _ => match error.raw_os_error() {
+            Some(number) => nix::Error::from_raw(number).desc().into(),
+            None => error.to_string(),
+        },
+    }
+}

@@ -1,0 +1,209 @@
+//! The courier process: takes jobs from the worker and reports what became of them.
+//!
+//! One thread, one tokio runtime; a task for each connection. It has no rights and no file but
+//! those that it is handed.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc};
+
+use super::super::fate::Fate;
+use super::connection::Caller;
+use super::destination::{Destination, Parcel};
+use super::record::{Job, MAX, Order, Report};
+use crate::config::Config;
+use crate::net::dns::{self, Resolver};
+use crate::net::tls;
+use crate::queue::{Entry, Outcome};
+use crate::smtp::client::Credentials;
+use crate::sys::channel::{AsyncChannel, Channel};
+use crate::sys::jail::Jail;
+
+/// Hosts that are being called at once, for each delivery at once: a host that is dead keeps no
+/// living one waiting.
+const DIALING: usize = 4;
+/// How long the connections have for taking their leave.
+const LEAVE: Duration = Duration::from_secs(2);
+/// Destinations that are remembered without a use.
+const MAX_REMEMBERED: usize = 1000;
+
+/// What all destinations share.
+pub struct Office {
+    /// The configuration.
+    pub config: Config,
+    /// Who is asked for hosts.
+    pub resolver: Resolver,
+    tls: tls::client::Client,
+    credentials: Option<Credentials>,
+    /// Calls that may be made at once.
+    pub dialing: Semaphore,
+    /// Deliveries at once.
+    pub talking: Semaphore,
+    /// The worker has gone: connections take their leave.
+    pub closing: Cell<bool>,
+    /// Nothing new is begun.
+    stopped: Cell<bool>,
+    reports: mpsc::UnboundedSender<Report>,
+    destinations: RefCell<HashMap<String, Rc<Destination>>>,
+}
+
+/// Runs the courier until the worker has gone. The caller is a fresh process that has become
+/// somebody without rights; `credentials` is the text of the file with the smarthost's password.
+pub fn run(config: &Config, credentials: Option<&[u8]>, worker: Channel) -> io::Result<()> {
+    let credentials = credentials.map(parse_credentials).transpose()?;
+    let (reports, outbox) = mpsc::unbounded_channel();
+    let deliveries = config.delivery.concurrency;
+    let office = Rc::new(Office {
+        config: config.clone(),
+        resolver: Resolver::new(&config.dns)?,
+        tls: tls::client::Client::load().map_err(io::Error::other)?,
+        credentials,
+        dialing: Semaphore::new(deliveries.saturating_mul(DIALING).min(Semaphore::MAX_PERMITS)),
+        talking: Semaphore::new(deliveries.min(Semaphore::MAX_PERMITS)),
+        closing: Cell::new(false),
+        stopped: Cell::new(false),
+        reports,
+        destinations: RefCell::default(),
+    });
+    let mut ports = dns::ports(&config.dns);
+    ports.push(config.delivery.port);
+    ports.extend(config.delivery.smarthost.get().map(|(_, port)| port));
+    Jail::for_callers(&ports)?.enter(None, None)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let tasks = tokio::task::LocalSet::new();
+    tasks.block_on(&runtime, async {
+        let worker = AsyncChannel::new(worker)?;
+        tokio::select! {
+            done = office.take_orders(&worker) => done?,
+            done = send_reports(&worker, outbox) => return done,
+        }
+        office.closing.set(true);
+        for destination in office.destinations.borrow().values() {
+            destination.wake();
+        }
+        Ok(())
+    })?;
+    // What is still being said gets a moment; a host that does not listen gets no more.
+    runtime.block_on(async { tokio::time::timeout(LEAVE, tasks).await }).ok();
+    Ok(())
+}
+
+impl Office {
+    /// Takes orders until the worker has gone.
+    async fn take_orders(self: &Rc<Self>, worker: &AsyncChannel) -> io::Result<()> {
+        let mut record = [0; MAX];
+        loop {
+            let (length, file) = worker.receive_with(&mut record).await?;
+            if length == 0 {
+                return Ok(());
+            }
+            let order = record.get(..length).and_then(Order::parse);
+            match (order, file) {
+                (Some(Order::Deliver(job)), Some(file)) => self.take(job, file),
+                (Some(Order::Stop), None) => self.stop(),
+                _ => return Err(io::Error::other("a record without sense")),
+            }
+        }
+    }
+
+    fn take(self: &Rc<Self>, job: Job, file: OwnedFd) {
+        let Job { number, id, recipients } = job;
+        let entry = match Entry::shared(file, id) {
+            Ok(entry) => entry,
+            Err(error) => {
+                let text = format!("the queue file can't be read: {error:?}");
+                let fate = Fate::ours(Outcome::Deferred, "4.3.0", text);
+                for recipient in recipients {
+                    self.answer(number, recipient, fate.clone());
+                }
+                return;
+            }
+        };
+        let first = recipients.first().and_then(|first| entry.envelope.recipients.get(*first));
+        let domain = match first {
+            Some(first) if self.config.delivery.smarthost.get().is_none() => {
+                first.domain().to_ascii_lowercase()
+            }
+            _ => String::new(),
+        };
+        let parcel = Parcel { job: number, entry, recipients, retried: false };
+        if self.stopped.get() {
+            return self.report(&parcel, &stopping());
+        }
+        let destination = self.destination(&domain);
+        destination.take(self, parcel);
+    }
+
+    fn destination(&self, domain: &str) -> Rc<Destination> {
+        let mut all = self.destinations.borrow_mut();
+        if all.len() > MAX_REMEMBERED {
+            all.retain(|_, destination| !destination.is_idle());
+        }
+        let new = || Rc::new(Destination::new(domain));
+        Rc::clone(all.entry(domain.to_owned()).or_insert_with(new))
+    }
+
+    /// Gives back what was not begun; what is being sent goes on.
+    fn stop(&self) {
+        self.stopped.set(true);
+        for destination in self.destinations.borrow().values() {
+            destination.give_up(self, &stopping());
+        }
+    }
+
+    /// Reports one recipient's fate.
+    pub fn answer(&self, job: u64, recipient: usize, fate: Fate) {
+        // Without a receiver the worker has gone, and nobody wants to know.
+        let _ = self.reports.send(Report { job, recipient, fate });
+    }
+
+    /// Reports the same fate of all recipients of a parcel that have none.
+    pub fn report(&self, parcel: &Parcel, fate: &Fate) {
+        for recipient in &parcel.recipients {
+            self.answer(parcel.job, *recipient, fate.clone());
+        }
+    }
+
+    /// How we introduce ourselves.
+    pub fn caller(&self) -> Caller<'_> {
+        Caller {
+            hostname: &self.config.hostname,
+            tls: &self.tls,
+            credentials: self.credentials.as_ref(),
+        }
+    }
+}
+
+/// What becomes of mail that was not begun when the runner is told to stop.
+fn stopping() -> Fate {
+    Fate::ours(Outcome::Deferred, "4.3.2", "the runner stops")
+}
+
+async fn send_reports(
+    worker: &AsyncChannel,
+    mut outbox: mpsc::UnboundedReceiver<Report>,
+) -> io::Result<()> {
+    while let Some(report) = outbox.recv().await {
+        let record = report.encode();
+        worker.send(&record).await?;
+    }
+    Ok(())
+}
+
+/// `user:password`, one line.
+fn parse_credentials(text: &[u8]) -> io::Result<Credentials> {
+    let broken = || io::Error::other("[delivery] credentials: one line user:password is wanted");
+    let text = std::str::from_utf8(text).map_err(|_| broken())?;
+    let line = text.strip_suffix('\n').unwrap_or(text);
+    match line.split_once(':') {
+        Some((user, password)) if !user.is_empty() && !line.contains(['\n', '\r', '\0']) => {
+            Ok(Credentials { user: user.to_owned(), password: password.to_owned() })
+        }
+        _ => Err(broken()),
+    }
+}

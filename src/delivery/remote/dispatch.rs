@@ -1,0 +1,147 @@
+//! The worker's side: what the courier was given, and what it has answered for.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::super::fate::Fate;
+use super::record::{Job, MAX, MAX_RECIPIENTS, Order, Report};
+use crate::queue::{Entry, Outcome};
+use crate::sys::channel::Channel;
+use crate::sys::fd;
+
+/// A recipient's fate: entry (by the runner's number for it), recipient, fate.
+pub type Answer = (u64, usize, Fate);
+
+/// A running courier.
+#[derive(Debug)]
+pub struct Courier {
+    channel: Channel,
+    /// What its channel did not take yet.
+    unsent: VecDeque<Job>,
+    /// Each job's entry, and the recipients without an answer.
+    jobs: BTreeMap<u64, (u64, Vec<usize>)>,
+    next: u64,
+    stop: bool,
+}
+
+impl Courier {
+    /// Takes over a fresh courier's channel.
+    pub fn new(channel: Channel) -> io::Result<Self> {
+        fd::set_nonblocking(&channel, true)?;
+        Ok(Self { channel, unsent: VecDeque::new(), jobs: BTreeMap::new(), next: 0, stop: false })
+    }
+
+    /// Gives it a message for recipients of one destination.
+    pub fn give(&mut self, number: u64, entry: &Entry, recipients: &[usize]) {
+        for recipients in recipients.chunks(MAX_RECIPIENTS) {
+            let recipients = recipients.to_vec();
+            self.jobs.insert(self.next, (number, recipients.clone()));
+            self.unsent.push_back(Job { number: self.next, id: entry.id().clone(), recipients });
+            self.next += 1;
+        }
+    }
+
+    /// Lets it give back what it has not begun.
+    pub fn stop(&mut self) {
+        self.stop = true;
+    }
+
+    /// For poll(2).
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+
+    /// Whether it has something to be told that its channel did not take yet.
+    pub fn wants_to_write(&self) -> bool {
+        self.stop || !self.unsent.is_empty()
+    }
+
+    /// Does what can be done without waiting; `entry` finds a job's entry. An error means that the
+    /// courier is gone; then [`Courier::unanswered`] tells what it leaves.
+    pub fn pump<'e>(
+        &mut self,
+        entry: impl Fn(u64) -> Option<&'e Entry>,
+        answers: &mut Vec<Answer>,
+    ) -> io::Result<()> {
+        self.send(entry, answers)?;
+        self.receive(answers)
+    }
+
+    fn send<'e>(
+        &mut self,
+        entry: impl Fn(u64) -> Option<&'e Entry>,
+        answers: &mut Vec<Answer>,
+    ) -> io::Result<()> {
+        while let Some(job) = self.unsent.front() {
+            let found = self.jobs.get(&job.number).and_then(|(number, _)| entry(*number));
+            let file = found.ok_or_else(|| io::ErrorKind::NotFound.into()).and_then(Entry::share);
+            let number = job.number;
+            match file {
+                Ok(file) => {
+                    let record = Order::Deliver(job.clone()).encode();
+                    match self.channel.send_with(&record, Some(file.as_fd())) {
+                        Ok(()) => {}
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                        Err(error) => return Err(error),
+                    }
+                }
+                Err(error) => {
+                    let text = format!("the queue file can't be handed on: {error}");
+                    let fate = Fate::ours(Outcome::Deferred, "4.3.0", text);
+                    answers.extend(self.jobs.remove(&number).into_iter().flat_map(all(fate)));
+                }
+            }
+            self.unsent.pop_front();
+        }
+        if self.stop {
+            match self.channel.send(&Order::Stop.encode()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => {
+                    self.stop = false;
+                    return done;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, answers: &mut Vec<Answer>) -> io::Result<()> {
+        let mut record = [0; MAX];
+        loop {
+            let length = match self.channel.receive(&mut record) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            let report = record.get(..length).and_then(Report::parse);
+            let Report { job, recipient, fate } =
+                report.ok_or_else(|| io::Error::other("a report without sense"))?;
+            // It answers once for each recipient that it was given, and for nobody else.
+            let Some((number, recipients)) = self.jobs.get_mut(&job) else { continue };
+            let Some(at) = recipients.iter().position(|other| *other == recipient) else {
+                continue;
+            };
+            recipients.swap_remove(at);
+            answers.push((*number, recipient, fate));
+            if recipients.is_empty() {
+                self.jobs.remove(&job);
+            }
+        }
+    }
+
+    /// What has no answer, when the courier is gone.
+    pub fn unanswered(self, why: &io::Error) -> Vec<Answer> {
+        let text = format!("the delivery to other hosts broke off: {why}");
+        let fate = Fate::ours(Outcome::Deferred, "4.3.0", text);
+        self.jobs.into_values().flat_map(all(fate)).collect()
+    }
+}
+
+/// The same fate for all recipients of a job.
+fn all(fate: Fate) -> impl Fn((u64, Vec<usize>)) -> Vec<Answer> {
+    move |(entry, recipients)| {
+        recipients.into_iter().map(|recipient| (entry, recipient, fate.clone())).collect()
+    }
+}

@@ -1,0 +1,3 @@
+//! TLS (rustls, with ring).
+
+pub mod client;
