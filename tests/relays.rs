@@ -190,6 +190,13 @@ fn top_received(message: &[u8]) -> String {
     words.join(" ")
 }
 
+/// The id under which the neighbour had a message.
+fn id(message: &[u8]) -> String {
+    let received = top_received(message);
+    let (_, id) = received.split_once(" id ").unwrap();
+    id.split([' ', ';']).next().unwrap().to_owned()
+}
+
 fn what_we_relay_to_it_arrives_byte_for_byte(kind: Kind) {
     let (site, mta) = behind_us(kind, Site::plan());
     let mut messages = twenty();
@@ -239,9 +246,7 @@ fn several_get_one_copy_each_and_the_sender_hears_who_is_unknown_there(kind: Kin
         let mail = mta.wait_for_mail(user, 1);
         assert_eq!(mail.len(), 1, "{user}");
         assert!(mail[0].ends_with(&twenty()[0]), "{}", mail[0].escape_ascii());
-        let received = top_received(&mail[0]);
-        let (_, id) = received.split_once(" id ").unwrap();
-        topmost.push(id.split([' ', ';']).next().unwrap().to_owned());
+        topmost.push(id(&mail[0]));
     }
     // They had it in one transaction.
     assert!(topmost.iter().all(|id| *id == topmost[0]), "{topmost:?}");
@@ -279,7 +284,11 @@ fn what_it_puts_off_goes_later(kind: Kind) {
     assert_eq!(site.queued(), NONE, "{ran}");
     let mail = mta.wait_for_mail("hunt", 1);
     assert!(mail[0].ends_with(&twenty()[1]), "{}", mail[0].escape_ascii());
-    assert_eq!((mail.len(), mta.mail("toshi").len()), (1, 1));
+    assert_eq!(mail.len(), 1);
+    // As it was killed, it may itself have delivered a message twice; it had one from us.
+    let mut ids: Vec<String> = mta.mail("toshi").iter().map(|message| id(message)).collect();
+    ids.dedup();
+    assert_eq!(ids.len(), 1, "{ids:?}");
     assert_eq!(site.messages("bob"), [], "the sender is not bothered");
 }
 

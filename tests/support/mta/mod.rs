@@ -186,6 +186,11 @@ impl Mta {
             assert!(ended.is_none(), "{:?}: {ended:?}: {}", setting.kind, server.log());
             TcpStream::connect(setting.address).ok()
         });
+        // Its greeting comes when all of it is there.
+        let mut peer = Peer::connect(setting.address);
+        let greeting = peer.reply();
+        assert!(greeting.starts_with("220 "), "{greeting}: {}", server.log());
+        peer.command("QUIT");
         self.server = Some(server);
     }
 
