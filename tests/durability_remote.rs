@@ -13,13 +13,13 @@ mod support;
 
 use std::net::TcpListener;
 use std::ops::RangeInclusive;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use support::entry;
 use support::exchange::{Act, Exchange, Script, Step, Turn};
-use support::kill::{Attempt, kill_at_each};
-use support::mbox;
+use support::kill::{Attempt, age_locks, kill_at_each};
 use support::need;
 use support::peer::Peer;
 use support::powercut::Recorder;
@@ -88,6 +88,14 @@ impl Outside {
         Self { site, exchange, at_ease }
     }
 
+    /// The program that is killed. It knows no certificate authorities: reading a hundred files
+    /// of theirs would be most of the calls that it makes.
+    fn mta_queue(&self) -> Command {
+        let mut command = self.site.command("mta-queue");
+        command.env("SSL_CERT_FILE", "/dev/null").env_remove("SSL_CERT_DIR");
+        command
+    }
+
     /// Whether the queue's files say that this recipient needs nothing more.
     fn is_settled(&self, recipient: &str) -> bool {
         let entries = QUEUE.into_iter().flat_map(|directory| {
@@ -117,6 +125,7 @@ impl Outside {
         let mut last = None;
         // A report of what could not be delivered is a message of its own.
         for _ in 0..3 {
+            age_locks(&self.site);
             let ran = self.site.mta_queue(&["--flush"]);
             if ran.code() != Some(0) {
                 return Err(format!("the next run: {ran}"));
@@ -129,14 +138,16 @@ impl Outside {
         Err(format!("{:?} is left: {last:?}", self.site.queued()))
     }
 
-    /// How many reports the sender has, each of which must name who does not exist.
-    fn reports(&self) -> Result<usize, String> {
+    /// How many reports the sender has that name who does not exist.
+    fn reports(&self) -> usize {
         let messages = self.site.messages("alice");
-        let names = |message: &mbox::Message| message.text().contains(WRONG);
-        match messages.iter().find(|message| !names(message)) {
-            Some(other) => Err(format!("the sender was told something else: {other:?}")),
-            None => Ok(messages.len()),
-        }
+        messages.iter().filter(|message| message.text().contains(WRONG)).count()
+    }
+
+    /// The same, where the sender's mailbox has nothing else.
+    fn nothing_but_reports(&self) -> Result<usize, String> {
+        let (reports, all) = (self.reports(), self.site.messages("alice"));
+        if reports == all.len() { Ok(reports) } else { Err(format!("the sender has {all:?}")) }
     }
 }
 
@@ -162,7 +173,7 @@ fn mta_queue_killed_anywhere_sends_with_the_next_run() {
     }
     kill_at_each("mta-queue, sending", &["close", "fcntl"], |attempt: &Attempt| {
         let host = Outside::new(&[&[WELCOME, "second@far.test"], &["third@far.test"]]);
-        let ran = run(&mut attempt.wrap(&host.site.command("mta-queue")), b"");
+        let ran = run(&mut attempt.wrap(&host.mta_queue()), b"");
         if attempt.is_whole() && !host.site.queued().is_empty() {
             return Err(format!("it did not send: {ran}"));
         }
@@ -173,7 +184,7 @@ fn mta_queue_killed_anywhere_sends_with_the_next_run() {
             let right = if attempt.is_whole() { 1..=1 } else { at_most_twice(settled) };
             expect(to, host.copies(to)?, &right)?;
         }
-        expect("reports", host.reports()?, &(0..=0))
+        expect("reports", host.nothing_but_reports()?, &(0..=0))
     });
 }
 
@@ -184,9 +195,11 @@ fn mta_queue_killed_anywhere_defers_and_reports_with_the_next_run() {
     }
     kill_at_each("mta-queue, refused", &["close", "fcntl"], |attempt: &Attempt| {
         let host = Outside::new(&[&[WELCOME, LATE, WRONG], &[FULL]]);
-        let ran = run(&mut attempt.wrap(&host.site.command("mta-queue")), b"");
+        let ran = run(&mut attempt.wrap(&host.mta_queue()), b"");
         let settled = |to| host.is_settled(to);
         let (welcome, wrong) = (settled(WELCOME), settled(WRONG));
+        // Of the report in turn it may not have been written down that it was delivered.
+        let report = settled(SENDER);
         if attempt.is_whole() {
             let found = (welcome, wrong, settled(LATE), settled(FULL));
             if found != (true, true, false, false) {
@@ -198,7 +211,7 @@ fn mta_queue_killed_anywhere_defers_and_reports_with_the_next_run() {
         expect("late", host.copies(LATE)?, &(1..=1))?;
         expect("full", host.copies(FULL)?, &(1..=1))?;
         expect("wrong", host.copies(WRONG)?, &(0..=0))?;
-        expect("reports", host.reports()?, &at_most_twice(wrong))
+        expect("reports", host.nothing_but_reports()?, &at_most_twice(wrong && report))
     });
 }
 
@@ -209,7 +222,7 @@ fn a_power_cut_in_mta_queue_loses_no_message_to_another_host() {
     }
     let host = Outside::new(&[&[WELCOME, LATE, WRONG]]);
     let recorder = Recorder::new(host.site.path()).owned_by(Site::owner);
-    let ran = run(&mut recorder.wrap(&host.site.command("mta-queue")), b"").expect(0);
+    let ran = run(&mut recorder.wrap(&host.mta_queue()), b"").expect(0);
     assert!(host.is_settled(WELCOME) && !host.is_settled(LATE), "{ran}");
     let socket = recorder.speaker(b"MAIL FROM:");
     let report = recorder.finish(&socket).replay(&mut |moment| {
@@ -221,7 +234,8 @@ fn a_power_cut_in_mta_queue_loses_no_message_to_another_host() {
         expect("welcome", host.copies(WELCOME)? - before[0], &right)?;
         expect("late", host.copies(LATE)? - before[1], &(1..=1))?;
         expect("wrong", host.copies(WRONG)?, &(0..=0))?;
-        expect("reports", host.reports()?, &(1..=2))
+        // A report that was being delivered may be torn; a whole one comes then.
+        expect("reports", host.reports(), &(1..=2))
     });
     report.expect_none("mta-queue, sending");
     assert!(report.states > 10, "the model saw nothing");
