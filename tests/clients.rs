@@ -13,11 +13,11 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use support::run::{run, spawn, wait};
+use support::run::run;
 use support::site::{Site, must};
-use support::{PATIENCE, mbox, need, need_account};
+use support::{mbox, mutt, need, need_account};
 
 const NONE: [&str; 0] = [];
 
@@ -151,37 +151,16 @@ fn fetchmail_fetches_everything_once() {
 
 /// What mutt sees in a mailbox: it copies every message into another one.
 fn mutt_copies(site: &Site) -> Vec<mbox::Message> {
-    let (rc, copy) = (site.path().join("muttrc"), site.path().join("copy"));
-    fs::write(
-        &rc,
-        format!(
-            "set mbox_type=mbox\nset read_only=yes\nset confirmappend=no\nset confirmcreate=no\n\
-             set folder=/nonexistent\nset wait_key=no\nset delete=no\nset header_cache=\"\"\n\
-             push \"<tag-pattern>.<enter><tag-prefix><copy-message>{}<enter><exit>\"\n",
-            copy.display()
-        ),
-    )
-    .unwrap();
-    let mutt = format!("mutt -n -F {} -f {}", rc.display(), site.inbox("hunt").display());
-    let mut command = Command::new("script");
-    command
-        .args(["-qec", &mutt, "/dev/null"])
-        .env("TERM", "vt100")
-        .env("HOME", site.path())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null());
-    // The end of input would be a key that somebody pressed: it comes after mutt's own end.
-    let mut child = spawn(&mut command);
-    let keyboard = child.stdin.take();
-    let status = wait(&mut child, PATIENCE);
-    drop(keyboard);
-    assert!(status.is_some(), "mutt does not end");
+    let copy = site.path().join("copy");
+    let keys =
+        format!("<tag-pattern>.<enter><tag-prefix><copy-message>{}<enter><exit>", copy.display());
+    mutt::press(site.path(), &site.inbox("hunt"), &keys);
     mbox::parse(&fs::read(copy).unwrap_or_default())
 }
 
 #[test]
 fn mutt_reads_what_we_store() {
-    if !need("mutt") || !need("script") || !need_account() {
+    if !mutt::possible() {
         return;
     }
     let site = delivered();

@@ -13,6 +13,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,8 +27,10 @@ use trust_dns_resolver::proto::rr::RecordType;
 
 use support::dns::{Dns, Trouble};
 use support::exchange::{Act, Exchange, Script, Step, Tls};
+use support::lan::Lan;
 use support::network::{Network, is_silent};
 use support::peer::{Heard, Peer};
+use support::site::{Site, must};
 use support::wait_until;
 
 /// The data of all answers, as text, or what hindered it.
@@ -285,8 +288,12 @@ fn an_exchange_speaks_tls_or_fails_at_it() {
     assert!(reply.starts_with("220 2.0.0 Go\r\n250-"), "{reply}");
 
     let exchange = next();
-    let (_, reply) = after_starttls(&exchange);
-    assert!(reply.starts_with("220 2.0.0 Go\r\n"), "{reply}");
+    let (mut stream, reply) = after_starttls(&exchange);
+    assert_eq!(reply, "220 2.0.0 Go\r\n");
+    stream.write_all(b"hello").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert!(answer.ends_with(b"no TLS here\r\n"), "{}", answer.escape_ascii());
 
     let exchange = next();
     let (mut stream, _) = after_starttls(&exchange);
@@ -303,7 +310,32 @@ fn a_host_refuses_is_silent_or_listens() {
     let blackhole = network.blackhole(10);
     assert!(is_silent(network.address(10)));
     drop(blackhole);
-    assert!(!is_silent(network.address(10)));
+    let address = network.address(10);
+    wait_until("the black hole to go", || (!is_silent(address)).then_some(()));
     let _exchange = network.exchange(11, Script::polite());
     assert!(TcpStream::connect(network.address(11)).is_ok());
+}
+
+#[test]
+fn hosts_in_namespaces_reach_each_other_and_the_name_server() {
+    if !Lan::possible() {
+        return;
+    }
+    let mut lan = Lan::new();
+    lan.name(&[
+        "--mx-host=smkwlab.net,mx.smkwlab.net,10",
+        "--host-record=mx.smkwlab.net,192.0.2.4",
+    ]);
+    let (one, two) = (lan.host("192.0.2.4"), lan.host("133.69.130.4"));
+    // Any server will do, to be reached: it is the addresses that count.
+    let smtpd = Site::new();
+    let mut command = smtpd.command("smtpd");
+    command.args(["--listen", "192.0.2.4:25"]);
+    let _server = one.serve(&command, "192.0.2.4:25".parse().unwrap());
+    let stream = two.connect("192.0.2.4:25".parse().unwrap());
+    assert_eq!(stream.local_addr().unwrap().ip().to_string(), "133.69.130.4");
+    let mut command = Command::new("cat");
+    command.arg("/etc/resolv.conf");
+    assert_eq!(must(&mut two.command(&command)), "nameserver 192.0.2.53\n");
+    assert!(TcpStream::connect("192.0.2.53:53").is_err(), "nobody outside sees it");
 }

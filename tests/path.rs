@@ -289,6 +289,9 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
+/// A host that refuses every connection.
+const DEAD: &str = "\"[127.0.0.1]:1\"";
+
 /// How long the one deferred message waits from now on.
 #[track_caller]
 fn wait_of(site: &Site) -> u64 {
@@ -302,7 +305,10 @@ fn wait_of(site: &Site) -> u64 {
 
 #[test]
 fn mail_for_elsewhere_waits_and_the_waits_grow_as_configured() {
-    let site = Site::plan().set("queue", "retry", "[\"5m\", \"15m\", \"1h\"]").build();
+    let site = Site::plan()
+        .set("queue", "retry", "[\"5m\", \"15m\", \"1h\"]")
+        .set("delivery", "smarthost", DEAD)
+        .build();
     let (_server, address) = site.serve("smtpd");
     let to = ["somebody@elsewhere.example", "hunt@smkwlab.net"];
     let id = Site::send(address, "alice@smkwlab.net", &to, "Subject: far\n\nx\n");
@@ -334,6 +340,7 @@ fn mail_for_elsewhere_waits_and_the_waits_grow_as_configured() {
 #[test]
 fn what_has_waited_too_long_comes_back_and_the_sender_is_warned_before() {
     let site = Site::plan()
+        .set("delivery", "smarthost", DEAD)
         .set("queue", "warn_after", "\"1s\"")
         .set("queue", "expire_after", "\"4s\"")
         .build();

@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::queue::spool::Error;
 use crate::queue::{Id, Inlet, Outcome, Place, Spool, Wake, pickup};
 use crate::route::{self, Route};
-use crate::smtp::reply::Answer;
+use crate::smtp::reply::{Answer, Meaning};
 use crate::sys::channel::Channel;
 use crate::sys::signal::Signals;
 use crate::sys::{Log, clock, process};
@@ -73,6 +73,8 @@ struct Run<'a> {
     waiting: VecDeque<(String, Job)>,
     /// Who speaks to other hosts, once something is for them.
     courier: Option<Courier>,
+    /// There could be none.
+    no_courier: bool,
     /// Entries that had their turn in this run. One that was put off may have another when it is
     /// due again: while there is always something new, a run has no end.
     tried: HashSet<Id>,
@@ -107,6 +109,7 @@ impl Runner<'_> {
             agents: Vec::new(),
             waiting: VecDeque::new(),
             courier: None,
+            no_courier: false,
             tried: HashSet::new(),
             flush,
             woken: false,
@@ -300,10 +303,11 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// The courier; `None` where there can be none now.
+    /// The courier; `None` where there can be none in this run.
     fn courier(&mut self) -> io::Result<Option<&mut Courier>> {
-        if self.courier.is_none() {
+        if self.courier.is_none() && !self.no_courier {
             self.courier = launcher::request_courier(self.runner.launcher)?;
+            self.no_courier = self.courier.is_none();
         }
         Ok(self.courier.as_mut())
     }
@@ -456,11 +460,10 @@ impl Run<'_> {
     }
 
     fn judge(&mut self, job: Job, answer: &Answer) {
-        let outcome = match answer {
-            // 3yz asks for more, and promises nothing.
-            answer if (200..300).contains(&answer.code) => Outcome::Done,
-            answer if answer.is_permanent() => Outcome::Failed,
-            _ => Outcome::Deferred,
+        let outcome = match answer.meaning() {
+            Meaning::Done => Outcome::Done,
+            Meaning::Never => Outcome::Failed,
+            Meaning::GoOn | Meaning::Later | Meaning::Nothing => Outcome::Deferred,
         };
         self.answer(job, Fate::local(outcome, &answer.enhanced(), answer.text()));
     }

@@ -46,7 +46,7 @@ pub struct Message<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
     /// The TLS handshake is to be made now, then [`Client::tls_started`] called. Where it fails,
-    /// nothing is left but another connection.
+    /// nothing is left but another connection, in clear ([`Tls::Never`]) where that will do.
     StartTls,
     /// A message can be started, or the connection ended with [`Client::quit`].
     Ready,
@@ -62,7 +62,8 @@ pub enum Event {
         answer: Answer,
     },
     /// The end: the server does not serve us, or not any more (421), or it can't do what we must
-    /// have. Output that is left is sent before the connection is closed.
+    /// have. Even for good (5yz) it says nothing of a recipient, who may be served by another host
+    /// or later. Output that is left is sent before the connection is closed.
     Refused(Answer),
     /// The end, as with [`Event::Refused`]: the server goes by our own name, so mail would go round
     /// in circles.
@@ -74,7 +75,7 @@ pub enum Event {
 }
 
 /// What a reply is awaited for.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 enum Step {
     Greeting,
     Ehlo,
@@ -108,6 +109,8 @@ pub struct Client {
     hostname: String,
     tls: Tls,
     credentials: Option<Credentials>,
+    /// A server that goes by our own name is no loop.
+    may_be_ours: bool,
     /// Nobody between us and the server can listen.
     secure: bool,
     /// The reply to EHLO; none where only HELO was understood.
@@ -138,6 +141,7 @@ impl Client {
             hostname: hostname.to_owned(),
             tls,
             credentials,
+            may_be_ours: false,
             secure: tls == Tls::Unneeded,
             offer: None,
             reader: AnswerReader::default(),
@@ -154,6 +158,12 @@ impl Client {
         }
     }
 
+    /// Takes a server that goes by our own name for no loop: the operator has named it, such as a
+    /// filter on this host.
+    pub fn expect_own_name(&mut self) {
+        self.may_be_ours = true;
+    }
+
     /// What is to be sent; the driver takes it out.
     pub fn output(&mut self) -> &mut Vec<u8> {
         &mut self.output
@@ -161,8 +171,10 @@ impl Client {
 
     /// What was read.
     pub fn push(&mut self, bytes: &[u8]) {
-        if !matches!(self.phase, Phase::Over) {
-            self.input.extend_from_slice(bytes);
+        match self.phase {
+            Phase::Over => {}
+            Phase::Handshake if !bytes.is_empty() => self.injected(),
+            _ => self.input.extend_from_slice(bytes),
         }
     }
 
@@ -197,8 +209,6 @@ impl Client {
             self.phase = Phase::Busy;
             self.secure = true;
             self.offer = None;
-            self.reader = AnswerReader::default();
-            self.input.clear();
             self.say(Step::Ehlo, format!("EHLO {}", self.hostname));
         }
     }
@@ -210,7 +220,7 @@ impl Client {
         }
         self.phase = Phase::Busy;
         self.open = (0..message.recipients.len()).collect();
-        // No number, or 0, is no limit (RFC 1870 section 4).
+        // No number, or 0, is no limit (RFC 1870 section 3).
         let limit = self.arguments("SIZE").next().and_then(|limit| limit.parse().ok());
         let limit = limit.unwrap_or(0);
         if limit > 0 && message.size > limit {
@@ -327,12 +337,11 @@ impl Client {
             }
             (Some(Step::Helo), Meaning::Done) => self.hello(&answer),
             (Some(Step::StartTls), _) if answer.code == 220 => {
-                // What follows in clear would be taken for the server's words under TLS.
                 if self.input.is_empty() {
                     self.phase = Phase::Handshake;
                     self.due = Some(Event::StartTls);
                 } else {
-                    self.end(Event::Broken("more than the reply to STARTTLS".into()));
+                    self.injected();
                 }
             }
             (Some(Step::StartTls), Meaning::Later | Meaning::Never) => self.authenticate(),
@@ -410,11 +419,15 @@ impl Client {
         self.output.extend_from_slice(b"QUIT\r\n");
     }
 
+    /// What follows the reply to STARTTLS in clear would be taken for words under TLS.
+    fn injected(&mut self) {
+        self.end(Event::Broken("more than the reply to STARTTLS".into()));
+    }
+
     fn end(&mut self, event: Event) {
         self.phase = Phase::Over;
         self.input.clear();
         self.unsent.clear();
-        self.awaited.clear();
         self.due = Some(event);
     }
 }

@@ -202,7 +202,7 @@ impl AnswerReader {
 
 #[cfg(test)]
 mod tests {
-    use super::{Answer, AnswerReader, NoReply, Reply};
+    use super::{Answer, AnswerReader, Meaning, NoReply, Reply};
 
     #[test]
     fn a_reply_that_quotes_a_client_is_still_one_line() {
@@ -225,6 +225,26 @@ mod tests {
             assert_eq!((answers[1].enhanced(), answers[1].is_permanent()), ("5.1.1".into(), true));
             assert_eq!(answers[2].enhanced(), "2.0.0");
         }
+    }
+
+    #[test]
+    fn extensions_are_found_in_any_letter_case_but_not_in_the_first_line() {
+        let lines = ["SIZE 5 hello", "size 10", "PIPELINING", "Auth LOGIN PLAIN"];
+        let answer = Answer { code: 250, lines: lines.map(str::to_owned).to_vec() };
+        let words = |keyword| answer.arguments(keyword).map(Iterator::collect::<Vec<_>>);
+        assert_eq!(words("SIZE"), Some(vec!["10"]));
+        assert_eq!(words("pipelining"), Some(vec![]));
+        assert_eq!(words("AUTH"), Some(vec!["LOGIN", "PLAIN"]));
+        assert_eq!((words("STARTTLS"), answer.offers("Size")), (None, true));
+    }
+
+    #[test]
+    fn only_2yz_says_that_it_is_done() {
+        let meaning = |code| Answer::new(code, "").meaning();
+        assert_eq!((meaning(200), meaning(299)), (Meaning::Done, Meaning::Done));
+        assert_eq!((meaning(354), meaning(450)), (Meaning::GoOn, Meaning::Later));
+        assert_eq!((meaning(199), meaning(600)), (Meaning::Nothing, Meaning::Nothing));
+        assert!(Answer::new(550, "").is_permanent() && !Answer::new(354, "").is_positive());
     }
 
     #[test]

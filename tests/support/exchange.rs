@@ -208,6 +208,8 @@ pub struct Session {
     pub commands: Vec<String>,
     /// Whether it was encrypted in the end.
     pub tls: bool,
+    /// Whether a command ever came before the reply to the one before it.
+    pub pipelined: bool,
 }
 
 impl Session {
@@ -331,7 +333,8 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         }
         let mut record = shared.record.lock().unwrap();
         let number = record.sessions.len();
-        record.sessions.push(Session { peer: peer.ip(), commands: Vec::new(), tls: false });
+        let peer = peer.ip();
+        record.sessions.push(Session { peer, commands: Vec::new(), tls: false, pipelined: false });
         record.open += 1;
         record.most_open = record.most_open.max(record.open);
         drop(record);

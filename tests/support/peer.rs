@@ -2,12 +2,15 @@
 //! half-closes, resets, and reads replies.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::libc;
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt,
+};
 
 use super::PATIENCE;
 
@@ -95,6 +98,20 @@ impl Peer {
     #[track_caller]
     pub fn connect(address: SocketAddr) -> Self {
         Self::new(TcpStream::connect(address).unwrap())
+    }
+
+    /// Connects from an address of this machine, 127.0.0.2 for one.
+    #[track_caller]
+    pub fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        let SocketAddr::V4(address) = address else {
+            panic!("no IPv4 address: {address}");
+        };
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket = socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
+        let [a, b, c, d] = source.octets();
+        bind(socket.as_raw_fd(), &SockaddrIn::new(a, b, c, d, 0)).unwrap();
+        connect(socket.as_raw_fd(), &SockaddrIn::from(address)).unwrap();
+        Self::new(TcpStream::from(socket))
     }
 
     /// Sends bytes as they are. A connection that is gone is no error here: what the server said

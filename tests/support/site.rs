@@ -39,8 +39,13 @@ pub struct Account {
 }
 
 /// The users of every site, in the uids they have with root.
-const USERS: [(&str, &str); 4] =
-    [("toshi", "tenbin"), ("hunt", "Watts?Watt?"), ("alice", "wonder land"), ("bob", "builder")];
+const USERS: [(&str, &str); 5] = [
+    ("toshi", "tenbin"),
+    ("hunt", "Watts?Watt?"),
+    ("alice", "wonder land"),
+    ("bob", "builder"),
+    ("example", "of the lecture"),
+];
 const FIRST_UID: u32 = 64_011;
 const QUEUE_UID: u32 = 64_001;
 
@@ -58,6 +63,16 @@ impl Plan {
         let section = self.settings.entry(section.to_owned()).or_default();
         section.insert(key.to_owned(), value.to_owned());
         self
+    }
+
+    /// Names the host, and the domains whose mail is delivered on it.
+    #[must_use]
+    pub fn named(self, host: &str, domains: &[&str]) -> Self {
+        self.set("", "hostname", &format!("{host:?}")).set(
+            "",
+            "local_domains",
+            &format!("{domains:?}"),
+        )
     }
 
     /// Builds it where fsync(2) costs nothing, for tests that start programs many hundred times.
@@ -176,7 +191,10 @@ impl Site {
             .set("users", "source", "\"file\"")
             .set("users", "file", &below("users"))
             .set("users", "login", "\"nobody\"")
-            .set("queue", "wakeup", "\"none\"");
+            .set("queue", "wakeup", "\"none\"")
+            // Nobody answers there: without hosts of its own, a test asks and calls no other.
+            .set("dns", "servers", "[\"127.0.0.1:1\"]")
+            .set("delivery", "port", "1");
         for (section, keys) in plan.settings {
             all.settings.entry(section).or_default().extend(keys);
         }
@@ -378,9 +396,14 @@ impl Site {
     pub fn serve(&self, name: &str) -> (Server, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
+        (self.serve_on(name, listener), address)
+    }
+
+    /// The same on a socket of the caller's.
+    pub fn serve_on(&self, name: &str, listener: TcpListener) -> Server {
         let mut command = activated(&self.command(name));
         command.stdin(OwnedFd::from(listener)).stdout(Stdio::null());
-        (Server::start(&mut command), address)
+        Server::start(&mut command)
     }
 
     /// Starts a server with `--listen`, and waits until it answers.
@@ -433,6 +456,17 @@ impl Site {
         let output = theirs.try_clone().unwrap();
         command.stdin(OwnedFd::from(theirs)).stdout(OwnedFd::from(output));
         (Server::start(&mut command), Peer::new(ours))
+    }
+
+    /// Puts a message into the queue by one SMTP session; the queue id.
+    #[track_caller]
+    pub fn submit(&self, from: &str, to: &[&str], message: impl AsRef<[u8]>) -> String {
+        let (_server, mut peer) = self.session("smtpd");
+        peer.greet();
+        let reply = peer.mail(from, to, message.as_ref());
+        assert!(reply.starts_with("250 2.0.0 "), "{reply}");
+        peer.command("QUIT");
+        queue_id(&reply)
     }
 
     /// Sends a message by SMTP to a server of ours; the queue id.

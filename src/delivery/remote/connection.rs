@@ -20,7 +20,7 @@ use crate::net::tls;
 use crate::queue::{Entry, Outcome};
 use crate::route::mx::Unroutable;
 use crate::smtp::client::{Client, Credentials, Event, Message, Tls};
-use crate::smtp::reply::Answer;
+use crate::smtp::reply::{Answer, Meaning};
 
 /// How long a host may take to be reached. (RFC 5321 names no limit; a host that is there answers
 /// in a few seconds.)
@@ -38,6 +38,10 @@ pub struct Caller<'a> {
     pub tls: &'a tls::client::Client,
     /// How it logs in; then only over TLS, to the host whose certificate is right.
     pub credentials: Option<&'a Credentials>,
+    /// It calls the smarthost: a host that the operator has named.
+    pub to_smarthost: bool,
+    /// TLS begins before the first word (RFC 8314 section 3.3).
+    pub implicit_tls: bool,
 }
 
 /// Why a host did not take mail, or not any more. No recipient's own fault.
@@ -72,27 +76,30 @@ impl Connection {
     /// fails, it calls again without.
     pub async fn open(host: &Host, caller: &Caller<'_>) -> Result<Self, Trouble> {
         let policy = match caller.credentials {
+            _ if caller.implicit_tls => Tls::Unneeded,
             Some(_) => Tls::Required,
             None => Tls::Opportunistic,
         };
         let mut connection = Self::dial(host, caller, policy).await?;
+        let failed = |what| Trouble::new(host, "4.7.5", &format!("TLS with {host}: {what}"));
+        if caller.implicit_tls {
+            connection.start_tls(caller).await.map_err(failed)?;
+        }
         match connection.hello().await? {
             Event::Ready => return Ok(connection),
             Event::StartTls => {}
-            event => return Err(connection.unexpected(event)),
+            event => return Err(connection.end(event).await),
         }
         match connection.start_tls(caller).await {
             Ok(()) => {}
             Err(_) if policy == Tls::Opportunistic => {
                 connection = Self::dial(host, caller, Tls::Never).await?;
             }
-            Err(what) => {
-                return Err(Trouble::new(host, "4.7.5", &format!("TLS with {host}: {what}")));
-            }
+            Err(what) => return Err(failed(what)),
         }
         match connection.hello().await? {
             Event::Ready => Ok(connection),
-            event => Err(connection.unexpected(event)),
+            event => Err(connection.end(event).await),
         }
     }
 
@@ -105,9 +112,13 @@ impl Connection {
             })?;
         // Commands are written whole; waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
+        let mut client = Client::new(caller.hostname, policy, caller.credentials.cloned());
+        if caller.to_smarthost {
+            client.expect_own_name();
+        }
         Ok(Self {
             host: host.clone(),
-            client: Client::new(caller.hostname, policy, caller.credentials.cloned()),
+            client,
             stream: Some(Stream::Plain(stream)),
             output: Vec::new(),
             sent: 0,
@@ -172,7 +183,7 @@ impl Connection {
                     }
                 }
                 Event::Ready => return Ok(()),
-                event => return Err(self.unexpected(event)),
+                event => return Err(self.end(event).await),
             }
         }
     }
@@ -185,11 +196,12 @@ impl Connection {
 
     /// What a recipient's answer means.
     fn fate(&self, answer: &Answer) -> Fate {
-        let (outcome, text) = match answer {
-            // 3yz asks for more, and promises nothing.
-            answer if (200..300).contains(&answer.code) => (Outcome::Done, answer.to_string()),
-            answer if answer.is_permanent() => (Outcome::Failed, self.said(answer)),
-            answer => (Outcome::Deferred, self.said(answer)),
+        let (outcome, text) = match answer.meaning() {
+            Meaning::Done => (Outcome::Done, answer.to_string()),
+            Meaning::Never => (Outcome::Failed, self.said(answer)),
+            Meaning::Later | Meaning::GoOn | Meaning::Nothing => {
+                (Outcome::Deferred, self.said(answer))
+            }
         };
         Fate {
             outcome,
@@ -205,7 +217,14 @@ impl Connection {
         format!("host {} said: {answer}", self.host)
     }
 
-    /// What ends a connection: nobody's fault but the host's, and so never for good.
+    /// Ends a connection that is of no more use; a last word goes out where it can at once.
+    async fn end(&mut self, event: Event) -> Trouble {
+        self.output.append(self.client.output());
+        let _ = timeout(Duration::ZERO, poll_fn(|context| self.poll_write(context))).await;
+        self.unexpected(event)
+    }
+
+    /// What an end means: nobody's fault but the host's, and so never for good.
     fn unexpected(&self, event: Event) -> Trouble {
         let host = &self.host;
         let mut trouble = match event {
@@ -243,12 +262,14 @@ impl Connection {
     /// What happens next. Each line of the host has its time, so that one who drips is not waited
     /// for without end: a reply has a bounded number of lines.
     async fn event(&mut self) -> io::Result<Event> {
+        let mut deadline = Instant::now() + self.client.patience();
         loop {
             if let Some(event) = self.client.event() {
                 return Ok(event);
             }
-            let deadline = Instant::now() + self.client.patience();
-            while !self.exchange(deadline).await? {}
+            if self.exchange(deadline).await? {
+                deadline = Instant::now() + self.client.patience();
+            }
         }
     }
 

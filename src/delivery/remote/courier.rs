@@ -29,6 +29,8 @@ use crate::sys::jail::Jail;
 const DIALING: usize = 4;
 /// How long the connections have for taking their leave.
 const LEAVE: Duration = Duration::from_secs(2);
+/// The port where TLS begins before the first word (RFC 8314 section 7.3).
+const SUBMISSIONS: u16 = 465;
 /// Destinations that are remembered without a use.
 const MAX_REMEMBERED: usize = 1000;
 
@@ -171,10 +173,13 @@ impl Office {
 
     /// How we introduce ourselves.
     pub fn caller(&self) -> Caller<'_> {
+        let smarthost = self.config.delivery.smarthost.get();
         Caller {
             hostname: &self.config.hostname,
             tls: &self.tls,
             credentials: self.credentials.as_ref(),
+            to_smarthost: smarthost.is_some(),
+            implicit_tls: smarthost.is_some_and(|(_, port)| port == SUBMISSIONS),
         }
     }
 }

@@ -41,7 +41,8 @@ impl Client {
     /// The reply to EHLO or HELO: who the server is, and what it offers.
     pub(super) fn hello(&mut self, answer: &Answer) {
         let name = answer.lines.first().and_then(|line| line.split(' ').next());
-        if name.is_some_and(|name| name.eq_ignore_ascii_case(&self.hostname)) {
+        let ours = name.is_some_and(|name| name.eq_ignore_ascii_case(&self.hostname));
+        if ours && !self.may_be_ours {
             return self.leave(Event::Ourselves);
         }
         let wanted = matches!(self.tls, Tls::Opportunistic | Tls::Required);

@@ -59,6 +59,8 @@ pub(super) struct Talk {
     /// Whether it ends with a reset.
     reset: bool,
     steps: Vec<Step>,
+    /// Whether MAIL was accepted.
+    begun: bool,
     sender: String,
     parameters: String,
     recipients: Vec<String>,
@@ -77,6 +79,7 @@ impl Talk {
             counted: true,
             reset: false,
             steps: Vec::new(),
+            begun: false,
             sender: String::new(),
             parameters: String::new(),
             recipients: Vec::new(),
@@ -125,8 +128,13 @@ impl Talk {
             self.complain("a command line that is too long", line);
         }
         let verb = verb_of(line);
-        if !self.pipelining || !matches!(verb.as_str(), "MAIL" | "RCPT" | "RSET" | "DATA") {
-            self.expect_silence(line);
+        let early = self.is_heard_from();
+        if !self.pipelining || !matches!(verb.as_str(), "MAIL" | "RCPT" | "RSET") {
+            if early {
+                self.complain("did not wait for the reply", line);
+            }
+        } else {
+            self.with(|record, number| record.sessions[number].pipelined |= early);
         }
         match verb.as_str() {
             "EHLO" => self.hello(Step::Ehlo, line),
@@ -185,6 +193,8 @@ impl Talk {
         match tls {
             Tls::HangsUp => return Ok(false),
             Tls::Broken => {
+                // Behind the beginning of the client's handshake, so that it belongs to that.
+                self.raw_bytes()?;
                 self.wire.write(b"\x15\x03\x01\x00\x02\x02\x28 no TLS here\r\n")?;
                 return Ok(false);
             }
@@ -219,14 +229,15 @@ impl Talk {
         }
         let (reply, going) = self.step(Step::Mail, line, "250 2.1.0 Ok")?;
         if reply.starts_with('2') {
-            (self.sender, self.parameters) = (path, parameters);
+            (self.begun, self.sender, self.parameters) = (true, path, parameters);
         }
         Ok(going)
     }
 
     fn rcpt(&mut self, line: &str) -> Going {
         let (path, _) = path_of(line);
-        let (reply, going) = self.step(Step::Rcpt, line, "250 2.1.5 Ok")?;
+        let polite = if self.begun { "250 2.1.5 Ok" } else { "503 5.5.1 MAIL first" };
+        let (reply, going) = self.step(Step::Rcpt, line, polite)?;
         if reply.starts_with('2') {
             self.recipients.push(path);
         }
@@ -234,7 +245,6 @@ impl Talk {
     }
 
     fn data(&mut self, line: &str) -> Going {
-        self.expect_silence(line);
         let polite =
             if self.recipients.is_empty() { "554 5.5.1 No valid recipients" } else { "354 Go on" };
         let (reply, going) = self.step(Step::Data, line, polite)?;
@@ -364,6 +374,16 @@ impl Talk {
         Ok(Some(String::from_utf8_lossy(&line).into_owned()))
     }
 
+    /// What comes next, whatever it is.
+    fn raw_bytes(&mut self) -> io::Result<Vec<u8>> {
+        if self.buffer.is_empty() {
+            let mut chunk = [0; 8 * 1024];
+            let n = self.wire.read(&mut chunk)?;
+            self.buffer.extend_from_slice(&chunk[..n]);
+        }
+        Ok(std::mem::take(&mut self.buffer))
+    }
+
     /// A line with its end.
     fn raw_line(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut searched = 0;
@@ -380,17 +400,15 @@ impl Talk {
         }
     }
 
-    /// A client that has not been allowed to pipeline waits for the reply.
-    fn expect_silence(&mut self, line: &str) {
+    /// Whether there is more of the client to be read already.
+    fn is_heard_from(&self) -> bool {
         let mut next = [0];
         let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
-        let more = match &self.wire {
+        let waits = match &self.wire {
             Wire::Plain(stream) => recv(stream.as_raw_fd(), &mut next, flags).is_ok_and(|n| n > 0),
             Wire::Tls(_) => false,
         };
-        if more || !self.buffer.is_empty() {
-            self.complain("did not wait for the reply", line);
-        }
+        waits || !self.buffer.is_empty()
     }
 
     fn complain(&self, what: &str, line: &str) {
@@ -410,6 +428,7 @@ impl Talk {
     }
 
     fn forget(&mut self) {
+        self.begun = false;
         self.sender.clear();
         self.parameters.clear();
         self.recipients.clear();
