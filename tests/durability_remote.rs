@@ -13,9 +13,14 @@ mod support;
 
 use std::net::TcpListener;
 use std::ops::RangeInclusive;
-use std::process::Command;
-use std::sync::Arc;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use support::entry;
 use support::exchange::{Act, Exchange, Script, Step, Turn};
@@ -23,7 +28,7 @@ use support::kill::{Attempt, age_locks, kill_at_each};
 use support::need;
 use support::peer::Peer;
 use support::powercut::Recorder;
-use support::run::run;
+use support::run::{Server, run};
 use support::site::{QUEUE, Site};
 
 /// Who sends, and is at home here.
@@ -56,6 +61,8 @@ struct Outside {
     exchange: Exchange,
     /// Whether the exchange is at ease.
     at_ease: Arc<AtomicBool>,
+    /// Who is killed by the exchange, and when it comes to which step.
+    victim: Arc<Mutex<Option<(Pid, Step)>>>,
 }
 
 impl Outside {
@@ -63,7 +70,15 @@ impl Outside {
     fn new(messages: &[&[&str]]) -> Self {
         let at_ease = Arc::<AtomicBool>::default();
         let now = Arc::clone(&at_ease);
+        let victim = Arc::<Mutex<Option<(Pid, Step)>>>::default();
+        let chosen = Arc::clone(&victim);
         let rule = move |turn: &Turn<'_>| {
+            let end = chosen.lock().unwrap().take_if(|(_, step)| *step == turn.step);
+            if let Some((pid, _)) = end {
+                killpg(pid, Signal::SIGKILL).unwrap();
+                // What is left of it has time for doing more than it should.
+                return Act::After(Duration::from_millis(200), Box::new(Act::Polite));
+            }
             let busy = !now.load(Ordering::SeqCst);
             let for_full = turn.recipients.iter().any(|to| to == FULL);
             match turn.step {
@@ -85,7 +100,18 @@ impl Outside {
         peer.command("QUIT");
         drop(peer);
         server.join();
-        Self { site, exchange, at_ease }
+        Self { site, exchange, at_ease, victim }
+    }
+
+    /// Runs the program, whose root process and worker the exchange kills at this step.
+    fn run_and_kill(&self, step: Step) {
+        let mut command = self.mta_queue();
+        let mut victim = self.victim.lock().unwrap();
+        let server = Server::start(command.stdin(Stdio::null()).stdout(Stdio::null()));
+        *victim = Some((Pid::from_raw(server.pid()), step));
+        drop(victim);
+        let (status, log) = server.join();
+        assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "{step:?}: {log}");
     }
 
     /// The program that is killed. It knows no certificate authorities: reading a hundred files
@@ -213,6 +239,24 @@ fn mta_queue_killed_anywhere_defers_and_reports_with_the_next_run() {
         expect("wrong", host.copies(WRONG)?, &(0..=0))?;
         expect("reports", host.nothing_but_reports()?, &at_most_twice(wrong && report))
     });
+}
+
+#[test]
+fn what_a_dead_runner_had_not_sent_whole_is_sent_by_the_next_one_alone() {
+    for step in [Step::Connect, Step::Ehlo, Step::Mail, Step::Rcpt, Step::Data, Step::End] {
+        let all = [WELCOME, "second@far.test", "third@far.test"];
+        let host = Outside::new(&[&all[..1], &all[1..2], &all[2..]]);
+        host.run_and_kill(step);
+        let settled = all.map(|to| host.is_settled(to));
+        assert_eq!(settled, [false; 3], "{step:?}");
+        host.finish().unwrap();
+        host.exchange.wait_until_idle();
+        let copies: Vec<usize> = all.iter().map(|to| host.copies(to).unwrap()).collect();
+        // Only of the one whose text was there it can't be known whether it came.
+        let most = if step == Step::End { 4 } else { 3 };
+        let sum = copies.iter().sum::<usize>();
+        assert!(sum <= most && copies.iter().all(|count| *count >= 1), "{step:?}: {copies:?}");
+    }
 }
 
 #[test]

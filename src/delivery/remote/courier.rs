@@ -50,6 +50,8 @@ pub struct Office {
     pub closing: Cell<bool>,
     /// Nothing new is begun.
     stopped: Cell<bool>,
+    /// Recipients whose fate the worker waits for.
+    owed: Cell<usize>,
     reports: mpsc::UnboundedSender<Report>,
     destinations: RefCell<HashMap<String, Rc<Destination>>>,
 }
@@ -69,6 +71,7 @@ pub fn run(config: &Config, credentials: Option<&[u8]>, worker: Channel) -> io::
         talking: Semaphore::new(deliveries.min(Semaphore::MAX_PERMITS)),
         closing: Cell::new(false),
         stopped: Cell::new(false),
+        owed: Cell::new(0),
         reports,
         destinations: RefCell::default(),
     });
@@ -90,6 +93,11 @@ pub fn run(config: &Config, credentials: Option<&[u8]>, worker: Channel) -> io::
         }
         Ok(())
     })?;
+    // A worker that was killed writes nothing down any more. Whatever was sent from now on would be
+    // sent a second time by the next one.
+    if office.owed.get() > 0 {
+        return Ok(());
+    }
     // What is still being said gets a moment; a host that does not listen gets no more.
     runtime.block_on(async { tokio::time::timeout(LEAVE, tasks).await }).ok();
     Ok(())
@@ -115,6 +123,7 @@ impl Office {
 
     fn take(self: &Rc<Self>, job: Job, file: OwnedFd) {
         let Job { number, id, recipients } = job;
+        self.owed.set(self.owed.get() + recipients.len());
         let entry = match Entry::shared(file, id) {
             Ok(entry) => entry,
             Err(error) => {
@@ -160,6 +169,7 @@ impl Office {
 
     /// Reports one recipient's fate.
     pub fn answer(&self, job: u64, recipient: usize, fate: Fate) {
+        self.owed.set(self.owed.get().saturating_sub(1));
         // Without a receiver the worker has gone, and nobody wants to know.
         let _ = self.reports.send(Report { job, recipient, fate });
     }
