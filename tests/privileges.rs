@@ -14,12 +14,14 @@
 mod support;
 
 use std::fs;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
 use support::peer::Peer;
 use support::run::{Server, run};
 use support::site::Site;
+use support::tls::{Pair, VERSIONS};
 use support::{need, need_root, wait_until};
 
 /// One field of /proc/PID/status.
@@ -128,6 +130,95 @@ fn the_smtp_session_is_the_queues_owner_in_a_jail_and_holds_incoming_only() {
     let reply = peer.mail("a@example.org", &["hunt@smkwlab.net"], b"Subject: x\n\nx\n");
     assert!(reply.starts_with("250 2.0.0 "), "{reply}");
     assert_is_jailed(session);
+}
+
+#[test]
+fn under_tls_the_smtp_session_is_the_same() {
+    if !need_root() {
+        return;
+    }
+    let pair = Pair::new();
+    fs::set_permissions(pair.key(), fs::Permissions::from_mode(0o600)).unwrap();
+    let site = pair.plan(Site::plan()).build();
+    let (server, mut peer) = session(&site, "smtpd");
+    let session = child(child(server.pid()));
+    peer.command("EHLO client.example");
+    peer.command("STARTTLS");
+    peer.start_tls(pair.client(VERSIONS)).unwrap();
+    peer.command("EHLO client.example");
+    assert_is(session, Site::queue_uid(), Site::queue_uid());
+    assert_is_jailed(session);
+    assert_eq!(open_files(session), [site.queue().join("incoming").display().to_string()]);
+    let reply = peer.mail("a@example.org", &["hunt@smkwlab.net"], b"Subject: x\n\nx\n");
+    assert!(reply.starts_with("250 2.0.0 "), "{reply}");
+}
+
+/// Whether these bytes stand anywhere in the memory of a process.
+fn is_in_memory(pid: i32, wanted: &[u8]) -> bool {
+    let memory = fs::File::open(format!("/proc/{pid}/mem")).unwrap();
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    maps.lines().any(|line| {
+        let range = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let (from, to) = (range.0, range.1);
+        let parse = |number| u64::from_str_radix(number, 16).unwrap();
+        let mut bytes = vec![0; usize::try_from(parse(to) - parse(from)).unwrap()];
+        // Some pages are the kernel's, and can't be read.
+        let read = memory.read_exact_at(&mut bytes, parse(from));
+        read.is_ok() && bytes.windows(wanted.len()).any(|window| window == wanted)
+    })
+}
+
+/// The child of smtpd that asks DNS, once it is locked up: the one that has no child of its own.
+#[track_caller]
+fn resolver(smtpd: i32) -> i32 {
+    wait_until("the resolver in its cell", || {
+        let mut all = children(smtpd).into_iter();
+        all.find(|pid| children(*pid).is_empty() && status(*pid, "Seccomp") == "2")
+    })
+}
+
+#[test]
+fn the_resolver_is_nobody_opens_no_file_and_has_no_key() {
+    if !need_root() {
+        return;
+    }
+    let pair = Pair::new();
+    let site = pair.plan(Site::plan()).build();
+    let (server, address) = site.serve("smtpd");
+    let mut peer = Peer::connect_from([127, 0, 0, 2].into(), address);
+    peer.greet();
+    let resolver = resolver(server.pid());
+    let (uid, gid) = nobody();
+    assert_is(resolver, uid, gid);
+    assert_eq!(status(resolver, "NoNewPrivs"), "1");
+    assert_eq!(status(resolver, "Threads"), "1");
+    let files = open_files(resolver);
+    assert!(files.iter().all(|file| file.starts_with("anon_inode:")), "{files:?}");
+    let key = fs::read_to_string(pair.key()).unwrap();
+    let secret = key.lines().nth(1).unwrap().as_bytes();
+    assert!(is_in_memory(server.pid(), secret), "the listener has it");
+    assert!(!is_in_memory(resolver, secret), "the resolver has not");
+    // A name that is asked for from here on can't be had: nobody answers on the port of the site.
+    let reply = peer.mail("a@example.org", &["hunt@smkwlab.net"], b"Subject: x\n\nx\n");
+    assert!(reply.starts_with("250 2.0.0 "), "{reply}");
+}
+
+#[test]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "the numbers are those of x86_64")]
+fn the_resolver_can_not_open_exec_signal_or_fork() {
+    if !need_root() || !need("gdb") {
+        return;
+    }
+    let site = Site::new();
+    let (server, address) = site.serve("smtpd");
+    let mut peer = Peer::connect_from([127, 0, 0, 2].into(), address);
+    peer.greet();
+    let resolver = resolver(server.pid());
+    let calls: Vec<_> = FORBIDDEN.iter().filter(|(what, _)| *what != "a socket").collect();
+    let results = calls_in(resolver, &calls.iter().map(|(_, call)| *call).collect::<Vec<_>>());
+    for ((what, _), result) in calls.iter().zip(results) {
+        assert_eq!(result, -1, "{what}");
+    }
 }
 
 #[test]

@@ -442,10 +442,16 @@ impl Config {
                 return Some((&["delivery", "credentials"], "they are for a smarthost".into()));
             }
         }
-        if self.smtp.tls.certificate.as_os_str().is_empty()
-            != self.smtp.tls.key.as_os_str().is_empty()
-        {
+        let Tls { certificate, key } = &self.smtp.tls;
+        if certificate.as_os_str().is_empty() != key.as_os_str().is_empty() {
             return Some((&["smtp", "tls"], "certificate and key are given together".into()));
+        }
+        for (name, path) in
+            [(&["smtp", "tls", "certificate"] as &[_], certificate), (&["smtp", "tls", "key"], key)]
+        {
+            if !path.as_os_str().is_empty() && !path.is_absolute() {
+                return Some((name, "an absolute path is wanted".into()));
+            }
         }
         None
     }

@@ -12,6 +12,8 @@ use super::{Common, Failure, load, run};
 use crate::auth::users_file;
 use crate::config::{Config, Source};
 use crate::mailbox::dotlock;
+use crate::net::tls::identity::Identity;
+use crate::net::tls::server::settings;
 use crate::queue::{self, Spool};
 use crate::route;
 use crate::sys::Exit;
@@ -48,6 +50,7 @@ fn mailctl(arguments: &Args) -> Result<Exit, Failure> {
 fn check(config: &Config) -> Result<Exit, Failure> {
     let mut problems = Vec::new();
     queue(config, &mut problems);
+    tls(config, &mut problems);
     programs(config, &mut problems);
     users(config, &mut problems);
     inboxes(config, &mut problems);
@@ -85,6 +88,15 @@ fn queue(config: &Config, problems: &mut Vec<String>) {
             let now = found.mode() & 0o7777;
             problems.push(format!("{path}: has mode {now:04o}; chmod {mode:04o} {path}"));
         }
+    }
+}
+
+fn tls(config: &Config, problems: &mut Vec<String>) {
+    let Some(mut identity) = Identity::of(&config.smtp.tls) else {
+        return;
+    };
+    if let Err(error) = identity.refresh().and_then(|()| settings(&identity)) {
+        problems.push(format!("[smtp.tls] {error}"));
     }
 }
 

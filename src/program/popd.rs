@@ -55,10 +55,12 @@ fn popd(arguments: &Args) -> Result<Exit, Failure> {
                     limits.max_connections_per_ip,
                 ),
                 busy: b"-ERR [SYS/TEMP] too many connections\r\n",
+                identity: None,
+                names: None,
                 spawner: None,
                 log: &log,
             }
-            .serve(|connection, _service| server.session(connection))
+            .serve(|visit| server.session(visit.connection))
             .map_err(|error| Failure::new(Exit::OsErr, error))
         }
     }

@@ -1,20 +1,25 @@
 //! `smtpd`: the SMTP server.
 
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use super::{Common, Failure, handed, load, prepare_queue, run, services};
-use crate::config::Wakeup;
+use super::{Common, Failure, handed, load, login_account, prepare_queue, run, services};
+use crate::config::{Config, Wakeup};
 use crate::net::activation::Handed;
 use crate::net::limits::Connections;
+use crate::net::tls::identity::Identity;
+use crate::net::tls::server::settings;
 use crate::queue::{Spool, Wake};
 use crate::server::Connection;
-use crate::server::listener::Listener;
+use crate::server::listener::{Listener, Visit};
+use crate::server::names::Names;
 use crate::server::smtp::{Server, busy};
 use crate::server::spawner::Spawner;
+use crate::sys::channel::Channel;
 use crate::sys::jail::Jail;
-use crate::sys::{Exit, Log, privilege};
+use crate::sys::{Exit, Log, privilege, process};
 
 /// SMTP server: receives mail into the queue.
 ///
@@ -56,13 +61,32 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
         knows_users: true,
         owner: privilege::is_root().then_some(owner),
     };
+    let mut identity = Identity::of(&config.smtp.tls);
     match handed {
-        Handed::Session { input, output } => Ok(server.session(Connection::new(input, output))),
+        Handed::Session { input, output } => {
+            if let Some(Err(error)) = identity.as_mut().map(Identity::refresh) {
+                log.error(&error.to_string());
+            }
+            let connection = Connection::new(input, output);
+            let name = connection.peer.address.and_then(|address| {
+                // This host needs no process to be named.
+                let wanted = connection.peer.local_name().is_none();
+                let mut names = wanted.then(|| names(&config, &log))??;
+                names.tend(&log, || identity.iter_mut().for_each(Identity::forget));
+                names.ask(address)
+            });
+            let (service, identity) = (arguments.service.as_str(), identity.as_ref());
+            Ok(server.session(Visit { connection, service, identity, name }))
+        }
         Handed::Listeners(sockets) => {
             let spawner = (config.queue.wakeup == Wakeup::Spawn)
                 .then(|| Spawner::open(&config.paths.queue, arguments.common.config.as_deref()))
                 .transpose()
                 .map_err(broken)?;
+            if let Some(identity) = &mut identity {
+                identity.refresh().map_err(|error| Failure::new(Exit::Config, error))?;
+                try_out(identity, &server)?;
+            }
             let limits = &config.smtp;
             Listener {
                 sockets: services(sockets, &arguments.service, &["smtp"])?,
@@ -71,11 +95,59 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
                     limits.max_connections_per_ip,
                 ),
                 busy: busy(&config.hostname).as_bytes(),
+                identity,
+                names: names(&config, &log),
                 spawner,
                 log: &log,
             }
-            .serve(|connection, _service| server.session(connection))
+            .serve(|visit| server.session(visit))
             .map_err(|error| Failure::new(Exit::OsErr, error))
+        }
+    }
+}
+
+/// Whoever asks for the names of clients: nobody where no account for that is there, which costs
+/// names but no mail.
+fn names(config: &Config, log: &Log) -> Option<Names> {
+    match login_account(config) {
+        Ok(account) => Some(Names::new(&config.dns, account)),
+        Err(failure) => {
+            log.warning(&format!("{}; until then clients have no names", failure.what));
+            None
+        }
+    }
+}
+
+/// Makes sure at the start that certificate and key will do. They are parsed in a cell: the
+/// listening parent is root.
+fn try_out(identity: &Identity, server: &Server<'_>) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::new(Exit::OsErr, error);
+    let (ours, theirs) = Channel::pair().map_err(failed)?;
+    let child = process::fork(|| {
+        let mut keep = vec![theirs.as_fd()];
+        keep.extend(server.jail.descriptor());
+        let parsed = process::close_others(&keep)
+            .and_then(|()| server.jail.enter(server.owner.as_ref(), None))
+            .and_then(|()| settings(identity).map_err(std::io::Error::other));
+        match parsed {
+            Ok(_) => Exit::Ok,
+            Err(error) => {
+                let _ = theirs.send(error.to_string().as_bytes());
+                Exit::Config
+            }
+        }
+    });
+    drop(theirs);
+    let mut what = [0; 4096];
+    let length = ours.receive(&mut what).map_err(failed)?;
+    match child.and_then(process::wait).map_err(failed)? {
+        process::Ended::Exited(0) => Ok(()),
+        how if length == 0 => {
+            Err(Failure::new(Exit::OsErr, format!("certificate and key: tried out, {how:?}")))
+        }
+        _ => {
+            let what = String::from_utf8_lossy(what.get(..length).unwrap_or_default());
+            Err(Failure::new(Exit::Config, format!("[smtp.tls] {what}")))
         }
     }
 }

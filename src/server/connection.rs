@@ -2,13 +2,17 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{
     MsgFlags, SockaddrStorage, getpeername, getsockopt, send, setsockopt, sockopt,
 };
+use rustls::ServerConfig;
 
+use crate::net::tls::server::Stream;
 use crate::sys::fd;
 
 /// Who the client is, as far as the network tells.
@@ -24,9 +28,11 @@ impl Peer {
         self.address.unwrap_or(IpAddr::from([127, 0, 0, 1]))
     }
 
-    /// Its name without asking DNS: only this host's own is known.
-    pub fn name(&self) -> Option<&'static str> {
-        self.is_loopback().then_some("localhost")
+    /// Its name where nobody need be asked for it: this host by its usual address.
+    pub fn local_name(&self) -> Option<&'static str> {
+        let address = self.address_or_local();
+        let usual = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+        usual.contains(&address).then_some("localhost")
     }
 
     /// Whether it is this host.
@@ -45,11 +51,9 @@ impl fmt::Display for Peer {
 }
 
 /// An open session's two directions.
-#[derive(Debug)]
 pub struct Connection {
-    input: OwnedFd,
-    output: OwnedFd,
-    is_socket: bool,
+    wire: Wire,
+    tls: Option<Box<Stream>>,
     /// Who is there.
     pub peer: Peer,
 }
@@ -78,7 +82,7 @@ impl Connection {
             v4.or_else(|| name.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
         });
         let peer = Peer { address: address.map(|address| address.to_canonical()) };
-        Self { input, output, is_socket, peer }
+        Self { wire: Wire { input, output, is_socket }, tls: None, peer }
     }
 
     /// A client on stdin and stdout, which stay open as well.
@@ -95,12 +99,108 @@ impl Connection {
 
     /// Whether the client has sent something that was not read yet.
     pub fn has_input(&self) -> bool {
-        fd::wait_readable(&self.input, 0).unwrap_or(false)
+        fd::wait_readable(&self.wire.input, 0).unwrap_or(false)
+    }
+
+    /// Shakes hands; from now on everything is encrypted. `TimedOut` when that takes longer.
+    pub fn start_tls(&mut self, settings: Arc<ServerConfig>, milliseconds: u32) -> io::Result<()> {
+        let deadline = Deadline::after(milliseconds);
+        let mut tls = Box::new(Stream::new(settings)?);
+        while tls.is_handshaking() {
+            let advanced = tls.advance();
+            // Also after an error: the client is told of it.
+            self.wire.send(&tls.output()?, deadline.left())?;
+            if !advanced? && self.wire.fill(&mut tls, deadline)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        self.tls = Some(tls);
+        Ok(())
+    }
+
+    /// The version of TLS, as `TLSv1.3`, where the session is encrypted.
+    pub fn tls_version(&self) -> Option<&'static str> {
+        self.tls.as_ref().map(|tls| tls.version())
     }
 
     /// Receives what there is; 0 when the client has ended. `TimedOut` when it says nothing for so
     /// long.
     pub fn receive(&mut self, buffer: &mut [u8], milliseconds: u32) -> io::Result<usize> {
+        let Some(tls) = &mut self.tls else {
+            return self.wire.receive(buffer, milliseconds);
+        };
+        let deadline = Deadline::after(milliseconds);
+        loop {
+            let read = tls.read(buffer);
+            // What TLS itself has to say: alerts, new keys.
+            self.wire.send(&tls.output()?, deadline.left())?;
+            match read {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+            // Many clients end without a word of TLS. Nothing is lost by that: SMTP and POP3 say
+            // themselves where a message or a session ends.
+            if self.wire.fill(tls, deadline)? == 0 {
+                return Ok(0);
+            }
+        }
+    }
+
+    /// Sends all of it. `TimedOut` when the client takes nothing for so long.
+    pub fn send(&mut self, mut bytes: &[u8], milliseconds: u32) -> io::Result<()> {
+        let Some(tls) = &mut self.tls else {
+            return self.wire.send(bytes, milliseconds);
+        };
+        while !bytes.is_empty() {
+            let taken = tls.write(bytes)?;
+            bytes = bytes.get(taken..).unwrap_or_default();
+            self.wire.send(&tls.output()?, milliseconds)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the client that nothing more comes, where TLS has a word for that.
+    pub fn finish(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.finish();
+            let _ = tls.output().and_then(|farewell| self.wire.send(&farewell, FAREWELL));
+        }
+    }
+
+    /// The two descriptors, for a child that keeps nothing else.
+    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.wire.input.as_fd(), self.wire.output.as_fd()]
+    }
+}
+
+/// How long a client that takes nothing is waited for at the end, in milliseconds.
+const FAREWELL: u32 = 1000;
+
+/// The moment at which a client has been waited for long enough, however it has trickled.
+#[derive(Clone, Copy)]
+struct Deadline(Instant);
+
+impl Deadline {
+    fn after(milliseconds: u32) -> Self {
+        Self(Instant::now() + Duration::from_millis(milliseconds.into()))
+    }
+
+    /// What is left, in milliseconds.
+    fn left(self) -> u32 {
+        let left = self.0.saturating_duration_since(Instant::now());
+        u32::try_from(left.as_millis()).unwrap_or(u32::MAX)
+    }
+}
+
+/// The descriptors, without TLS.
+struct Wire {
+    input: OwnedFd,
+    output: OwnedFd,
+    is_socket: bool,
+}
+
+impl Wire {
+    fn receive(&mut self, buffer: &mut [u8], milliseconds: u32) -> io::Result<usize> {
         loop {
             if !fd::wait_readable(&self.input, milliseconds)? {
                 return Err(io::ErrorKind::TimedOut.into());
@@ -112,8 +212,12 @@ impl Connection {
         }
     }
 
-    /// Sends all of it. `TimedOut` when the client takes nothing for so long.
-    pub fn send(&mut self, mut bytes: &[u8], milliseconds: u32) -> io::Result<()> {
+    /// Receives what TLS makes something of; 0 when the client has ended.
+    fn fill(&mut self, tls: &mut Stream, deadline: Deadline) -> io::Result<usize> {
+        tls.fill(|room| self.receive(room, deadline.left()))
+    }
+
+    fn send(&mut self, mut bytes: &[u8], milliseconds: u32) -> io::Result<()> {
         // A socket is tried first: it nearly always has room. A pipe would block.
         let mut wait = !self.is_socket;
         while !bytes.is_empty() {
@@ -135,9 +239,143 @@ impl Connection {
         }
         Ok(())
     }
+}
 
-    /// The two descriptors, for a child that keeps nothing else.
-    pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
-        [self.input.as_fd(), self.output.as_fd()]
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Read, Write};
+    use std::net::Shutdown;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, ServerName};
+    use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
+
+    use super::Connection;
+    use crate::config::Tls;
+    use crate::net::tls::identity::Identity;
+    use crate::net::tls::server::settings;
+
+    const TIMEOUT: u32 = 10_000;
+
+    /// A server's settings, and a client that trusts it.
+    fn pair() -> (Arc<ServerConfig>, ClientConnection) {
+        let place = tempfile::tempdir().unwrap();
+        let made = rcgen::generate_simple_self_signed(vec!["mx.example".into()]).unwrap();
+        let tls = Tls { certificate: place.path().join("chain"), key: place.path().join("key") };
+        std::fs::write(&tls.certificate, made.cert.pem()).unwrap();
+        std::fs::write(&tls.key, made.signing_key.serialize_pem()).unwrap();
+        let mut identity = Identity::of(&tls).unwrap();
+        identity.refresh().unwrap();
+        let settings = settings(&identity).unwrap();
+        let mut roots = RootCertStore::empty();
+        let certificate = CertificateDer::from_pem_slice(made.cert.pem().as_bytes()).unwrap();
+        roots.add(certificate).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("mx.example").unwrap();
+        (settings, ClientConnection::new(Arc::new(client), name).unwrap())
+    }
+
+    fn connection() -> (Connection, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Connection::new(ours.try_clone().unwrap().into(), ours.into()), theirs)
+    }
+
+    #[test]
+    fn a_handshake_that_stops_half_way_is_given_up() {
+        let (settings, mut client) = pair();
+        let mut hello = Vec::new();
+        client.write_tls(&mut hello).unwrap();
+        for part in [0, 1, hello.len() / 2, hello.len()] {
+            let (mut connection, mut peer) = connection();
+            peer.write_all(&hello[..part]).unwrap();
+            let error = connection.start_tls(Arc::clone(&settings), 50).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{part}");
+            assert_eq!(connection.tls_version(), None);
+        }
+        let (mut connection, mut peer) = connection();
+        peer.write_all(&hello[..50]).unwrap();
+        peer.shutdown(Shutdown::Write).unwrap();
+        let error = connection.start_tls(settings, TIMEOUT).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn what_is_no_handshake_is_an_error_and_the_client_is_told() {
+        let (settings, _) = pair();
+        let text = &b"EHLO client.example\r\nMAIL FROM:<a@b>\r\n"[..];
+        let short_hello = &[0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0];
+        for noise in [text, short_hello] {
+            let (mut connection, mut peer) = connection();
+            peer.write_all(noise).unwrap();
+            let error = connection.start_tls(Arc::clone(&settings), TIMEOUT).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+            drop(connection);
+            let mut heard = Vec::new();
+            let _ = peer.read_to_end(&mut heard);
+            // An alert, and a fatal one.
+            assert_eq!((heard.first(), heard.get(5)), (Some(&21), Some(&2)), "{heard:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_go_both_ways_whatever_the_two_sides_take_at_once() {
+        let (settings, mut client) = pair();
+        let (mut connection, mut peer) = connection();
+        let text: Vec<u8> = (0..1_000_000_u32).map(|n| n.to_be_bytes()[3]).collect();
+        let sent = text.clone();
+        let other = std::thread::spawn(move || {
+            let mut stream = rustls::Stream::new(&mut client, &mut peer);
+            stream.write_all(&sent).unwrap();
+            stream.flush().unwrap();
+            // The server writes while nobody reads: its sends are partial ones.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            let mut heard = vec![0; sent.len()];
+            stream.read_exact(&mut heard).unwrap();
+            // The end is said in TLS, and not by a connection that breaks off.
+            assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+            heard
+        });
+        connection.start_tls(settings, TIMEOUT).unwrap();
+        assert_eq!(connection.tls_version(), Some("TLSv1.3"));
+        let (mut heard, mut buffer) = (Vec::new(), [0; 1000]);
+        while heard.len() < text.len() {
+            let length = connection.receive(&mut buffer, TIMEOUT).unwrap();
+            assert!(length > 0);
+            heard.extend_from_slice(&buffer[..length]);
+        }
+        assert!(heard == text);
+        connection.send(&text, TIMEOUT).unwrap();
+        connection.finish();
+        assert!(other.join().unwrap() == text);
+    }
+
+    #[test]
+    fn a_client_ends_with_a_word_of_tls_or_without() {
+        for polite in [true, false] {
+            let (settings, mut client) = pair();
+            let (mut connection, mut peer) = connection();
+            let other = std::thread::spawn(move || {
+                let mut stream = rustls::Stream::new(&mut client, &mut peer);
+                stream.write_all(b"QUIT").unwrap();
+                if polite {
+                    client.send_close_notify();
+                    client.write_tls(&mut peer).unwrap();
+                }
+                peer.shutdown(Shutdown::Write).unwrap();
+                peer
+            });
+            connection.start_tls(settings, TIMEOUT).unwrap();
+            let mut buffer = [0; 10];
+            assert_eq!(connection.receive(&mut buffer, TIMEOUT).unwrap(), 4);
+            assert_eq!(connection.receive(&mut buffer, TIMEOUT).unwrap(), 0);
+            drop(other.join());
+        }
     }
 }

@@ -9,11 +9,25 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::names::{Names, Question};
 use super::spawner::Spawner;
 use super::{Connection, Peer};
 use crate::net::limits::Connections;
+use crate::net::tls::identity::Identity;
 use crate::sys::signal::Signals;
 use crate::sys::{Exit, Log, process};
+
+/// A client that has come, and what its session has from the listener.
+pub struct Visit<'a> {
+    /// The client.
+    pub connection: Connection,
+    /// What is spoken.
+    pub service: &'a str,
+    /// Certificate and key, where TLS is offered.
+    pub identity: Option<&'a Identity>,
+    /// Its name, where that has been asked for.
+    pub name: Option<Question>,
+}
 
 /// A listening parent.
 pub struct Listener<'a> {
@@ -23,6 +37,10 @@ pub struct Listener<'a> {
     pub connections: Connections,
     /// What a client is told that is one too many.
     pub busy: &'a [u8],
+    /// Certificate and key, where TLS is offered; kept as fresh as the files are.
+    pub identity: Option<Identity>,
+    /// Asks for the names of clients, where they are wanted.
+    pub names: Option<Names>,
     /// Starts runners, where that is this process's work.
     pub spawner: Option<Spawner>,
     /// The log.
@@ -32,7 +50,7 @@ pub struct Listener<'a> {
 impl Listener<'_> {
     /// Serves until SIGTERM or SIGINT; sessions that are open then live on. `session` runs in a
     /// process of its own for each client.
-    pub fn serve(mut self, session: impl Fn(Connection, &str) -> Exit) -> io::Result<Exit> {
+    pub fn serve(mut self, session: impl Fn(Visit<'_>) -> Exit) -> io::Result<Exit> {
         let signals = Signals::take(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD])?;
         for (socket, _) in &self.sockets {
             socket.set_nonblocking(true)?;
@@ -115,6 +133,9 @@ impl Listener<'_> {
             if self.spawner.as_mut().is_some_and(|spawner| spawner.ended(pid, how)) {
                 continue;
             }
+            if self.names.as_mut().is_some_and(|names| names.ended(pid, how, self.log)) {
+                continue;
+            }
             if let Some(index) = sessions.iter().position(|(session, _)| *session == pid) {
                 let (_, address) = sessions.swap_remove(index);
                 self.connections.leave(address);
@@ -127,13 +148,23 @@ impl Listener<'_> {
         index: usize,
         mut stream: std::net::TcpStream,
         address: IpAddr,
-        session: &impl Fn(Connection, &str) -> Exit,
+        session: &impl Fn(Visit<'_>) -> Exit,
     ) -> Option<Pid> {
         if !self.connections.enter(address) {
             self.log.warning(&format!("too many connections, client=[{address}] turned away"));
             let _ = stream.set_nonblocking(true);
             let _ = stream.write_all(self.busy);
             return None;
+        }
+        if let Some(Err(error)) = self.identity.as_mut().map(Identity::refresh) {
+            self.log.error(&error.to_string());
+        }
+        let peer = Peer { address: Some(address) };
+        if peer.local_name().is_none()
+            && let Some(names) = &mut self.names
+        {
+            let identity = &mut self.identity;
+            names.tend(self.log, || identity.iter_mut().for_each(Identity::forget));
         }
         let forked = process::fork(|| {
             let (_, service) = self.sockets.swap_remove(index);
@@ -144,7 +175,13 @@ impl Listener<'_> {
                 return Exit::OsErr;
             }
             match Connection::accepted(stream, address) {
-                Ok(connection) => session(connection, &service),
+                Ok(connection) => {
+                    // The way to ask is closed behind the question.
+                    let names = self.names.take().filter(|_| peer.local_name().is_none());
+                    let name = names.and_then(|names| names.ask(address));
+                    let identity = self.identity.as_ref();
+                    session(Visit { connection, service: &service, identity, name })
+                }
                 Err(_) => Exit::OsErr,
             }
         });
@@ -170,9 +207,4 @@ fn is_of_one_client(error: &io::Error) -> bool {
             | io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::NetworkDown
     )
-}
-
-/// The name of a client in log lines: `localhost[127.0.0.1]`, `unknown[192.0.2.1]`.
-pub fn client_name(peer: Peer) -> String {
-    format!("{}[{}]", peer.name().unwrap_or("unknown"), peer.address_or_local())
 }

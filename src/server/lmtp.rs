@@ -59,6 +59,8 @@ pub fn serve(config: &Config, log: &Log, account: &Account, mut connection: Conn
             Action::CheckRecipient(address) => {
                 session.recipient(check(config, account, &address));
             }
+            // Not offered: the queue is on this host.
+            Action::StartTls => session.start_tls(Err(Reply::new(454, "4.7.0", "no TLS here"))),
             Action::Open => {
                 text = Some(match &batch.agent {
                     Ok(agent) => Ok(agent.stage()),

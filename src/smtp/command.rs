@@ -25,6 +25,8 @@ pub enum Command {
     Data,
     /// `bdat = "BDAT" SP chunk-size [ SP "LAST" ]` (RFC 3030 section 2)
     Bdat(Chunk),
+    /// `STARTTLS` (RFC 3207 section 4)
+    StartTls,
     /// `rset = "RSET"`
     Rset,
     /// `noop = "NOOP" [ SP String ]`
@@ -82,6 +84,7 @@ pub fn parse(line: &[u8]) -> Result<Command, Reply> {
         b"RCPT" => rcpt(argument),
         b"DATA" => none(Command::Data),
         b"BDAT" => bdat(argument),
+        b"STARTTLS" => none(Command::StartTls),
         b"RSET" => none(Command::Rset),
         b"QUIT" => none(Command::Quit),
         b"NOOP" => Ok(Command::Noop),
@@ -242,6 +245,7 @@ mod tests {
             (b"RCPT TO:<a@b> NOTIFY=NEVER", 555),
             (b"RCPT TO:a b c", 555),
             (b"DATA x", 501),
+            (b"STARTTLS x", 501),
             (b"VRFY", 501),
             (b"BDAT", 501),
             (b"BDAT -1", 501),

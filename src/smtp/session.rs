@@ -9,10 +9,11 @@
 //! The driver calls [`Session::step`] with what it has read and obeys the action that comes back;
 //! replies gather in [`Session::output`], which it sends whenever it has to wait for input.
 
-use super::command::{self, Chunk, Command, MailParameters};
+mod commands;
+
+use super::command::Chunk;
 use super::{Reply, Transaction};
 use crate::message::Address;
-use crate::message::address::Mailbox;
 use crate::message::header::HopCounter;
 use crate::text::data::{Decoder, Piece};
 use crate::text::line::{Line, LineReader};
@@ -50,6 +51,8 @@ pub enum Action<'a> {
     Read,
     /// Answer with [`Session::recipient`].
     CheckRecipient(Address),
+    /// Get ready for TLS; answer with [`Session::start_tls`].
+    StartTls,
     /// Make room for a message; answer with [`Session::opened`].
     Open,
     /// Keep this text of the message.
@@ -75,6 +78,7 @@ pub enum Verdict {
 enum State {
     Commands,
     CheckingRecipient(Address),
+    StartingTls,
     /// For DATA, or for the first chunk of BDAT.
     Opening(Option<Chunk>),
     Text,
@@ -86,6 +90,14 @@ enum State {
     Closing,
 }
 
+/// Whether the session is encrypted (RFC 3207).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tls {
+    Unknown,
+    Offered,
+    On,
+}
+
 /// One session.
 #[derive(Debug)]
 pub struct Session {
@@ -95,6 +107,7 @@ pub struct Session {
     limits: Limits,
     /// Whether input that comes before its turn ends the session.
     strict: bool,
+    tls: Tls,
     state: State,
     lines: LineReader,
     output: Vec<u8>,
@@ -130,6 +143,7 @@ impl Session {
             origin: origin.to_owned(),
             limits,
             strict,
+            tls: Tls::Unknown,
             state: State::Commands,
             lines: LineReader::new(MAX_LINE),
             output: Vec::new(),
@@ -149,6 +163,11 @@ impl Session {
         session
     }
 
+    /// Offers STARTTLS, for a driver that can begin TLS.
+    pub fn offer_tls(&mut self) {
+        self.tls = Tls::Offered;
+    }
+
     /// Replies to be sent; the driver takes them out.
     pub fn output(&mut self) -> &mut Vec<u8> {
         &mut self.output
@@ -159,10 +178,11 @@ impl Session {
         self.helo.as_deref().unwrap_or_default()
     }
 
-    /// The word for Received's `with` (RFC 3848).
+    /// The word for Received's `with` (RFC 3848, which has none for HELO under TLS).
     pub fn protocol(&self) -> &'static str {
         match (self.dialect, self.extended) {
             (Dialect::Lmtp, _) => "LMTP",
+            (Dialect::Smtp, true) if self.tls == Tls::On => "ESMTPS",
             (Dialect::Smtp, true) => "ESMTP",
             (Dialect::Smtp, false) => "SMTP",
         }
@@ -199,6 +219,7 @@ impl Session {
                 State::CheckingRecipient(address) => {
                     return Action::CheckRecipient(address.clone());
                 }
+                State::StartingTls => return Action::StartTls,
                 State::Opening(_) => return Action::Open,
                 State::Text => match self.decoder.next(input) {
                     Piece::More => return Action::Read,
@@ -277,6 +298,26 @@ impl Session {
                 self.reply(&Reply::new(250, "2.1.5", "Ok"));
             }
         }
+    }
+
+    /// The answer to [`Action::StartTls`]: `Err` is said, and the session goes on without.
+    ///
+    /// After `Ok` the driver sends the output as it is and shakes hands; a session whose handshake
+    /// fails is at its end. Whatever the client said in the clear is forgotten (RFC 3207 section
+    /// 4.2), but not how often it was refused.
+    pub fn start_tls(&mut self, result: Result<(), Reply>) {
+        if self.state != State::StartingTls {
+            return;
+        }
+        self.state = State::Commands;
+        if let Err(reply) = result {
+            return self.refuse(&reply);
+        }
+        self.reset();
+        self.helo = None;
+        self.extended = false;
+        self.tls = Tls::On;
+        self.reply(&Reply::new(220, "2.0.0", "Ready to start TLS"));
     }
 
     /// The answer to [`Action::Open`]: `Err` is said instead of 354, and the message is not taken.
@@ -361,140 +402,6 @@ impl Session {
         self.errors += 1;
         if self.errors >= self.limits.errors {
             self.hang_up(&Reply::new(421, "4.7.0", "Error: too many errors"));
-        }
-    }
-
-    /// `more`: the client has sent more behind this command already.
-    fn command(&mut self, line: &[u8], more: bool) {
-        let command = match command::parse(line) {
-            Ok(command) => command,
-            Err(reply) => return self.refuse(&reply),
-        };
-        // Commands whose reply the client must wait for (RFC 2920 section 3.1).
-        let ends_group = matches!(
-            command,
-            Command::Helo(_) | Command::Ehlo(_) | Command::Lhlo(_) | Command::Data
-        );
-        if self.strict && more && (ends_group || !self.extended) && command != Command::Quit {
-            return self.hang_up(&Reply::new(
-                503,
-                "5.5.0",
-                "Error: improper command pipelining: wait for the reply",
-            ));
-        }
-        match command {
-            Command::Helo(name) => self.hello(Dialect::Smtp, name, false),
-            Command::Ehlo(name) => self.hello(Dialect::Smtp, name, true),
-            Command::Lhlo(name) => self.hello(Dialect::Lmtp, name, true),
-            Command::Mail { from, parameters } => self.mail(from, parameters),
-            Command::Rcpt(to) => self.rcpt(to),
-            Command::Data => self.data(),
-            Command::Bdat(chunk) => self.bdat(chunk),
-            Command::Rset => {
-                self.reset();
-                self.reply(&Reply::new(250, "2.0.0", "Ok"));
-            }
-            Command::Noop => self.reply(&Reply::new(250, "2.0.0", "Ok")),
-            Command::Vrfy => self.reply(&Reply::new(
-                252,
-                "2.0.0",
-                "Send some mail, and the recipient will be checked",
-            )),
-            Command::Expn => {
-                self.refuse(&Reply::new(502, "5.5.1", "Error: EXPN is not offered here"));
-            }
-            Command::Help => self.reply(&Reply::new(
-                214,
-                "2.0.0",
-                "Commands: HELO EHLO MAIL RCPT DATA RSET NOOP VRFY HELP QUIT; see RFC 5321",
-            )),
-            Command::Quit => self.hang_up(&Reply::new(221, "2.0.0", "Bye")),
-        }
-    }
-
-    fn hello(&mut self, dialect: Dialect, name: String, extended: bool) {
-        if dialect != self.dialect {
-            let text = "Error: command not recognized";
-            return self.refuse(&Reply::new(500, "5.5.1", text));
-        }
-        self.reset();
-        self.helo = Some(name);
-        self.extended = extended;
-        if !extended {
-            return self.reply(&Reply::plain(250, self.hostname.clone()));
-        }
-        let mut lines = vec![
-            self.hostname.clone(),
-            "PIPELINING".into(),
-            format!("SIZE {}", self.limits.message_size),
-            "8BITMIME".into(),
-            "ENHANCEDSTATUSCODES".into(),
-        ];
-        match self.dialect {
-            Dialect::Smtp => lines.extend(["VRFY".into(), "HELP".into()]),
-            Dialect::Lmtp => lines.push("CHUNKING".into()),
-        }
-        self.lines(250, &lines);
-    }
-
-    fn mail(&mut self, from: Option<Mailbox>, parameters: MailParameters) {
-        if self.helo.is_none() {
-            let word = if self.dialect == Dialect::Lmtp { "LHLO" } else { "HELO" };
-            return self.refuse(&Reply::new(503, "5.5.1", format!("Error: send {word} first")));
-        }
-        if self.transaction.is_some() {
-            return self.refuse(&Reply::new(503, "5.5.1", "Error: nested MAIL command"));
-        }
-        if parameters.size.is_some_and(|size| size > self.limits.message_size) {
-            let text = "Message size exceeds fixed limit";
-            return self.refuse(&Reply::new(552, "5.3.4", text));
-        }
-        self.transaction = Some(Transaction {
-            sender: from.map(|mailbox| mailbox.or_domain(&self.origin)),
-            recipients: Vec::new(),
-            eight_bit: parameters.eight_bit,
-        });
-        self.reply(&Reply::new(250, "2.1.0", "Ok"));
-    }
-
-    fn rcpt(&mut self, to: Mailbox) {
-        let Some(transaction) = self.transaction.as_ref().filter(|_| !self.begun) else {
-            return self.refuse(&Reply::new(503, "5.5.1", "Error: need MAIL command"));
-        };
-        if transaction.recipients.len() >= self.limits.recipients {
-            return self.reply(&Reply::new(452, "4.5.3", "Error: too many recipients"));
-        }
-        self.state = State::CheckingRecipient(to.or_domain(&self.origin));
-    }
-
-    /// Only for LMTP: there the text comes from our own queue, whose line ends are clean.
-    fn bdat(&mut self, chunk: Chunk) {
-        let refusal = match &self.transaction {
-            _ if self.dialect == Dialect::Smtp => {
-                // It was not announced; what follows is taken for commands, and refused as such.
-                let text = "Error: command not recognized";
-                return self.refuse(&Reply::new(500, "5.5.1", text));
-            }
-            None => Reply::new(503, "5.5.1", "Error: need MAIL command"),
-            Some(transaction) if transaction.recipients.is_empty() => {
-                Reply::new(554, "5.5.1", "Error: no valid recipients")
-            }
-            Some(_) if self.begun => return self.state = State::Chunk(chunk),
-            Some(_) => return self.state = State::Opening(Some(chunk)),
-        };
-        self.state = State::Skip(chunk.size, refusal);
-    }
-
-    fn data(&mut self) {
-        match &self.transaction {
-            Some(_) if self.begun => {
-                self.refuse(&Reply::new(503, "5.5.1", "Error: DATA after BDAT"));
-            }
-            None => self.refuse(&Reply::new(503, "5.5.1", "Error: need MAIL command")),
-            Some(transaction) if transaction.recipients.is_empty() => {
-                self.refuse(&Reply::new(554, "5.5.1", "Error: no valid recipients"));
-            }
-            Some(_) => self.state = State::Opening(None),
         }
     }
 }

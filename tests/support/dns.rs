@@ -21,6 +21,8 @@ use hickory_server::proto::rr::{Name, RData, Record, RecordType};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
 
+use super::transcript::unescape;
+
 /// What can be wrong with a name server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
@@ -165,8 +167,13 @@ fn sockets() -> (UdpSocket, TcpListener) {
     panic!("no port is free by UDP and TCP");
 }
 
+/// A name; `\xNN` stands for a byte that no host name has.
 fn name(text: &str) -> Name {
-    let mut name = Name::from_ascii(text).unwrap();
+    let mut name = if text.contains('\\') {
+        Name::from_labels(text.split('.').map(|label| unescape(label).unwrap())).unwrap()
+    } else {
+        Name::from_ascii(text).unwrap()
+    };
     name.set_fqdn(true);
     name
 }

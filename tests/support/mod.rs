@@ -22,6 +22,7 @@ pub mod reference;
 pub mod report;
 pub mod run;
 pub mod site;
+pub mod tls;
 pub mod trace;
 pub mod transcript;
 

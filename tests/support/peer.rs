@@ -11,12 +11,14 @@ use nix::libc;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket, sockopt,
 };
+use rustls::{ClientConnection, StreamOwned};
 
 use super::PATIENCE;
 
-/// The two kinds of connections there are.
+/// The kinds of connections there are.
 pub enum Stream {
     Tcp(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
     Unix(UnixStream),
 }
 
@@ -41,6 +43,10 @@ impl Stream {
                 stream.set_read_timeout(limit)?;
                 stream.read(buffer)
             }
+            Self::Tls(stream) => {
+                stream.sock.set_read_timeout(limit)?;
+                stream.read(buffer)
+            }
             Self::Unix(stream) => {
                 stream.set_read_timeout(limit)?;
                 stream.read(buffer)
@@ -52,6 +58,10 @@ impl Stream {
         match self {
             Self::Tcp(stream) => {
                 stream.set_write_timeout(Some(PATIENCE))?;
+                stream.write_all(bytes)
+            }
+            Self::Tls(stream) => {
+                stream.sock.set_write_timeout(Some(PATIENCE))?;
                 stream.write_all(bytes)
             }
             Self::Unix(stream) => {
@@ -134,10 +144,31 @@ impl Peer {
     /// Says that nothing more will be sent, and goes on listening.
     pub fn half_close(&mut self) {
         self.note("C", b"<end of input>");
-        let _ = match &self.stream {
+        let _ = match &mut self.stream {
             Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Tls(stream) => {
+                stream.conn.send_close_notify();
+                stream.conn.write_tls(&mut stream.sock).map(drop)
+            }
             Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
         };
+    }
+
+    /// Shakes hands for TLS, after the server has said that it is ready.
+    pub fn start_tls(&mut self, mut client: ClientConnection) -> io::Result<()> {
+        assert!(self.buffer.is_empty(), "said before TLS: {}", self.dialogue);
+        let Stream::Tcp(stream) = &self.stream else {
+            panic!("no TCP connection in the clear");
+        };
+        let mut stream = stream.try_clone()?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        while client.is_handshaking() {
+            client.complete_io(&mut stream)?;
+        }
+        self.note("C", b"<TLS>");
+        self.stream = Stream::Tls(Box::new(StreamOwned::new(client, stream)));
+        Ok(())
     }
 
     /// Drops the connection with a reset, as a host that has crashed does.

@@ -1,3 +1,5 @@
-//! TLS (rustls, with ring).
+//! TLS, by rustls with ring.
 
 pub mod client;
+pub mod identity;
+pub mod server;

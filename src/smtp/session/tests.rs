@@ -14,6 +14,8 @@ fn play(mut session: Session, input: &[u8], cut: usize) -> (String, Vec<Vec<u8>>
                     "here" => Verdict::Accept,
                     _ => Verdict::Refuse(Reply::new(554, "5.7.1", "Relay access denied")),
                 }),
+                // The rest would be the handshake's; here it goes on in the clear.
+                Action::StartTls => session.start_tls(Ok(())),
                 Action::Open => session.opened(Ok(())),
                 Action::Store(piece) => text.extend_from_slice(piece),
                 Action::Discard => text.clear(),
@@ -89,6 +91,60 @@ fn input_before_its_turn_ends_a_strict_session() {
     session.extended = true;
     let input = b"MAIL FROM:<a@b>\r\n";
     assert!(play(session, input, 1000).0.contains("503 5.5.1"));
+}
+
+fn offering() -> Session {
+    let mut session = lenient(Dialect::Smtp);
+    session.offer_tls();
+    session
+}
+
+#[test]
+fn starttls_is_offered_until_tls_is_on() {
+    assert!(!play(lenient(Dialect::Smtp), b"EHLO x\r\n", 100).0.contains("STARTTLS"));
+    let (replies, _) = play(lenient(Dialect::Smtp), b"STARTTLS\r\n", 10);
+    assert_eq!(codes(&replies), ["220", "502"]);
+    let (replies, _) = play(offering(), b"EHLO x\r\n", 8);
+    assert!(replies.ends_with("250-STARTTLS\r\n250-VRFY\r\n250 HELP\r\n"), "{replies}");
+    let (replies, _) = play(offering(), b"STARTTLS\r\nEHLO xy\r\nSTARTTLS\r\n", 10);
+    assert_eq!(codes(&replies), ["220", "220", "250", "503"], "{replies}");
+}
+
+#[test]
+fn what_was_said_before_tls_is_forgotten() {
+    let mut session = offering();
+    let mut input = &b"EHLO x\r\nMAIL FROM:<a@b>\r\nSTARTTLS\r\n"[..];
+    assert_eq!(session.step(&mut input), Action::StartTls);
+    assert_eq!((session.helo(), session.protocol()), ("x", "ESMTP"));
+    session.start_tls(Ok(()));
+    assert_eq!((session.helo(), session.protocol()), ("", "SMTP"));
+    assert!(session.transaction().is_none());
+    session.output().clear();
+    let mut input = &b"MAIL FROM:<a@b>\r\nEHLO y\r\n"[..];
+    assert_eq!(session.step(&mut input), Action::Read);
+    let replies = String::from_utf8(session.output().clone()).unwrap();
+    assert_eq!(codes(&replies), ["503", "250"]);
+    assert!(!replies.contains("STARTTLS"), "{replies}");
+    assert_eq!((session.helo(), session.protocol()), ("y", "ESMTPS"));
+}
+
+#[test]
+fn what_comes_behind_starttls_in_the_clear_ends_the_session() {
+    for input in ["STARTTLS\r\nEHLO x\r\n", "EHLO x\r\nSTARTTLS\r\n\x16\x03\x01"] {
+        let (replies, _) = play(offering(), input.as_bytes(), 1000);
+        assert!(replies.contains("503 5.5.0 ") && !replies.contains("Ready"), "{replies}");
+    }
+}
+
+#[test]
+fn a_session_without_a_usable_certificate_goes_on_in_the_clear() {
+    let mut session = offering();
+    let mut input = &b"EHLO x\r\nSTARTTLS\r\n"[..];
+    assert_eq!(session.step(&mut input), Action::StartTls);
+    session.start_tls(Err(Reply::new(454, "4.7.0", "TLS not available")));
+    assert_eq!((session.helo(), session.protocol()), ("x", "ESMTP"));
+    let (replies, _) = play(session, b"MAIL FROM:<a@b>\r\nSTARTTLS x\r\n", 17);
+    assert_eq!(codes(&replies)[2..], ["454", "250", "501"]);
 }
 
 #[test]

@@ -1,0 +1,223 @@
+//! The two files that say who a server is: its certificate chain and its private key.
+//!
+//! A listening parent holds them as bytes, and reads them anew when they have changed, so that a
+//! renewal needs no restart. It is root and looks into neither: PEM is parsed by the process that
+//! speaks TLS ([`super::server`]).
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::config;
+
+/// The largest file that is read, in bytes: more than any chain or key has.
+const MAX: u64 = 1024 * 1024;
+
+/// Certificate chain and private key, as bytes.
+pub struct Identity {
+    certificate: Pem,
+    key: Pem,
+}
+
+/// What is wrong with one of the files, and what is wanted.
+#[derive(Debug)]
+pub enum Error {
+    /// It can't be opened or read.
+    Unreadable(PathBuf, io::Error),
+    /// It is a directory, a device, or too large.
+    NotPem(PathBuf),
+    /// No certificate is in it.
+    NoCertificate(PathBuf),
+    /// No private key is in it that could be used.
+    NoKey(PathBuf),
+    /// The key is another certificate's.
+    Mismatch {
+        /// The file of the certificate.
+        certificate: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+    },
+    /// The TLS library takes something of it amiss.
+    Unusable(PathBuf, String),
+}
+
+impl std::error::Error for Error {}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(path, error) => {
+                write!(f, "{}: can't be read: {error}; a PEM file is wanted", path.display())
+            }
+            Self::NotPem(path) => {
+                write!(f, "{}: a PEM file of at most {MAX} bytes is wanted", path.display())
+            }
+            Self::NoCertificate(path) => {
+                write!(f, "{}: has no certificate; a chain in PEM is wanted", path.display())
+            }
+            Self::NoKey(path) => write!(
+                f,
+                "{}: has no private key; one in PEM without a passphrase is wanted",
+                path.display()
+            ),
+            Self::Mismatch { certificate, key } => write!(
+                f,
+                "{}: is not the key of the first certificate in {}; name a pair",
+                key.display(),
+                certificate.display()
+            ),
+            Self::Unusable(path, what) => {
+                write!(f, "{}: can't be used: {what}", path.display())
+            }
+        }
+    }
+}
+
+impl Identity {
+    /// What `[smtp.tls]` names, not read yet; `None` where it names nothing.
+    pub fn of(tls: &config::Tls) -> Option<Self> {
+        let named = !tls.certificate.as_os_str().is_empty();
+        named.then(|| Self { certificate: Pem::new(&tls.certificate), key: Pem::new(&tls.key) })
+    }
+
+    /// Reads what has changed since the last call. A file that can't be read now leaves what was
+    /// read before in use, and is told once until it changes again.
+    pub fn refresh(&mut self) -> Result<(), Error> {
+        let certificate = self.certificate.refresh();
+        self.key.refresh().and(certificate)
+    }
+
+    /// Overwrites the bytes, in a process that was forked for something else.
+    pub fn forget(&mut self) {
+        self.certificate.forget();
+        self.key.forget();
+    }
+
+    /// The file of the certificate chain, and its bytes.
+    pub(super) fn certificate(&self) -> (&Path, &[u8]) {
+        (&self.certificate.path, &self.certificate.bytes)
+    }
+
+    /// The file of the key, and its bytes.
+    pub(super) fn key(&self) -> (&Path, &[u8]) {
+        (&self.key.path, &self.key.bytes)
+    }
+}
+
+/// One of the files.
+struct Pem {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    /// What the file looked like when it was last read, or tried.
+    seen: Option<Look>,
+}
+
+/// What tells one state of a file from another: where it is, its size, and its times. An error
+/// number where it could not be looked at.
+type Look = Result<[i128; 5], Option<i32>>;
+
+impl Pem {
+    fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), bytes: Vec::new(), seen: None }
+    }
+
+    fn refresh(&mut self) -> Result<(), Error> {
+        let look = look(&self.path);
+        if self.seen == Some(look) {
+            return Ok(());
+        }
+        // Looked at before it is read: a change in between is seen by the next look.
+        self.seen = Some(look);
+        let bytes = self.read()?;
+        self.forget();
+        self.bytes = bytes;
+        Ok(())
+    }
+
+    fn read(&self) -> Result<Vec<u8>, Error> {
+        let unreadable = |error| Error::Unreadable(self.path.clone(), error);
+        // Whatever stands there, opening it does not wait.
+        let flags = nix::libc::O_NONBLOCK;
+        let opened = File::options().read(true).custom_flags(flags).open(&self.path);
+        let file = opened.map_err(unreadable)?;
+        let found = file.metadata().map_err(unreadable)?;
+        if !found.is_file() || found.len() > MAX {
+            return Err(Error::NotPem(self.path.clone()));
+        }
+        // All at once: a buffer that grows leaves pieces of a key in memory that is free.
+        let room = usize::try_from(found.len()).unwrap_or_default() + 1;
+        let mut bytes = Vec::with_capacity(room);
+        file.take(found.len()).read_to_end(&mut bytes).map_err(unreadable)?;
+        Ok(bytes)
+    }
+
+    fn forget(&mut self) {
+        self.bytes.fill(0);
+        // So that it is really done, although nobody looks at the bytes again.
+        std::hint::black_box(&self.bytes);
+        self.bytes = Vec::new();
+    }
+}
+
+fn look(path: &Path) -> Look {
+    let found = fs::metadata(path).map_err(|error| error.raw_os_error())?;
+    let time = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+    Ok([
+        found.dev().into(),
+        found.ino().into(),
+        found.size().into(),
+        time(found.mtime(), found.mtime_nsec()),
+        time(found.ctime(), found.ctime_nsec()),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::Identity;
+    use crate::config::Tls;
+
+    fn bytes(identity: &Identity) -> (&[u8], &[u8]) {
+        (identity.certificate().1, identity.key().1)
+    }
+
+    #[test]
+    fn files_are_read_anew_when_they_change_and_kept_when_they_are_gone() {
+        let place = tempfile::tempdir().unwrap();
+        let (certificate, key) = (place.path().join("chain"), place.path().join("key"));
+        let tls = Tls { certificate: certificate.clone(), key: key.clone() };
+        let mut identity = Identity::of(&tls).unwrap();
+        fs::write(&certificate, "one").unwrap();
+        let told = identity.refresh().unwrap_err().to_string();
+        assert!(told.contains("/key: can't be read"), "{told}");
+        assert!(identity.refresh().is_ok(), "it is told once");
+        fs::write(&key, "two").unwrap();
+        identity.refresh().unwrap();
+        assert_eq!(bytes(&identity), (&b"one"[..], &b"two"[..]));
+        // As a renewal does it: another file takes the name.
+        fs::write(place.path().join("new"), "six").unwrap();
+        fs::rename(place.path().join("new"), &key).unwrap();
+        identity.refresh().unwrap();
+        assert_eq!(bytes(&identity), (&b"one"[..], &b"six"[..]));
+        fs::remove_file(&key).unwrap();
+        assert!(identity.refresh().is_err());
+        assert_eq!(bytes(&identity), (&b"one"[..], &b"six"[..]));
+        identity.forget();
+        assert_eq!(bytes(&identity), (&b""[..], &b""[..]));
+    }
+
+    #[test]
+    fn what_can_not_be_pem_is_not_read() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("large");
+        fs::File::create(&file).unwrap().set_len(super::MAX + 1).unwrap();
+        let tls = Tls { certificate: file, key: place.path().to_owned() };
+        let mut identity = Identity::of(&tls).unwrap();
+        assert!(identity.refresh().is_err());
+        assert_eq!(bytes(&identity), (&b""[..], &b""[..]));
+        assert!(Identity::of(&Tls::default()).is_none());
+    }
+}

@@ -1,0 +1,73 @@
+//! A certificate of a test's own, and a client that trusts this one and no other.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
+use tempfile::TempDir;
+
+use super::site::{HOST, Plan};
+
+/// Both versions that are spoken.
+pub const VERSIONS: &[&SupportedProtocolVersion] =
+    &[&rustls::version::TLS13, &rustls::version::TLS12];
+
+/// Certificate and key of the host, in two files.
+pub struct Pair {
+    directory: TempDir,
+}
+
+impl Pair {
+    pub fn new() -> Self {
+        let directory = tempfile::Builder::new().prefix("hikyaku-tls-").tempdir().unwrap();
+        let pair = Self { directory };
+        pair.renew();
+        pair
+    }
+
+    pub fn certificate(&self) -> PathBuf {
+        self.directory.path().join("chain.pem")
+    }
+
+    pub fn key(&self) -> PathBuf {
+        self.directory.path().join("key.pem")
+    }
+
+    /// Makes another pair, whose files take the names of the old ones.
+    pub fn renew(&self) {
+        let made = rcgen::generate_simple_self_signed(vec![HOST.to_owned()]).unwrap();
+        for (path, text) in
+            [(self.certificate(), made.cert.pem()), (self.key(), made.signing_key.serialize_pem())]
+        {
+            let new = self.directory.path().join("new");
+            fs::write(&new, text).unwrap();
+            fs::rename(&new, path).unwrap();
+        }
+    }
+
+    /// The site that offers TLS with this pair.
+    pub fn plan(&self, plan: Plan) -> Plan {
+        let path = |path: PathBuf| format!("{:?}", path.to_str().unwrap());
+        plan.set("smtp.tls", "certificate", &path(self.certificate())).set(
+            "smtp.tls",
+            "key",
+            &path(self.key()),
+        )
+    }
+
+    /// A client that takes this certificate only, as it is now.
+    pub fn client(&self, versions: &[&'static SupportedProtocolVersion]) -> ClientConnection {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.certificate()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        ClientConnection::new(Arc::new(config), ServerName::try_from(HOST).unwrap()).unwrap()
+    }
+}
