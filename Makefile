@@ -4,14 +4,30 @@
 # make run     the same set-up, which stays up until ^C
 # make bench   measurements
 # make clean   removes what was built
+#
+# make install    puts what `all` built where it belongs; see hikyaku(7)
+# make uninstall  takes it away again, but for configuration, queue and accounts
 
 PREFIX = /usr/local
 SYSCONFDIR = $(PREFIX)/etc
+# For packages: a directory that stands in for /.
+DESTDIR =
 CARGO = cargo
+# Where `install` finds the programs.
+BIN = $(or $(CARGO_TARGET_DIR),target)/release
 
 all:
 	HIKYAKU_PREFIX="$(PREFIX)" HIKYAKU_SYSCONFDIR="$(SYSCONFDIR)" \
 		$(CARGO) build --locked --release --bins
+
+# Whoever installs may not be who built: nothing is built here.
+install:
+	@PREFIX="$(PREFIX)" SYSCONFDIR="$(SYSCONFDIR)" DESTDIR="$(DESTDIR)" BIN="$(BIN)" \
+		sh etc/install.sh
+
+uninstall:
+	@PREFIX="$(PREFIX)" SYSCONFDIR="$(SYSCONFDIR)" DESTDIR="$(DESTDIR)" \
+		sh etc/install.sh remove
 
 check: tools
 	$(CARGO) fmt --check
@@ -47,4 +63,4 @@ bench:
 clean:
 	$(CARGO) clean
 
-.PHONY: all check tools demo run bench clean
+.PHONY: all install uninstall check tools demo run bench clean

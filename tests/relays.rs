@@ -16,6 +16,7 @@ use support::network::Network;
 use support::peer::Peer;
 use support::run::Server;
 use support::site::{Plan, Site};
+use support::tls::Pair;
 use support::wait_until;
 
 const NONE: [&str; 0] = [];
@@ -44,6 +45,7 @@ fn with(kind: Kind, rule: fn(Kind)) {
 
 for_each_neighbour! {
     what_it_relays_to_us_arrives_byte_for_byte
+    what_it_relays_to_us_comes_encrypted_where_we_offer_that
     a_message_for_several_comes_from_it_as_one
     its_bounce_reaches_us
     what_we_relay_to_it_arrives_byte_for_byte
@@ -88,8 +90,8 @@ fn crlf(message: &[u8]) -> Vec<u8> {
 }
 
 /// We and a neighbour that relays to us. What arrives stays in `incoming/`.
-fn before_us(kind: Kind) -> (Site, Server, Mta) {
-    let site = Site::new();
+fn before_us(kind: Kind, plan: Plan) -> (Site, Server, Mta) {
+    let site = plan.build();
     let (smtpd, address) = site.serve("smtpd");
     let mta = Mta::start(kind, Some(address));
     (site, smtpd, mta)
@@ -113,7 +115,7 @@ fn parts(content: &[u8]) -> (String, &[u8]) {
 }
 
 fn what_it_relays_to_us_arrives_byte_for_byte(kind: Kind) {
-    let (site, _smtpd, mta) = before_us(kind);
+    let (site, _smtpd, mta) = before_us(kind, Site::plan());
     for message in twenty() {
         mta.submit("toshi@example.org", &["hunt@smkwlab.net"], &message);
     }
@@ -133,8 +135,25 @@ fn what_it_relays_to_us_arrives_byte_for_byte(kind: Kind) {
     }
 }
 
+fn what_it_relays_to_us_comes_encrypted_where_we_offer_that(kind: Kind) {
+    let pair = Pair::new();
+    let (site, _smtpd, mta) = before_us(kind, pair.plan(Site::plan()));
+    let messages = &twenty()[..5];
+    for message in messages {
+        mta.submit("toshi@example.org", &["hunt@smkwlab.net"], message);
+    }
+    let entries = arrived(&site, messages.len());
+    for message in messages {
+        let message = crlf(message);
+        let mut found = entries.iter().filter(|entry| entry.content.ends_with(&message));
+        let (header, _) = parts(&found.next().unwrap().content);
+        let ours = header.split("\r\nReceived: ").next().unwrap();
+        assert!(ours.contains(" with ESMTPS id "), "{header}");
+    }
+}
+
 fn a_message_for_several_comes_from_it_as_one(kind: Kind) {
-    let (site, _smtpd, mta) = before_us(kind);
+    let (site, _smtpd, mta) = before_us(kind, Site::plan());
     let all = ["toshi@smkwlab.net", "hunt@smkwlab.net", "alice@smkwlab.net"];
     mta.submit("", &all, &twenty()[0]);
     let entry = arrived(&site, 1).remove(0);
@@ -148,7 +167,7 @@ fn a_message_for_several_comes_from_it_as_one(kind: Kind) {
 
 /// We refuse a recipient, and the neighbour tells the sender, who is at home here.
 fn its_bounce_reaches_us(kind: Kind) {
-    let (site, _smtpd, mta) = before_us(kind);
+    let (site, _smtpd, mta) = before_us(kind, Site::plan());
     mta.submit("alice@smkwlab.net", &["stranger@smkwlab.net"], &twenty()[1]);
     let entry = arrived(&site, 1).remove(0);
     assert_eq!(entry.sender, "");

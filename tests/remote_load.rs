@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 use support::exchange::{Act, Exchange, Script, Step};
 use support::network::{Network, is_silent};
 use support::peer::{Peer, stuffed};
-use support::run::Server;
-use support::site::Site;
+use support::run::{Server, run};
+use support::site::{Site, behind};
 use support::{PATIENCE, entry, note};
 
 const SENDER: &str = "toshi@smkwlab.net";
@@ -99,10 +99,44 @@ fn waiting(site: &Site, directory: &str) -> Vec<String> {
     all
 }
 
+/// A runner with as many open files as a login gets, or a service: 1024.
 fn watch(site: &Site) -> Server {
     let mut command = site.command("mta-queue");
-    command.arg("--watch").stdin(Stdio::null()).stdout(Stdio::null());
+    command.arg("--watch");
+    let usual = ["/bin/sh", "-c", "ulimit -S -n 1024; exec \"$@\"", "sh"];
+    let mut command = behind(&usual, &command);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
     Server::start(&mut command)
+}
+
+#[test]
+fn few_descriptors_make_a_runner_slower_and_lose_nothing() {
+    const DOMAINS: usize = 300;
+    let network = Network::new();
+    let exchange = network.exchange(10, Script::polite());
+    let to: Vec<String> = (0..DOMAINS).map(|domain| format!("a@d{domain}.test")).collect();
+    for domain in 0..DOMAINS {
+        network.dns.set(&format!("d{domain}.test A 127.0.0.10"));
+    }
+    let site = network.plan().in_memory().build();
+    let (_smtpd, address) = site.serve("smtpd");
+    submit_all(address, &to);
+    let all: Vec<&str> = to.iter().map(String::as_str).collect();
+    Site::send(address, SENDER, &all, "Subject: one for all\n\nHello.\n");
+    let few = ["/bin/sh", "-c", "ulimit -n 150; exec \"$@\"", "sh"];
+    let mut flushed = site.command("mta-queue");
+    flushed.arg("--flush");
+    for _ in 0..10 {
+        let ran = run(&mut behind(&few, &flushed), b"").expect(0);
+        assert!(!ran.stderr.contains("broke off"), "{ran}");
+        if site.queued().is_empty() {
+            break;
+        }
+    }
+    assert_eq!(site.queued(), [""; 0]);
+    let received = received(&[exchange]);
+    assert_eq!(received.len(), DOMAINS);
+    assert!(received.values().all(|count| *count == 2));
 }
 
 #[test]

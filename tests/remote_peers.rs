@@ -453,10 +453,10 @@ fn a_server_that_floods_is_left_and_the_mail_waits() {
     ];
     for step in [Step::Connect, Step::Ehlo, Step::Mail, Step::End] {
         for flood in floods {
-            if step == Step::Connect && flood.starts_with(b"220 ") {
+            // Any 2yz is the wanted answer to these (RFC 5321 section 4.2.1).
+            if matches!(step, Step::Connect | Step::End) && flood.starts_with(b"220 ") {
                 continue;
             }
-            eprintln!("{step:?} {}", flood.escape_ascii());
             let pair = Pair::new(Script::polite().at(step, Act::Flood(flood.to_vec())));
             pair.submit(&["a@there.test"]);
             let ran = pair.run();

@@ -5,6 +5,7 @@
 //! the check for unknown keys, the sample file and the man page are all held against it.
 
 mod error;
+mod stamp;
 mod value;
 
 use std::fs;
@@ -15,19 +16,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 pub use error::Error;
+pub use stamp::{PREFIX, SYSCONFDIR, VERSION};
 pub use value::{Host, Interval, LockKind, LogTarget, Network, Smarthost, Source, Wakeup};
-
-/// The directory of the configuration files (`make all` stamps it in).
-pub const SYSCONFDIR: &str = match option_env!("HIKYAKU_SYSCONFDIR") {
-    Some(directory) => directory,
-    None => "/usr/local/etc",
-};
-
-/// The prefix under which the programs stand (`make all` stamps it in).
-pub const PREFIX: &str = match option_env!("HIKYAKU_PREFIX") {
-    Some(directory) => directory,
-    None => "/usr/local",
-};
 
 /// All of `hikyaku.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,12 +3,11 @@
 //! It is the worker of mta-queue: the queue's owner, without any other rights. What becomes of an
 //! entry that it has taken is [`Flight`]'s to say.
 
+mod waiting;
+
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io;
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
-
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::agent::{Agent, Job, Report};
 use super::fate::Fate;
@@ -34,10 +33,12 @@ pub const PATIENCE: Duration = Duration::from_mins(10);
 pub const GATHER: Duration = Duration::from_millis(25);
 /// A run that waits for more ends after this time all the same.
 const MAX_LINGER: Duration = Duration::from_secs(10);
+/// Descriptors that a runner and its courier ask for.
+pub const MAX_DESCRIPTORS: u64 = 8192;
 /// Messages in hand at once, at most. Each costs a descriptor here and another in the courier.
 const MAX_FLIGHTS: usize = 2048;
 /// Descriptors that are left for other things.
-const SPARE: usize = 64;
+pub const SPARE: usize = 64;
 /// What the system keeps from being opened is tried again after so many seconds.
 const PAUSE: u64 = 300;
 
@@ -88,6 +89,10 @@ struct Run<'a> {
     stopped: bool,
     /// And the courier knows.
     courier_stops: bool,
+    /// At the last look drop/ had something that can't be brought in now.
+    left_in_drop: bool,
+    /// An entry can neither be tried now nor be put elsewhere.
+    left_in_incoming: bool,
 }
 
 /// How a run ended.
@@ -95,6 +100,9 @@ struct Run<'a> {
 pub enum Ended {
     /// All that was due was tried.
     Done,
+    /// So it was, but incoming/ or drop/ could not be emptied: who starts a runner where there is
+    /// something in them must not start the next one at once.
+    Left,
     /// A signal stopped it.
     Stopped,
 }
@@ -117,6 +125,8 @@ impl Runner<'_> {
             started: Instant::now(),
             stopped: false,
             courier_stops: false,
+            left_in_drop: false,
+            left_in_incoming: false,
         };
         let most = max_flights();
         let mut due = run.look()?;
@@ -141,7 +151,11 @@ impl Runner<'_> {
                     std::thread::sleep(run.until_look());
                     due = run.look_for_new()?;
                 } else {
-                    return Ok(if run.stopped { Ended::Stopped } else { Ended::Done });
+                    return Ok(match (run.stopped, run.left_in_drop || run.left_in_incoming) {
+                        (true, _) => Ended::Stopped,
+                        (false, true) => Ended::Left,
+                        (false, false) => Ended::Done,
+                    });
                 }
             } else {
                 run.wait()?;
@@ -155,13 +169,17 @@ impl Runner<'_> {
         due <= now || due > now.saturating_add(schedule::longest(&self.config.queue).max(PAUSE))
     }
 
-    fn pick_up(&self) {
+    /// Brings in what sendmail wrote; true where something of it has to stay there.
+    fn pick_up(&self) -> bool {
         let max = self.config.smtp.max_message_size;
         let name = &self.config.hostname;
+        let mut left = false;
         for problem in pickup::run(&self.spool, &self.inlet, name, max) {
             let file = problem.file.display();
             self.log.error(&format!("{file}: {}", problem.what));
+            left |= self.spool.root().join(&problem.file).symlink_metadata().is_ok();
         }
+        left
     }
 }
 
@@ -172,9 +190,9 @@ fn max_flights() -> usize {
 
 impl Run<'_> {
     /// What is to be tried now and had no turn yet.
-    fn look(&self) -> io::Result<VecDeque<Place>> {
+    fn look(&mut self) -> io::Result<VecDeque<Place>> {
         let runner = self.runner;
-        runner.pick_up();
+        self.left_in_drop = runner.pick_up();
         let now = clock::seconds();
         let mut places = runner.spool.list()?;
         places.retain(|place| match place {
@@ -190,46 +208,10 @@ impl Run<'_> {
     fn look_for_new(&mut self) -> io::Result<VecDeque<Place>> {
         self.woken = false;
         self.looked = Instant::now();
-        self.runner.pick_up();
+        self.left_in_drop = self.runner.pick_up();
         let mut places = self.runner.spool.new_entries()?;
         places.retain(|place| !self.tried.contains(place.id()));
         Ok(places.into())
-    }
-
-    /// How long it is too early to look for something new.
-    fn until_look(&self) -> Duration {
-        GATHER.saturating_sub(self.looked.elapsed())
-    }
-
-    /// All is done: waits a moment for more. False where none came, or a signal, or the run has
-    /// lasted so long that it is time to look for what is due.
-    fn linger(&mut self) -> io::Result<bool> {
-        let Runner { signals, wake, linger, .. } = self.runner;
-        if self.woken || linger.is_zero() || self.started.elapsed() > MAX_LINGER {
-            return Ok(self.woken);
-        }
-        let mut fds = [
-            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(wake.as_fd(), PollFlags::POLLIN),
-        ];
-        let timeout = PollTimeout::try_from(linger.as_millis()).unwrap_or(PollTimeout::MAX);
-        match poll(&mut fds, timeout) {
-            Ok(_) | Err(nix::Error::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        self.hear(fds.get(1).and_then(PollFd::any) == Some(true));
-        Ok(self.woken && !self.stopped)
-    }
-
-    /// Takes what the FIFO and the signals said.
-    fn hear(&mut self, woken: bool) {
-        if woken {
-            self.runner.wake.drain();
-            self.woken = true;
-        }
-        while self.runner.signals.next().is_some() {
-            self.stopped = true;
-        }
     }
 
     /// Takes an entry and routes its recipients; false where that can't be now.
@@ -243,6 +225,7 @@ impl Run<'_> {
                 log.error(&format!("{}: {error}; tried again later", place.id()));
                 if let Err(error) = spool.postpone(place, clock::seconds() + PAUSE) {
                     log.error(&format!("{}: can't be put off: {error}", place.id()));
+                    self.left_in_incoming = true;
                 }
                 self.tried.insert(place.id().clone());
                 return Ok(false);
@@ -251,6 +234,7 @@ impl Run<'_> {
                 log.error(&format!("{}: {what}; moved to corrupt/", place.id()));
                 if let Err(error) = spool.set_aside(place) {
                     log.error(&format!("{}: can't be moved to corrupt/: {error}", place.id()));
+                    self.left_in_incoming = true;
                 }
                 self.tried.insert(place.id().clone());
                 return Ok(false);
@@ -383,45 +367,6 @@ impl Run<'_> {
         for flight in self.flights.values_mut() {
             flight.record_done(self.runner.log);
         }
-        Ok(())
-    }
-
-    /// Waits until an agent, a signal or the FIFO has something to say, or an agent had its time.
-    fn wait(&mut self) -> io::Result<()> {
-        let waiting_only = self.agents.iter().all(Agent::is_idle) && !self.waiting.is_empty();
-        if waiting_only || self.flights.is_empty() {
-            return Ok(());
-        }
-        let Runner { signals, wake, patience, .. } = self.runner;
-        let mut fds = vec![
-            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-            // One byte is enough: what follows it is found by the same look.
-            PollFd::new(
-                wake.as_fd(),
-                if self.woken { PollFlags::empty() } else { PollFlags::POLLIN },
-            ),
-        ];
-        for agent in &self.agents {
-            let mut events = PollFlags::POLLIN;
-            events.set(PollFlags::POLLOUT, agent.wants_to_write());
-            fds.push(PollFd::new(agent.descriptor(), events));
-        }
-        if let Some(courier) = &self.courier {
-            let mut events = PollFlags::POLLIN;
-            events.set(PollFlags::POLLOUT, courier.wants_to_write());
-            fds.push(PollFd::new(courier.descriptor(), events));
-        }
-        let busy = self.agents.iter().filter(|agent| !agent.is_idle());
-        let look = self.woken.then(|| self.until_look());
-        let timeout = busy.map(|agent| agent.left(*patience)).chain(look).min();
-        let timeout = timeout.map_or(PollTimeout::NONE, |left| {
-            PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
-        });
-        match poll(&mut fds, timeout) {
-            Ok(_) | Err(nix::Error::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        self.hear(fds.get(1).and_then(PollFd::any) == Some(true));
         Ok(())
     }
 

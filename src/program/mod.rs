@@ -69,9 +69,10 @@ fn run<A: Parser>(
     arguments: impl IntoIterator<Item = OsString>,
     body: impl FnOnce(&A) -> Result<Exit, Failure>,
 ) -> ExitCode {
-    let command = A::command();
+    let command = A::command().version(config::VERSION);
     let name = command.get_name().to_owned();
-    let arguments = match A::try_parse_from(arguments) {
+    let matches = command.try_get_matches_from(arguments);
+    let arguments = match matches.and_then(|matches| A::from_arg_matches(&matches)) {
         Ok(arguments) => arguments,
         Err(error) => return usage(&name, &error),
     };

@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use super::{Common, Failure, load, login_account, prepare_queue, queue_view, run, start};
 use crate::config::Config;
 use crate::delivery::launcher::Launcher;
-use crate::delivery::runner::{Ended, GATHER, PATIENCE, Runner};
+use crate::delivery::runner::{Ended, GATHER, MAX_DESCRIPTORS, PATIENCE, Runner};
 use crate::queue::{Spool, Wake};
 use crate::sys::channel::Channel;
 use crate::sys::signal::Signals;
@@ -20,9 +20,6 @@ use crate::sys::{Account, Exit, Log, clock, privilege, process};
 
 /// A watching runner keeps its delivery agents for so long.
 const LINGER: Duration = Duration::from_secs(1);
-
-/// Descriptors that a runner asks for: many messages can be in its hands at once.
-const MAX_DESCRIPTORS: u64 = 8192;
 
 /// A watching runner looks again after so many seconds at the latest.
 const MAX_NAP: u64 = 300;
@@ -75,7 +72,7 @@ fn mta_queue(arguments: &Args) -> Result<Exit, Failure> {
         // Or else the worker would not notice that the parent has gone.
         ours = None;
         match work(&config, &log, spool, &owner, &theirs, &signals, arguments) {
-            Ok(()) => Exit::Ok,
+            Ok(exit) => exit,
             Err(error) => {
                 log.error(&format!("{}: {error}", config.paths.queue.display()));
                 Exit::TempFail
@@ -149,7 +146,7 @@ fn work(
     launcher: &Channel,
     signals: &Signals,
     arguments: &Args,
-) -> std::io::Result<()> {
+) -> std::io::Result<Exit> {
     privilege::become_account(owner)?;
     process::raise_max_descriptors(MAX_DESCRIPTORS)?;
     spool.prepare()?;
@@ -170,9 +167,10 @@ fn work(
     loop {
         wake.drain();
         match runner.run(std::mem::take(&mut flush)) {
-            Ok(Ended::Stopped) => return Ok(()),
-            ended if !arguments.watch => return ended.map(|_| ()),
-            Ok(Ended::Done) => {}
+            Ok(Ended::Stopped) => return Ok(Exit::Ok),
+            Ok(Ended::Left) if !arguments.watch => return Ok(Exit::TempFail),
+            ended if !arguments.watch => return ended.map(|_| Exit::Ok),
+            Ok(Ended::Done | Ended::Left) => {}
             // What is short now (descriptors, memory) may be there again after a nap.
             Err(error) => log.error(&format!("{}: {error}", runner.spool.root().display())),
         }
@@ -194,7 +192,7 @@ fn work(
         // The launcher says nothing unasked: it has gone, and without it nothing can be delivered.
         let alone = fds.get(2).and_then(PollFd::any) == Some(true);
         if alone || signals.next().is_some() {
-            return Ok(());
+            return Ok(Exit::Ok);
         }
     }
 }

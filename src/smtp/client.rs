@@ -293,6 +293,9 @@ impl Client {
                 self.phase = Phase::Ready;
                 self.due = Some(Event::Ready);
             }
+            if matches!(self.phase, Phase::Over) {
+                return self.due.take();
+            }
             let mut rest = self.input.as_slice();
             let taken = self.reader.take(&mut rest);
             let used = self.input.len() - rest.len();

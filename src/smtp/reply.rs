@@ -178,9 +178,15 @@ impl AnswerReader {
     /// (RFC 5321 section 4.2)
     pub fn take(&mut self, input: &mut &[u8]) -> Result<Option<Answer>, NoReply> {
         loop {
+            if input.is_empty() {
+                return Ok(None);
+            }
             let line = match self.reader.take(input) {
-                Line::More => return Ok(None),
-                Line::TooLong => return Err(NoReply("a reply line that is too long".into())),
+                // Not when it ends: it may have no end.
+                Line::More if !self.reader.is_too_long() => return Ok(None),
+                Line::More | Line::TooLong => {
+                    return Err(NoReply("a reply line that is too long".into()));
+                }
                 Line::Whole(line) => line,
             };
             let text = printable(&String::from_utf8_lossy(&line));
@@ -249,8 +255,8 @@ mod tests {
 
     #[test]
     fn what_is_no_reply_is_refused() {
-        let long = [&[b'2'; 5000][..], b"\n"].concat();
-        for bad in [&b"hello\r\n"[..], b"25\r\n", b"250_x\r\n", &long] {
+        let (endless, long) = ([b'2'; 5000], [&[b'2'; 5000][..], b"\n"].concat());
+        for bad in [&b"hello\r\n"[..], b"25\r\n", b"250_x\r\n", &long, &endless] {
             assert!(matches!(AnswerReader::default().take(&mut &bad[..]), Err(NoReply(_))));
         }
         let many = b"250-x\r\n".repeat(1000);

@@ -76,7 +76,8 @@ impl Channel {
         Ok(self.receive_with(buffer)?.0)
     }
 
-    /// Receives one record and the descriptor beside it, if there is one.
+    /// Receives one record and the descriptor beside it, if there is one; none, too, where this
+    /// process can't have more of them.
     #[allow(unsafe_code, reason = "a received descriptor has no other way into an OwnedFd")]
     pub fn receive_with(&self, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
         let mut space = nix::cmsg_space!([RawFd; 1]);
@@ -94,7 +95,8 @@ impl Channel {
             }
         };
         let mut received = None;
-        for control in message.cmsgs()? {
+        // An error means that the kernel had to leave something out.
+        for control in message.cmsgs().into_iter().flatten() {
             if let ControlMessageOwned::ScmRights(numbers) = control {
                 for number in numbers {
                     // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.

@@ -31,6 +31,11 @@ impl LineReader {
         !self.line.is_empty() || self.too_long
     }
 
+    /// Whether the line that has begun is past the limit already, wherever it ends.
+    pub fn is_too_long(&self) -> bool {
+        self.too_long
+    }
+
     /// Takes the rest of a line from the input. It ends with CRLF or a bare LF.
     pub fn take(&mut self, input: &mut &[u8]) -> Line {
         let (part, rest, ended) = match memchr::memchr(b'\n', input) {
@@ -108,8 +113,10 @@ mod tests {
         let mut reader = LineReader::new(5);
         let mut input: &[u8] = b"123";
         assert_eq!(reader.take(&mut input), Line::More);
+        assert!(!reader.is_too_long());
         input = b"456";
         assert_eq!(reader.take(&mut input), Line::More);
+        assert!(reader.is_too_long());
         input = b"7\r\nabc\r\n";
         assert_eq!(reader.take(&mut input), Line::TooLong);
         assert_eq!(reader.take(&mut input), Line::Whole(b"abc".to_vec()));

@@ -5,6 +5,7 @@
 //! that a test which is killed leaves nothing behind. Every host reads a resolv.conf of its own,
 //! which lies over that of the machine in a mount namespace.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -67,7 +68,7 @@ impl Lan {
 
     /// Starts dnsmasq with these options, in place of an older one. For the domains below `net`
     /// and for addresses it knows all there is.
-    pub fn name(&mut self, options: &[&str]) {
+    pub fn name<S: AsRef<OsStr>>(&mut self, options: &[S]) {
         self.stop_naming();
         let mut command = Command::new(super::find("dnsmasq").unwrap());
         command

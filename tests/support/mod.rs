@@ -12,6 +12,7 @@ pub mod entry;
 pub mod exchange;
 pub mod kill;
 pub mod lan;
+pub mod machine;
 pub mod mbox;
 pub mod mta;
 pub mod mutt;

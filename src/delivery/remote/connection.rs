@@ -262,13 +262,15 @@ impl Connection {
     /// What happens next. Each line of the host has its time, so that one who drips is not waited
     /// for without end: a reply has a bounded number of lines.
     async fn event(&mut self) -> io::Result<Event> {
-        let mut deadline = Instant::now() + self.client.patience();
+        let mut deadline = None;
         loop {
+            // Also in the middle of a line: the client ends with one that is too long.
             if let Some(event) = self.client.event() {
                 return Ok(event);
             }
-            if self.exchange(deadline).await? {
-                deadline = Instant::now() + self.client.patience();
+            let until = *deadline.get_or_insert_with(|| Instant::now() + self.client.patience());
+            if self.exchange(until).await? {
+                deadline = None;
             }
         }
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::super::fate::Fate;
+use super::super::runner::MAX_DESCRIPTORS;
 use super::connection::Caller;
 use super::destination::{Destination, Parcel};
 use super::record::{Job, MAX, Order, Report};
@@ -23,6 +24,7 @@ use crate::queue::{Entry, Outcome};
 use crate::smtp::client::Credentials;
 use crate::sys::channel::{AsyncChannel, Channel};
 use crate::sys::jail::Jail;
+use crate::sys::process;
 
 /// Hosts that are being called at once, for each delivery at once: a host that is dead keeps no
 /// living one waiting.
@@ -59,6 +61,7 @@ pub struct Office {
 /// Runs the courier until the worker has gone. The caller is a fresh process that has become
 /// somebody without rights; `credentials` is the text of the file with the smarthost's password.
 pub fn run(config: &Config, credentials: Option<&[u8]>, worker: Channel) -> io::Result<()> {
+    process::raise_max_descriptors(MAX_DESCRIPTORS)?;
     let credentials = credentials.map(parse_credentials).transpose()?;
     let (reports, outbox) = mpsc::unbounded_channel();
     let deliveries = config.delivery.concurrency;
@@ -113,8 +116,12 @@ impl Office {
                 return Ok(());
             }
             let order = record.get(..length).and_then(Order::parse);
+            if let Some(Order::Deliver(job)) = &order {
+                self.owed.set(self.owed.get() + job.recipients.len());
+            }
             match (order, file) {
                 (Some(Order::Deliver(job)), Some(file)) => self.take(job, file),
+                (Some(Order::Deliver(job)), None) => self.refuse(job, "too many open files"),
                 (Some(Order::Stop), None) => self.stop(),
                 _ => return Err(io::Error::other("a record without sense")),
             }
@@ -122,19 +129,11 @@ impl Office {
     }
 
     fn take(self: &Rc<Self>, job: Job, file: OwnedFd) {
-        let Job { number, id, recipients } = job;
-        self.owed.set(self.owed.get() + recipients.len());
-        let entry = match Entry::shared(file, id) {
+        let entry = match Entry::shared(file, job.id.clone()) {
             Ok(entry) => entry,
-            Err(error) => {
-                let text = format!("the queue file can't be read: {error:?}");
-                let fate = Fate::ours(Outcome::Deferred, "4.3.0", text);
-                for recipient in recipients {
-                    self.answer(number, recipient, fate.clone());
-                }
-                return;
-            }
+            Err(error) => return self.refuse(job, &format!("{error:?}")),
         };
+        let Job { number, recipients, .. } = job;
         let first = recipients.first().and_then(|first| entry.envelope.recipients.get(*first));
         let domain = match first {
             Some(first) if self.config.delivery.smarthost.get().is_none() => {
@@ -148,6 +147,15 @@ impl Office {
         }
         let destination = self.destination(&domain);
         destination.take(self, parcel);
+    }
+
+    /// Gives back a job whose file is not there to be read.
+    fn refuse(&self, job: Job, why: &str) {
+        let text = format!("the queue file can't be read: {why}");
+        let fate = Fate::ours(Outcome::Deferred, "4.3.0", text);
+        for recipient in job.recipients {
+            self.answer(job.number, recipient, fate.clone());
+        }
     }
 
     fn destination(&self, domain: &str) -> Rc<Destination> {

@@ -5,10 +5,11 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::super::fate::Fate;
+use super::super::runner::SPARE;
 use super::record::{Job, MAX, MAX_RECIPIENTS, Order, Report};
 use crate::queue::{Entry, Outcome};
 use crate::sys::channel::Channel;
-use crate::sys::fd;
+use crate::sys::{fd, process};
 
 /// A recipient's fate: entry (by the runner's number for it), recipient, fate.
 pub type Answer = (u64, usize, Fate);
@@ -22,6 +23,9 @@ pub struct Courier {
     /// Each job's entry, and the recipients without an answer.
     jobs: BTreeMap<u64, (u64, Vec<usize>)>,
     next: u64,
+    /// How many jobs it may have at once: each costs it a descriptor, and it needs others for its
+    /// connections.
+    room: usize,
     stop: bool,
 }
 
@@ -29,7 +33,10 @@ impl Courier {
     /// Takes over a fresh courier's channel.
     pub fn new(channel: Channel) -> io::Result<Self> {
         fd::set_nonblocking(&channel, true)?;
-        Ok(Self { channel, unsent: VecDeque::new(), jobs: BTreeMap::new(), next: 0, stop: false })
+        // Its limit is ours.
+        let room = process::max_descriptors().saturating_sub(SPARE).div_euclid(2).max(1);
+        let (unsent, jobs) = (VecDeque::new(), BTreeMap::new());
+        Ok(Self { channel, unsent, jobs, next: 0, room, stop: false })
     }
 
     /// Gives it a message for recipients of one destination.
@@ -54,7 +61,11 @@ impl Courier {
 
     /// Whether it has something to be told that its channel did not take yet.
     pub fn wants_to_write(&self) -> bool {
-        self.stop || !self.unsent.is_empty()
+        self.stop || (!self.unsent.is_empty() && self.has_room())
+    }
+
+    fn has_room(&self) -> bool {
+        self.jobs.len() - self.unsent.len() < self.room
     }
 
     /// Does what can be done without waiting; `entry` finds a job's entry. An error means that the
@@ -73,23 +84,26 @@ impl Courier {
         entry: impl Fn(u64) -> Option<&'e Entry>,
         answers: &mut Vec<Answer>,
     ) -> io::Result<()> {
-        while let Some(job) = self.unsent.front() {
-            let found = self.jobs.get(&job.number).and_then(|(number, _)| entry(*number));
-            let file = found.ok_or_else(|| io::ErrorKind::NotFound.into()).and_then(Entry::share);
+        while self.has_room()
+            && let Some(job) = self.unsent.front()
+        {
             let number = job.number;
-            match file {
-                Ok(file) => {
-                    let record = Order::Deliver(job.clone()).encode();
-                    match self.channel.send_with(&record, Some(file.as_fd())) {
-                        Ok(()) => {}
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                        Err(error) => return Err(error),
+            let found = self.jobs.get(&number).and_then(|(number, _)| entry(*number));
+            let file = found.ok_or_else(|| io::ErrorKind::NotFound.into()).and_then(Entry::share);
+            let record = Order::Deliver(job.clone()).encode();
+            let sent = file.and_then(|file| self.channel.send_with(&record, Some(file.as_fd())));
+            if let Err(error) = sent {
+                match error.kind() {
+                    io::ErrorKind::WouldBlock => return Ok(()),
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                        return Err(error);
                     }
-                }
-                Err(error) => {
-                    let text = format!("the queue file can't be handed on: {error}");
-                    let fate = Fate::ours(Outcome::Deferred, "4.3.0", text);
-                    answers.extend(self.jobs.remove(&number).into_iter().flat_map(all(fate)));
+                    // No descriptors, here or (ETOOMANYREFS) on their way: this message waits.
+                    _ => {
+                        let text = format!("the queue file can't be handed on: {error}");
+                        let fate = Fate::ours(Outcome::Deferred, "4.3.0", text);
+                        answers.extend(self.jobs.remove(&number).into_iter().flat_map(all(fate)));
+                    }
                 }
             }
             self.unsent.pop_front();

@@ -368,6 +368,14 @@ fn a_reply_that_is_not_one_to_its_command_breaks_the_connection() {
 }
 
 #[test]
+fn a_reply_line_without_end_is_not_waited_out() {
+    let mut client = Client::new("Here", Tls::Never, None);
+    client.push(&[b'2'; 5000]);
+    assert!(matches!(client.event(), Some(Event::Broken(_))));
+    assert_eq!(client.event(), None);
+}
+
+#[test]
 fn starttls_is_begun_where_offered_and_everything_is_learned_again() {
     let script = "
         S: 220 x
