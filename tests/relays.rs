@@ -233,7 +233,7 @@ fn what_we_relay_to_it_arrives_byte_for_byte(kind: Kind) {
         let received = top_received(found[0]);
         assert!(received.contains("mx.smkwlab.net"), "{received}");
         let encrypted = received.to_uppercase().contains("WITH ESMTPS ");
-        assert_eq!(encrypted, kind.has_working_tls(), "{received}");
+        assert!(encrypted || !kind.has_working_tls(), "{received}");
     }
     let null_sender = if kind == Kind::Exim { "<= <> " } else { "from=<>" };
     assert!(mta.log().contains(null_sender), "{}", mta.log());
