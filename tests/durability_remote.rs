@@ -11,15 +11,16 @@
 
 mod support;
 
+use std::fs;
 use std::net::TcpListener;
 use std::ops::RangeInclusive;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use support::entry;
@@ -55,14 +56,16 @@ fn sent() -> Vec<u8> {
     String::from_utf8_lossy(&message()).replace('\n', "\r\n").into_bytes()
 }
 
+type Interruption = (Step, Box<dyn FnOnce() + Send>);
+
 /// A host whose mail for elsewhere goes to one exchange.
 struct Outside {
     site: Site,
     exchange: Exchange,
     /// Whether the exchange is at ease.
     at_ease: Arc<AtomicBool>,
-    /// Who is killed by the exchange, and when it comes to which step.
-    victim: Arc<Mutex<Option<(Pid, Step)>>>,
+    /// What the exchange does once, when it comes to this step.
+    interruption: Arc<Mutex<Option<Interruption>>>,
 }
 
 impl Outside {
@@ -70,12 +73,12 @@ impl Outside {
     fn new(messages: &[&[&str]]) -> Self {
         let at_ease = Arc::<AtomicBool>::default();
         let now = Arc::clone(&at_ease);
-        let victim = Arc::<Mutex<Option<(Pid, Step)>>>::default();
-        let chosen = Arc::clone(&victim);
+        let interruption = Arc::<Mutex<Option<Interruption>>>::default();
+        let planned = Arc::clone(&interruption);
         let rule = move |turn: &Turn<'_>| {
-            let end = chosen.lock().unwrap().take_if(|(_, step)| *step == turn.step);
-            if let Some((pid, _)) = end {
-                killpg(pid, Signal::SIGKILL).unwrap();
+            let interruption = planned.lock().unwrap().take_if(|(step, _)| *step == turn.step);
+            if let Some((_, interrupt)) = interruption {
+                interrupt();
                 // What is left of it has time for doing more than it should.
                 return Act::After(Duration::from_millis(200), Box::new(Act::Polite));
             }
@@ -100,18 +103,18 @@ impl Outside {
         peer.command("QUIT");
         drop(peer);
         server.join();
-        Self { site, exchange, at_ease, victim }
+        Self { site, exchange, at_ease, interruption }
     }
 
-    /// Runs the program, whose root process and worker the exchange kills at this step.
-    fn run_and_kill(&self, step: Step) {
+    /// Runs the program; at this step the exchange does `end` to it.
+    fn run_until(&self, step: Step, end: fn(Pid)) -> ExitStatus {
         let mut command = self.mta_queue();
-        let mut victim = self.victim.lock().unwrap();
+        let mut interruption = self.interruption.lock().unwrap();
         let server = Server::start(command.stdin(Stdio::null()).stdout(Stdio::null()));
-        *victim = Some((Pid::from_raw(server.pid()), step));
-        drop(victim);
-        let (status, log) = server.join();
-        assert_eq!(status.signal(), Some(Signal::SIGKILL as i32), "{step:?}: {log}");
+        let pid = Pid::from_raw(server.pid());
+        *interruption = Some((step, Box::new(move || end(pid))));
+        drop(interruption);
+        server.join().0
     }
 
     /// The program that is killed. It knows no certificate authorities: reading a hundred files
@@ -241,14 +244,14 @@ fn mta_queue_killed_anywhere_defers_and_reports_with_the_next_run() {
     });
 }
 
-#[test]
-fn what_a_dead_runner_had_not_sent_whole_is_sent_by_the_next_one_alone() {
+/// Three messages, of which the program is stopped in the first one; what must be true then, and
+/// after the next run.
+fn stopped_at_each_step(end: fn(Pid), right: fn(ExitStatus) -> bool) {
     for step in [Step::Connect, Step::Ehlo, Step::Mail, Step::Rcpt, Step::Data, Step::End] {
         let all = [WELCOME, "second@far.test", "third@far.test"];
         let host = Outside::new(&[&all[..1], &all[1..2], &all[2..]]);
-        host.run_and_kill(step);
-        let settled = all.map(|to| host.is_settled(to));
-        assert_eq!(settled, [false; 3], "{step:?}");
+        let status = host.run_until(step, end);
+        assert!(right(status), "{step:?}: {status}");
         host.finish().unwrap();
         host.exchange.wait_until_idle();
         let copies: Vec<usize> = all.iter().map(|to| host.copies(to).unwrap()).collect();
@@ -257,6 +260,25 @@ fn what_a_dead_runner_had_not_sent_whole_is_sent_by_the_next_one_alone() {
         let sum = copies.iter().sum::<usize>();
         assert!(sum <= most && copies.iter().all(|count| *count >= 1), "{step:?}: {copies:?}");
     }
+}
+
+#[test]
+fn what_a_dead_runner_had_not_sent_whole_is_sent_by_the_next_one_alone() {
+    let end = |pid| killpg(pid, Signal::SIGKILL).unwrap();
+    stopped_at_each_step(end, |status| status.signal() == Some(Signal::SIGKILL as i32));
+}
+
+#[test]
+fn what_a_dead_courier_had_not_sent_whole_is_sent_by_another_one_alone() {
+    // The worker is the first child, and has none itself.
+    let end = |pid| kill(*children(pid).last().unwrap(), Signal::SIGKILL).unwrap();
+    stopped_at_each_step(end, |status| status.success());
+}
+
+/// The children of a process, the oldest first.
+fn children(pid: Pid) -> Vec<Pid> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    list.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect()
 }
 
 #[test]
