@@ -58,6 +58,7 @@ run:
 
 bench:
 	tests/bench/run
+	tests/bench/relay
 
 clean:
 	$(CARGO) clean

@@ -11,13 +11,12 @@
 
 mod support;
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, SystemTime};
 
 use support::entry::{self, Entry};
-use support::kill::{Attempt, kill_at_each};
+use support::kill::{Attempt, age_locks, kill_at_each};
 use support::mbox;
 use support::peer::{Heard, Peer};
 use support::powercut::Recorder;
@@ -348,18 +347,6 @@ fn mailbox_is(site: &Site, least: usize, most: usize, seconds: usize) -> Result<
         "the message is there {durable} times ({least} to {most} are right), the second one \
          {second} times ({seconds} is right)"
     ))
-}
-
-/// Lets the dot locks of the dead be old enough to be broken; nobody waits five minutes here.
-fn age_locks(site: &Site) {
-    let long_ago = SystemTime::now() - Duration::from_mins(10);
-    for user in ["toshi", "hunt"] {
-        if let Ok(lock) =
-            File::options().write(true).open(site.path().join(format!("mail/{user}.lock")))
-        {
-            lock.set_modified(long_ago).unwrap();
-        }
-    }
 }
 
 fn is_delivered(code: Option<i32>) -> usize {

@@ -17,6 +17,25 @@ pub struct Entry {
     pub history: Vec<String>,
 }
 
+impl Entry {
+    /// Whether the history says that nothing more is to be done for this recipient, or the message
+    /// is not for this recipient at all.
+    pub fn is_settled(&self, recipient: &str) -> bool {
+        let Some(number) = self.recipients.iter().position(|to| to == recipient) else {
+            return true;
+        };
+        let number = number.to_string();
+        // A line that is torn, and all behind it, counts as not written.
+        let whole = self.history.iter().map_while(|line| {
+            let (check, rest) = line.split_once(' ')?;
+            (check == format!("{:08x}", crc32fast::hash(rest.as_bytes()))).then_some(rest)
+        });
+        whole
+            .map(|line| line.split(' ').collect::<Vec<_>>())
+            .any(|words| matches!(words[..], [_, of, "done" | "failed", ..] if of == number))
+    }
+}
+
 /// Reads a queue file, or says in which way it is not whole.
 pub fn read(path: &Path) -> Result<Entry, String> {
     let bytes = fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;

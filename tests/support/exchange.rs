@@ -279,6 +279,14 @@ impl Exchange {
         record.messages.iter().filter(|message| message.accepted()).count()
     }
 
+    /// Waits until no connection is open.
+    #[track_caller]
+    pub fn wait_until_idle(&self) {
+        wait_until("the end of all connections", || {
+            (self.shared.record.lock().unwrap().open == 0).then_some(())
+        });
+    }
+
     /// The one message that it accepted.
     #[track_caller]
     pub fn only_message(&self) -> Message {

@@ -7,20 +7,21 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
-use super::site::behind;
+use super::site::{Site, behind};
 use super::trace::{self, Event};
 
 /// The calls that change something which others can see, and those in between at which a program
 /// waits or is about to.
-pub const CALLS: [&str; 36] = [
+pub const CALLS: [&str; 40] = [
     "open",
     "openat",
     "creat",
@@ -54,6 +55,10 @@ pub const CALLS: [&str; 36] = [
     "recvmsg",
     "poll",
     "ppoll",
+    "epoll_wait",
+    "epoll_pwait",
+    "socket",
+    "connect",
     "clone",
     "clone3",
     "exit_group",
@@ -196,6 +201,17 @@ pub fn kill_at_each(
         failures.join("\n")
     );
     assert!(killed > 0, "{program} was never killed: does strace work here?");
+}
+
+/// Lets the dot locks of the dead be old enough to be broken; nobody waits five minutes here.
+pub fn age_locks(site: &Site) {
+    let long_ago = SystemTime::now() - Duration::from_mins(10);
+    for account in Site::accounts() {
+        let lock = site.inbox(account.name).with_extension("lock");
+        if let Ok(lock) = File::options().write(true).open(lock) {
+            lock.set_modified(long_ago).unwrap();
+        }
+    }
 }
 
 /// Whether a file is exactly these bytes, said for a scenario.

@@ -14,6 +14,7 @@ pub mod kill;
 pub mod lan;
 pub mod machine;
 pub mod mbox;
+pub mod mta;
 pub mod mutt;
 pub mod network;
 pub mod peer;

@@ -73,6 +73,12 @@ impl Network {
         TcpListener::from(socket)
     }
 
+    /// Gives the port of a host up, for a program that binds it by itself.
+    #[track_caller]
+    pub fn release(&self, host: u8) {
+        drop(self.take(host));
+    }
+
     /// Starts a mail exchange on a host.
     #[track_caller]
     pub fn exchange(&self, host: u8, script: Script) -> Exchange {

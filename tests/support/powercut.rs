@@ -13,7 +13,7 @@
 //!   nothing about its name.
 //! - A rename happens as a whole or not at all, and is durable by fsync of the directory in which
 //!   the new name is.
-//! - Operations on one name stay in order.
+//! - Operations on one name stay in order: none has reached the disk without the earlier ones.
 //!
 //! Files that were there before or after the program keep their inode in every state, as they would
 //! on a disk: journals tell by it which file they are for.
@@ -130,6 +130,17 @@ impl Recorder {
     /// The command with strace in front of it.
     pub fn wrap(&self, command: &Command) -> Command {
         behind(&trace::arguments(&self.output, &CALLS), command)
+    }
+
+    /// What strace calls the file to which the program wrote this, for [`Recorder::finish`].
+    #[track_caller]
+    pub fn speaker(&self, text: &[u8]) -> String {
+        let events = trace::parse(&fs::read_to_string(&self.output).unwrap());
+        let mut writes = trace::calls(&events).filter_map(Call::written);
+        let found = writes
+            .find(|(_, bytes)| bytes.windows(text.len()).any(|window| window == text))
+            .unwrap_or_else(|| panic!("it wrote {} nowhere", text.escape_ascii()));
+        found.0.file
     }
 
     /// Reads what was written down, after the end of the program.
@@ -348,6 +359,8 @@ impl RealDisk {
                 fs::remove_dir(&path).unwrap();
             } else if let Some(inode) = self.numbers.get(&metadata.ino()) {
                 fs::rename(&path, self.kept(*inode)).unwrap();
+                // A second name of a file that is kept already: rename(2) leaves it.
+                let _ = fs::remove_file(&path);
             } else {
                 fs::remove_file(&path).unwrap();
             }
@@ -882,20 +895,7 @@ impl Disk {
                 (Change::Make(..), _) => false,
             })
             .collect();
-        // What a promised operation builds upon is promised, too: the earlier ones on its names.
-        let mut touched: BTreeSet<(Inode, String)> = BTreeSet::new();
-        for (change, promised) in self.pending.iter().zip(promised.iter_mut()).rev() {
-            if let Change::Names(names) = change {
-                let keys = || {
-                    let changes = names.changes.iter();
-                    changes.map(|(directory, name, _)| (*directory, name.clone()))
-                };
-                *promised |= keys().any(|key| touched.contains(&key));
-                if *promised {
-                    touched.extend(keys());
-                }
-            }
-        }
+        self.with_earlier(&mut promised);
         let mut promised = promised.into_iter();
         let durable = &mut self.durable;
         self.pending.retain(|change| {
@@ -905,6 +905,16 @@ impl Disk {
             }
             !promised
         });
+    }
+
+    /// Chooses what the chosen operations build upon, too: the earlier ones on their names.
+    fn with_earlier(&self, chosen: &mut [bool]) {
+        spread(self.pending.iter().zip(chosen).rev());
+    }
+
+    /// Chooses what builds upon the chosen operations, too: the later ones on their names.
+    fn with_later(&self, chosen: &mut [bool]) {
+        spread(self.pending.iter().zip(chosen));
     }
 
     /// The disk with those of the pending operations that `reached` chooses.
@@ -929,6 +939,23 @@ impl Disk {
             state.nodes[inode].bytes.resize(size, 0);
         }
         state
+    }
+}
+
+/// Chooses each operation that shares a name with a chosen one in front of it.
+fn spread<'a>(operations: impl Iterator<Item = (&'a Change, &'a mut bool)>) {
+    let mut touched: BTreeSet<(Inode, String)> = BTreeSet::new();
+    for (change, chosen) in operations {
+        if let Change::Names(names) = change {
+            let keys = || {
+                let changes = names.changes.iter();
+                changes.map(|(directory, name, _)| (*directory, name.clone()))
+            };
+            *chosen |= keys().any(|key| touched.contains(&key));
+            if *chosen {
+                touched.extend(keys());
+            }
+        }
     }
 }
 
@@ -959,13 +986,17 @@ impl Recording {
                 ("nothing pending reached the disk".into(), vec![false; count]),
             ];
             for at in 0..count {
-                let only = (0..count).map(|other| other == at).collect();
-                let but = (0..count).map(|other| other != at).collect();
+                let one: Vec<bool> = (0..count).map(|other| other == at).collect();
+                let (mut only, mut lost) = (one.clone(), one);
+                disk.with_earlier(&mut only);
+                disk.with_later(&mut lost);
+                let but = lost.iter().map(|lost| !lost).collect();
                 choices.push((format!("only {:?} reached the disk", Short(&disk, at)), only));
                 choices.push((format!("all but {:?} reached the disk", Short(&disk, at)), but));
             }
             for _ in 0..if count > 2 { RANDOM } else { 0 } {
-                let some = (0..count).map(|_| dice.below(2) == 0).collect();
+                let mut some: Vec<bool> = (0..count).map(|_| dice.below(2) == 0).collect();
+                disk.with_earlier(&mut some);
                 choices.push(("a part of it reached the disk".into(), some));
             }
             for (what, choice) in choices {

@@ -52,6 +52,8 @@ pub struct Office {
     pub closing: Cell<bool>,
     /// Nothing new is begun.
     stopped: Cell<bool>,
+    /// Recipients whose fate the worker waits for.
+    owed: Cell<usize>,
     reports: mpsc::UnboundedSender<Report>,
     destinations: RefCell<HashMap<String, Rc<Destination>>>,
 }
@@ -72,6 +74,7 @@ pub fn run(config: &Config, credentials: Option<&[u8]>, worker: Channel) -> io::
         talking: Semaphore::new(deliveries.min(Semaphore::MAX_PERMITS)),
         closing: Cell::new(false),
         stopped: Cell::new(false),
+        owed: Cell::new(0),
         reports,
         destinations: RefCell::default(),
     });
@@ -93,6 +96,11 @@ pub fn run(config: &Config, credentials: Option<&[u8]>, worker: Channel) -> io::
         }
         Ok(())
     })?;
+    // A worker that was killed writes nothing down any more. Whatever was sent from now on would be
+    // sent a second time by the next one.
+    if office.owed.get() > 0 {
+        return Ok(());
+    }
     // What is still being said gets a moment; a host that does not listen gets no more.
     runtime.block_on(async { tokio::time::timeout(LEAVE, tasks).await }).ok();
     Ok(())
@@ -108,6 +116,9 @@ impl Office {
                 return Ok(());
             }
             let order = record.get(..length).and_then(Order::parse);
+            if let Some(Order::Deliver(job)) = &order {
+                self.owed.set(self.owed.get() + job.recipients.len());
+            }
             match (order, file) {
                 (Some(Order::Deliver(job)), Some(file)) => self.take(job, file),
                 (Some(Order::Deliver(job)), None) => self.refuse(job, "too many open files"),
@@ -166,6 +177,7 @@ impl Office {
 
     /// Reports one recipient's fate.
     pub fn answer(&self, job: u64, recipient: usize, fate: Fate) {
+        self.owed.set(self.owed.get().saturating_sub(1));
         // Without a receiver the worker has gone, and nobody wants to know.
         let _ = self.reports.send(Report { job, recipient, fate });
     }

@@ -1,0 +1,278 @@
+//! Debian's Postfix, Exim and OpenSMTPD as neighbours: each takes mail for a domain of its own and
+//! relays all other mail to one host, which is ours.
+//!
+//! Each stands in a temporary directory and listens on a loopback address of its own. Of the three
+//! packages Debian lets only one be installed, which is Postfix here; the others are unpacked into
+//! `target/neighbours` (`.ci/neighbours` does that) and see themselves as installed in a mount
+//! namespace: `/usr` with their package over it, `/etc` with their configuration and accounts. The
+//! namespace of processes makes sure that nothing outlives a test.
+
+mod exim;
+mod opensmtpd;
+mod postfix;
+
+use std::fmt::Write;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::peer::Peer;
+use super::run::Server;
+use super::{need, need_root, skip, wait_until};
+
+/// Who has a mailbox at each of them.
+pub const USERS: [&str; 4] = ["toshi", "hunt", "alice", "bob"];
+
+/// To whom the mailboxes of a neighbour belong; no Debian system gives the number out.
+const MAILBOX_UID: u32 = 64_104;
+
+/// The three of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Postfix,
+    Exim,
+    OpenSmtpd,
+}
+
+pub const KINDS: [Kind; 3] = [Kind::Postfix, Kind::Exim, Kind::OpenSmtpd];
+
+impl Kind {
+    /// The domain for which it takes mail.
+    pub fn domain(self) -> &'static str {
+        match self {
+            Self::Postfix => "postfix.test",
+            Self::Exim => "exim.test",
+            Self::OpenSmtpd => "opensmtpd.test",
+        }
+    }
+
+    /// Its loopback address.
+    pub fn ip(self) -> Ipv4Addr {
+        match self {
+            Self::Postfix => Ipv4Addr::new(127, 0, 0, 11),
+            Self::Exim => Ipv4Addr::new(127, 0, 0, 12),
+            Self::OpenSmtpd => Ipv4Addr::new(127, 0, 0, 13),
+        }
+    }
+
+    /// Whether TLS works there for who calls it. OpenSMTPD of Debian 12 offers STARTTLS, but its
+    /// handshake fails: version 6.8.0 signs by hooks that OpenSSL 3 does not call.
+    pub fn has_working_tls(self) -> bool {
+        self != Self::OpenSmtpd
+    }
+
+    /// Whether it is there, told like [`need`].
+    pub fn need(self) -> bool {
+        let package = match self {
+            Self::Postfix => return need_root() && need("postfix") && need("unshare"),
+            Self::Exim => exim::PACKAGE,
+            Self::OpenSmtpd => opensmtpd::PACKAGE,
+        };
+        let there = unpacked(package).is_dir();
+        need_root()
+            && need("unshare")
+            && (there || skip(&format!("needs {package}, which .ci/neighbours unpacks")))
+    }
+}
+
+/// Where a package is unpacked.
+fn unpacked(package: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/neighbours").join(package)
+}
+
+/// A free port of each of these addresses, the same one.
+pub fn free_port(addresses: &[Ipv4Addr]) -> u16 {
+    wait_until("a port that is free everywhere", || {
+        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = first.local_addr().unwrap().port();
+        let free = |ip: &Ipv4Addr| TcpListener::bind((*ip, port)).is_ok();
+        addresses.iter().all(free).then_some(port)
+    })
+}
+
+/// What a neighbour is told.
+struct Setting {
+    kind: Kind,
+    /// Its directory.
+    at: PathBuf,
+    address: SocketAddr,
+    /// The host to which it relays; without one it relays nothing.
+    next_hop: Option<SocketAddr>,
+    /// The recipients that it puts off.
+    later: Vec<String>,
+}
+
+impl Setting {
+    /// A path of its directory, as its configuration names it.
+    fn path(&self, name: &str) -> String {
+        self.at.join(name).to_str().unwrap().to_owned()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.at.join(name), text).unwrap();
+    }
+
+    /// The host's accounts and these.
+    fn write_accounts(&self, accounts: &[(&str, u32)]) {
+        let mut passwd = fs::read_to_string("/etc/passwd").unwrap();
+        let mut group = fs::read_to_string("/etc/group").unwrap();
+        for (name, id) in accounts {
+            writeln!(passwd, "{name}:x:{id}:{id}::/nonexistent:/bin/false").unwrap();
+            writeln!(group, "{name}:x:{id}:").unwrap();
+        }
+        self.write("etc/passwd", &passwd);
+        self.write("etc/group", &group);
+    }
+
+    /// A directory that belongs to `uid`.
+    fn make(&self, name: &str, uid: u32) {
+        let path = self.at.join(name);
+        fs::create_dir_all(&path).unwrap();
+        chown(&path, Some(uid), Some(uid)).unwrap();
+    }
+}
+
+/// A neighbour that runs.
+pub struct Mta {
+    _directory: TempDir,
+    setting: Setting,
+    server: Option<Server>,
+}
+
+impl Mta {
+    /// Starts one at a port of its choice; without a next hop it relays nothing.
+    pub fn start(kind: Kind, next_hop: Option<SocketAddr>) -> Self {
+        Self::start_at(kind, free_port(&[kind.ip()]), next_hop)
+    }
+
+    pub fn start_at(kind: Kind, port: u16, next_hop: Option<SocketAddr>) -> Self {
+        let directory = tempfile::Builder::new().prefix("hikyaku-mta-").tempdir().unwrap();
+        let at = directory.path().canonicalize().unwrap();
+        fs::set_permissions(&at, fs::Permissions::from_mode(0o755)).unwrap();
+        let address = (kind.ip(), port).into();
+        let setting = Setting { kind, at, address, next_hop, later: Vec::new() };
+        setting.make("etc", 0);
+        setting.make("mail", MAILBOX_UID);
+        let certified = rcgen::generate_simple_self_signed([kind.domain().to_owned()]).unwrap();
+        setting.write("certificate.pem", &certified.cert.pem());
+        setting.write("key.pem", &certified.signing_key.serialize_pem());
+        fs::set_permissions(setting.path("key.pem"), fs::Permissions::from_mode(0o600)).unwrap();
+        let mut mta = Self { _directory: directory, setting, server: None };
+        mta.up();
+        mta
+    }
+
+    /// Starts it; a second time after [`Self::down`].
+    pub fn up(&mut self) {
+        let setting = &self.setting;
+        let script = match setting.kind {
+            Kind::Postfix => postfix::script(setting),
+            Kind::Exim => exim::script(setting),
+            Kind::OpenSmtpd => opensmtpd::script(setting),
+        };
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--pid", "--fork", "--kill-child", "sh", "-ec", &script])
+            .current_dir(&setting.at)
+            .stdin(Stdio::null())
+            .stdout(fs::File::create(setting.path("stdout")).unwrap());
+        let mut server = Server::start(&mut command);
+        wait_until(&format!("{:?} on {}", setting.kind, setting.address), || {
+            let ended = server.ended();
+            assert!(ended.is_none(), "{:?}: {ended:?}: {}", setting.kind, server.log());
+            TcpStream::connect(setting.address).ok()
+        });
+        // Its greeting comes when all of it is there.
+        let mut peer = Peer::connect(setting.address);
+        let greeting = peer.reply();
+        assert!(greeting.starts_with("220 "), "{greeting}: {}", server.log());
+        peer.command("QUIT");
+        self.server = Some(server);
+    }
+
+    /// Ends it, as a power cut does. Its queue and its mailboxes stay.
+    pub fn down(&mut self) {
+        self.server = None;
+        // Those who were killed with it may still be ending.
+        wait_until("nobody to listen any more", || {
+            TcpStream::connect(self.setting.address).err().map(drop)
+        });
+    }
+
+    /// From now on it refuses these recipients for a while, with a reply of 4xx.
+    pub fn put_off(&mut self, recipients: &[&str]) {
+        self.down();
+        self.setting.later = recipients.iter().map(|to| (*to).to_owned()).collect();
+        self.up();
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.setting.address
+    }
+
+    /// An address of its domain.
+    pub fn user(&self, name: &str) -> String {
+        format!("{name}@{}", self.setting.kind.domain())
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        let written = fs::read_to_string(self.setting.path("log/mainlog")).unwrap_or_default();
+        let said = self.server.as_ref().map(Server::log).unwrap_or_default();
+        said + &written
+    }
+
+    /// How many clients have connected.
+    pub fn connections(&self) -> usize {
+        let words = match self.setting.kind {
+            Kind::Postfix => "]: connect from ",
+            Kind::Exim => " (TCP/IP connection count",
+            Kind::OpenSmtpd => " smtp connected ",
+        };
+        self.log().matches(words).count()
+    }
+
+    /// The messages of a user, as they stand in its Maildir, the oldest first.
+    pub fn mail(&self, user: &str) -> Vec<Vec<u8>> {
+        let Ok(entries) = fs::read_dir(self.setting.at.join("mail").join(user).join("new")) else {
+            return Vec::new();
+        };
+        let mut files: Vec<_> = entries
+            .map(|entry| entry.unwrap())
+            .map(|entry| (entry.metadata().unwrap().modified().unwrap(), entry.path()))
+            .collect();
+        files.sort();
+        files.iter().map(|(_, path)| fs::read(path).unwrap()).collect()
+    }
+
+    /// Waits until a user has so many messages.
+    #[track_caller]
+    pub fn wait_for_mail(&self, user: &str, count: usize) -> Vec<Vec<u8>> {
+        wait_until(&format!("{count} messages for {user}"), || {
+            let mail = self.mail(user);
+            (mail.len() >= count).then_some(mail)
+        })
+    }
+
+    /// Hands it a message, by SMTP.
+    #[track_caller]
+    pub fn submit(&self, from: &str, to: &[&str], message: &[u8]) {
+        let mut peer = Peer::connect(self.address());
+        peer.greet();
+        let reply = peer.mail(from, to, message);
+        assert!(reply.starts_with("250 "), "{reply}");
+        peer.command("QUIT");
+    }
+}
+
+impl Drop for Mta {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            super::note(&format!("the log of {:?}:\n{}", self.setting.kind, self.log()));
+        }
+    }
+}

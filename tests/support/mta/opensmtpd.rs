@@ -1,0 +1,72 @@
+//! A private OpenSMTPD, of a package that is unpacked and not installed.
+
+use std::fmt::Write;
+
+use super::{MAILBOX_UID, Setting, USERS, unpacked};
+
+pub const PACKAGE: &str = "opensmtpd";
+
+/// Writes its configuration, and gives the script that becomes it.
+pub fn script(setting: &Setting) -> String {
+    setting.write_accounts(&[
+        ("opensmtpd", 64_102),
+        ("opensmtpq", 64_103),
+        ("mailboxes", MAILBOX_UID),
+    ]);
+    for name in ["run", "spool"] {
+        setting.make(name, 0);
+    }
+    setting.write("etc/smtpd.conf", &configuration(setting));
+    // Its paths are compiled in.
+    format!(
+        "mount -t overlay overlay -o 'lowerdir={package}/usr:/usr' /usr
+mount -t overlay overlay -o 'lowerdir={etc}:/etc' /etc
+mount -t overlay overlay -o 'lowerdir={package}/var:/var' /var
+mount --bind '{run}' /run
+mount --bind '{spool}' /var/spool
+rm -f /run/smtpd.sock
+exec /usr/sbin/smtpd -d",
+        package = unpacked(PACKAGE).display(),
+        etc = setting.path("etc"),
+        run = setting.path("run"),
+        spool = setting.path("spool"),
+    )
+}
+
+fn configuration(setting: &Setting) -> String {
+    let domain = setting.kind.domain();
+    let mut users = String::new();
+    for user in USERS {
+        write!(users, "\"{user}\" = \"mailboxes\", ").unwrap();
+    }
+    let mut later = String::new();
+    for recipient in &setting.later {
+        write!(later, "\"{recipient}\", ").unwrap();
+    }
+    let later = if later.is_empty() { "\"nobody\"" } else { later.trim_end_matches(", ") };
+    let mut text = format!(
+        "pki {domain} cert \"{at}/certificate.pem\"
+pki {domain} key \"{at}/key.pem\"
+table users {{ {users} }}
+table later {{ {later} }}
+filter \"later\" phase rcpt-to match rcpt-to <later> reject \"451 4.2.0 Greylisted, come back later\"
+smtp max-message-size 50M
+listen on {ip} port {port} hostname {domain} tls pki {domain} filter \"later\"
+action \"in\" maildir \"{at}/mail/%{{dest.user}}\" virtual <users>
+match from any for domain \"{domain}\" action \"in\"
+",
+        users = users.trim_end_matches(", "),
+        at = setting.at.display(),
+        ip = setting.address.ip(),
+        port = setting.address.port(),
+    );
+    if let Some(next) = setting.next_hop {
+        write!(
+            text,
+            "action \"out\" relay host \"smtp://{next}\" helo \"{domain}\"\n\
+             match from any for any action \"out\"\n"
+        )
+        .unwrap();
+    }
+    text
+}

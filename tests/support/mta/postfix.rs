@@ -1,0 +1,109 @@
+//! A private Postfix, of the installed package.
+
+use std::fmt::Write;
+use std::fs;
+
+use super::super::find;
+use super::{MAILBOX_UID, Setting, USERS};
+
+/// Writes its configuration, and gives the script that becomes it.
+pub fn script(setting: &Setting) -> String {
+    for name in ["spool", "log"] {
+        setting.make(name, 0);
+    }
+    let postfix = nix::unistd::User::from_name("postfix").unwrap().unwrap();
+    setting.make("data", postfix.uid.as_raw());
+    setting.write("etc/main.cf", &main_cf(setting));
+    setting.write("etc/master.cf", &master_cf(setting));
+    let _ = fs::remove_file(setting.path("spool/pid/master.pid"));
+    format!("exec {} -c {} start-fg", find("postfix").unwrap().display(), setting.path("etc"))
+}
+
+fn main_cf(setting: &Setting) -> String {
+    let domain = setting.kind.domain();
+    let mut mailboxes = String::new();
+    for user in USERS {
+        write!(mailboxes, "{{{user}@{domain}={user}/}} ").unwrap();
+    }
+    let mut later = String::new();
+    for recipient in &setting.later {
+        write!(later, "{{{recipient}=450 4.2.0 Greylisted, come back later}} ").unwrap();
+    }
+    // An inline table must not be empty.
+    let put_off = if later.is_empty() {
+        String::new()
+    } else {
+        format!("check_recipient_access inline:{{ {later}}},")
+    };
+    let (relays, networks) = match setting.next_hop {
+        Some(next) => (format!("smtp:[{}]:{}", next.ip(), next.port()), "127.0.0.0/8"),
+        None => ("error:5.7.1 nothing is relayed".to_owned(), ""),
+    };
+    format!(
+        "compatibility_level = 3.6
+queue_directory = {at}/spool
+data_directory = {at}/data
+maillog_file = {at}/log/mainlog
+maillog_file_prefixes = {at}
+command_directory = /usr/sbin
+daemon_directory = /usr/lib/postfix/sbin
+mail_owner = postfix
+setgid_group = postdrop
+inet_interfaces = loopback-only
+inet_protocols = ipv4
+myhostname = {domain}
+mydestination =
+mynetworks = {networks}
+alias_maps =
+alias_database =
+virtual_mailbox_domains = {domain}
+virtual_mailbox_base = {at}/mail
+virtual_mailbox_maps = inline:{{ {mailboxes}}}
+virtual_uid_maps = static:{MAILBOX_UID}
+virtual_gid_maps = static:{MAILBOX_UID}
+virtual_minimum_uid = 1000
+default_transport = {relays}
+disable_dns_lookups = yes
+smtpd_peername_lookup = no
+smtpd_recipient_restrictions = {put_off} permit
+smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
+smtpd_client_connection_count_limit = 0
+smtpd_error_sleep_time = 0
+smtpd_tls_security_level = may
+smtpd_tls_chain_files = {at}/key.pem, {at}/certificate.pem
+smtpd_tls_received_header = yes
+smtpd_tls_loglevel = 1
+smtp_tls_security_level = may
+smtp_tls_loglevel = 1
+smtp_tls_CAfile =
+queue_run_delay = 1s
+minimal_backoff_time = 1s
+",
+        at = setting.at.display(),
+    )
+}
+
+fn master_cf(setting: &Setting) -> String {
+    format!(
+        "{} inet n - n - - smtpd
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+verify unix - - n - 1 verify
+proxymap unix - - n - - proxymap
+smtp unix - - n - - smtp
+virtual unix - n n - - virtual
+error unix - - n - - error
+retry unix - - n - - error
+anvil unix - - n - 1 anvil
+scache unix - - n - 1 scache
+tlsmgr unix - - n 1000? 1 tlsmgr
+flush unix n - n 1000? 0 flush
+postlog unix-dgram n - n - 1 postlogd
+",
+        setting.address
+    )
+}
