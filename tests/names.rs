@@ -287,6 +287,32 @@ fn one_resolver_serves_all_sessions_and_ends_with_the_listener() {
 }
 
 #[test]
+fn a_resolv_conf_that_has_changed_is_read_again() {
+    if !own_network() {
+        return;
+    }
+    let site = Site::plan().set("dns", "servers", "[]").build();
+    let settings = site.path().join("resolv.conf");
+    fs::write(&settings, "nameserver 192.0.2.53\n").unwrap();
+    unshare(CloneFlags::CLONE_NEWNS).unwrap();
+    must(Command::new("mount").args(["--make-rprivate", "/"]));
+    must(Command::new("mount").arg("--bind").arg(&settings).arg("/etc/resolv.conf"));
+    let (server, address) = site.serve("smtpd");
+    let host = Host { dns: Dns::start(), site, server, address };
+    drop(host.client());
+    let first = wait_until("the resolver", || host.resolver());
+    fs::write(&settings, "nameserver 192.0.2.54\n").unwrap();
+    let second = wait_until("another resolver", || {
+        drop(host.client());
+        host.resolver().filter(|pid| *pid != first)
+    });
+    let gone = || !fs::exists(format!("/proc/{first}")).unwrap();
+    wait_until("the first resolver to end", || gone().then_some(()));
+    drop(host.client());
+    assert!(children(host.server.pid()).contains(&second), "nothing has changed since");
+}
+
+#[test]
 fn one_session_of_inetd_has_the_name_as_well() {
     if !own_network() {
         return;

@@ -18,12 +18,14 @@ use std::net::SocketAddr;
 use support::reference::Postfix;
 use support::run::Server;
 use support::site::Site;
+use support::tls::Pair;
 use support::transcript::{Host, play_all};
 use support::{need, need_root};
 
 /// Our smtpd, one for each kind of site.
 struct Ours {
     running: Vec<(String, Server, SocketAddr, Site)>,
+    pair: Pair,
 }
 
 impl Host for Ours {
@@ -37,6 +39,7 @@ impl Host for Ours {
         }
         let plan = match kind {
             "usual" => Site::plan(),
+            "tls" => self.pair.plan(Site::plan()),
             "closed" => Site::plan().set("smtp", "relay_networks", "[]"),
             "small" => Site::plan().set("smtp", "max_message_size", "65536").set(
                 "smtp",
@@ -59,8 +62,7 @@ fn asked(who: &str) -> bool {
 #[test]
 fn our_smtpd_keeps_the_rules() {
     if asked("ours") {
-        let running = Vec::new();
-        play_all("smtp", &mut Ours { running });
+        play_all("smtp", &mut Ours { running: Vec::new(), pair: Pair::new() });
     }
 }
 

@@ -6,12 +6,13 @@
 //! beside it, and gets the name back there, or nothing. It ends when the listener has gone and
 //! everybody who asked has an answer.
 
+use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::unistd::Pid;
 use tokio::sync::Semaphore;
@@ -30,6 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// A process that died is not followed by another one sooner after its own start.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Where the name servers stand that no configuration names.
+const SETTINGS: &str = "/etc/resolv.conf";
+
 /// Questions that are asked at once; more wait for a place.
 const MAX_QUESTIONS: usize = 128;
 
@@ -44,6 +48,8 @@ pub struct Names {
     dns: config::Dns,
     account: Option<Account>,
     running: Option<(Pid, Channel)>,
+    /// When [`SETTINGS`], as the running process has read them, were written.
+    settings: Option<SystemTime>,
     /// When the next one may be started.
     next: Instant,
 }
@@ -51,15 +57,21 @@ pub struct Names {
 impl Names {
     /// Nothing is started yet. With root the process becomes `account`.
     pub fn new(dns: &config::Dns, account: Option<Account>) -> Self {
-        Self { dns: dns.clone(), account, running: None, next: Instant::now() }
+        let (running, settings) = (None, None);
+        Self { dns: dns.clone(), account, running, settings, next: Instant::now() }
     }
 
-    /// Makes sure that somebody answers. `forget` runs in a new process: what is the parent's
+    /// Makes sure that somebody answers, and has read the settings as they are. `forget` runs in a new process: what is the parent's
     /// secret is none of its business.
     pub fn tend(&mut self, log: &Log, forget: impl FnOnce()) {
-        if self.running.is_some() || Instant::now() < self.next {
+        let changed = fs::metadata(SETTINGS).and_then(|found| found.modified()).ok();
+        let is_current = !self.dns.servers.is_empty() || self.settings == changed;
+        if (self.running.is_some() && is_current) || Instant::now() < self.next {
             return;
         }
+        // An older one, which nobody can ask any more, ends when it has answered.
+        self.running = None;
+        self.settings = changed;
         self.next = Instant::now() + PAUSE;
         match self.start(log, forget) {
             Ok(running) => self.running = Some(running),

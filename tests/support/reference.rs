@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use super::run::{Server, run};
 use super::site::{HOST, Site, must, must_end};
+use super::tls::Pair;
 use super::transcript::Host;
 use super::{find, wait_until};
 
@@ -27,14 +28,17 @@ fn free_port() -> SocketAddr {
 /// A private Postfix, with one port for each kind of site.
 pub struct Postfix {
     directory: TempDir,
+    /// What it offers TLS with.
+    _pair: Pair,
     /// The kinds of `# site:` lines.
     ports: Vec<(&'static str, SocketAddr)>,
 }
 
 /// The kinds of sites, and what smtpd(8) of Postfix is told for each.
-const SITES: [(&str, &str); 3] = [
+const SITES: [(&str, &str); 4] = [
     ("usual", ""),
     ("closed", "-o mynetworks="),
+    ("tls", "-o smtpd_tls_security_level=may"),
     ("small", "-o message_size_limit=65536 -o smtpd_recipient_limit=100"),
 ];
 
@@ -48,9 +52,10 @@ impl Postfix {
         }
         must(Command::new("chown").arg("postfix").arg(at.join("data")));
         let ports: Vec<_> = SITES.map(|(name, _)| (name, free_port())).to_vec();
-        fs::write(at.join("etc/main.cf"), main_cf(at)).unwrap();
+        let pair = Pair::new();
+        fs::write(at.join("etc/main.cf"), main_cf(at, &pair)).unwrap();
         fs::write(at.join("etc/master.cf"), master_cf(&ports)).unwrap();
-        let postfix = Self { directory, ports };
+        let postfix = Self { directory, _pair: pair, ports };
         // Its daemons keep stdout open: no pipe to wait for.
         must_end(postfix.command().arg("start"));
         for (name, address) in &postfix.ports {
@@ -96,7 +101,7 @@ impl Host for Postfix {
     }
 }
 
-fn main_cf(at: &Path) -> String {
+fn main_cf(at: &Path, pair: &Pair) -> String {
     let mut users = String::new();
     for account in Site::accounts() {
         write!(users, "{{{}=x}}, ", account.name).unwrap();
@@ -132,9 +137,13 @@ smtpd_soft_error_limit = 100
 smtpd_hard_error_limit = 200
 smtpd_client_event_limit_exceptions = 127.0.0.0/8
 smtpd_peername_lookup = no
+smtpd_tls_cert_file = {certificate}
+smtpd_tls_key_file = {key}
 unknown_local_recipient_reject_code = 550
 ",
-        at = at.display()
+        at = at.display(),
+        certificate = pair.certificate().display(),
+        key = pair.key().display()
     )
 }
 
@@ -157,6 +166,7 @@ error unix - - n - - error
 retry unix - - n - - error
 discard unix - - n - - discard
 anvil unix - - n - 1 anvil
+tlsmgr unix - - n 1000? 1 tlsmgr
 postlog unix-dgram n - n - 1 postlogd
 ",
     );
