@@ -2,7 +2,7 @@
 //!
 //! The monitor (root, or the account that runs everything) answers three questions of bounded size:
 //! is there such a user, what is the client called, and write this line into the log. The session
-//! child, jailed, speaks to the client ([`talk`]).
+//! child, jailed, speaks to the client (`talk`).
 
 mod talk;
 
