@@ -11,6 +11,8 @@ pub struct Fate {
     pub code: String,
     /// In words.
     pub text: String,
+    /// Nobody was asked: this was no attempt, and the message is looked at again soon.
+    pub untried: bool,
     /// Who said so, for the log: `local`, `none`, or a host with address and port.
     pub relay: String,
     /// TLS version of the connection; empty without.
@@ -34,6 +36,11 @@ impl Fate {
         Self::by("none", outcome, code, text)
     }
 
+    /// Nobody was asked, for a reason of our own.
+    pub fn untried(code: &str, text: impl Into<String>) -> Self {
+        Self { untried: true, ..Self::ours(Outcome::Deferred, code, text) }
+    }
+
     /// Decided by a delivery agent of this host.
     pub fn local(outcome: Outcome, code: &str, text: impl Into<String>) -> Self {
         Self::by("local", outcome, code, text)
@@ -44,6 +51,7 @@ impl Fate {
             outcome,
             code: code.to_owned(),
             text: text.into(),
+            untried: false,
             relay: relay.to_owned(),
             tls: String::new(),
             remote: None,

@@ -15,6 +15,9 @@ use crate::queue::entry::Path;
 use crate::queue::{Entry, Envelope, Event, Outcome};
 use crate::sys::{Log, clock};
 
+/// What was put off without a try is looked at again after so many seconds.
+const UNTRIED: u64 = 60;
+
 /// An entry whose recipients are being delivered to.
 pub struct Flight {
     /// The entry.
@@ -25,6 +28,10 @@ pub struct Flight {
     news: Vec<Event>,
     /// Whether something was put off.
     deferred: bool,
+    /// Whether something was put off without a try.
+    untried: bool,
+    /// A delivery could not be recorded.
+    unrecorded: bool,
     /// Recipients that mean the same mailbox as another one, which gets the one copy.
     same: Vec<(usize, usize)>,
     /// What other hosts said of recipients, for the report.
@@ -39,6 +46,8 @@ impl Flight {
             entry,
             news: Vec::new(),
             deferred: false,
+            untried: false,
+            unrecorded: false,
             same: Vec::new(),
             remotes: BTreeMap::new(),
         }
@@ -71,6 +80,7 @@ impl Flight {
         let attempts = entry.attempts(recipient) + 1;
         let queue = &runner.config.queue;
         if fate.outcome == Outcome::Deferred
+            && !fate.untried
             && schedule::next(queue, envelope.arrived, attempts, time) == Next::Expire
         {
             fate.outcome = Outcome::Failed;
@@ -95,6 +105,10 @@ impl Flight {
             fate.code,
             fate.text,
         ));
+        if fate.untried {
+            self.untried = true;
+            return;
+        }
         let Fate { outcome, code, text, remote, .. } = fate;
         if let Some(remote) = remote {
             self.remotes.insert(recipient, remote);
@@ -105,15 +119,19 @@ impl Flight {
     /// Records who has the message while others are still waited for.
     pub fn record_done(&mut self, log: &Log) {
         let done = self.news_of(Outcome::Done);
-        if done.is_empty() {
+        if done.is_empty() || self.unrecorded {
             return;
         }
         match self.entry.record(&done) {
             Ok(()) => self.news.retain(|event| event.outcome != Outcome::Done),
-            Err(error) => log.error(&format!(
-                "{}: can't record a delivery (it may be repeated): {error}",
-                self.entry.id()
-            )),
+            // Tried once more at the end.
+            Err(error) => {
+                self.unrecorded = true;
+                log.error(&format!(
+                    "{}: can't record a delivery (it may be repeated): {error}",
+                    self.entry.id()
+                ));
+            }
         }
     }
 
@@ -166,6 +184,7 @@ impl Flight {
                     Next::Expire => None,
                 }
             })
+            .chain(self.untried.then_some(now + UNTRIED))
             .min()
             .unwrap_or(now + 300);
         if let Err(error) = spool.defer(entry, due.max(now + 1)) {

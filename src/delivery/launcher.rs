@@ -130,14 +130,13 @@ impl Launcher<'_> {
                 .and_then(|()| process::close_others(&[theirs.as_fd()]))
                 .and_then(|()| account.as_ref().map_or(Ok(()), privilege::become_account));
             let log = Log::open("mta-queue", self.config.log.into());
-            match ready
-                .and_then(|()| remote::courier::run(self.config, credentials.as_deref(), theirs))
-            {
+            if let Err(error) = ready {
+                log.error(&format!("delivery to other hosts: {error}"));
+                return Exit::OsErr;
+            }
+            match remote::courier::run(self.config, credentials.as_deref(), theirs, log) {
                 Ok(()) => Exit::Ok,
-                Err(error) => {
-                    log.error(&format!("delivery to other hosts: {error}"));
-                    Exit::OsErr
-                }
+                Err(_) => Exit::OsErr,
             }
         })?;
         ours.ok_or_else(|| io::ErrorKind::NotConnected.into())

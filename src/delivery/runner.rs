@@ -39,6 +39,8 @@ pub const MAX_DESCRIPTORS: u64 = 8192;
 const MAX_FLIGHTS: usize = 2048;
 /// Descriptors that are left for other things.
 pub const SPARE: usize = 64;
+/// What becomes due while something is in hand is looked for so often.
+const LOOK_AGAIN: Duration = Duration::from_mins(1);
 /// What the system keeps from being opened is tried again after so many seconds.
 const PAUSE: u64 = 300;
 
@@ -76,6 +78,10 @@ struct Run<'a> {
     courier: Option<Courier>,
     /// There could be none.
     no_courier: bool,
+    /// The entries that it has something of.
+    sent_on: HashSet<u64>,
+    /// What is for other hosts only, and has to wait until there are fewer of those.
+    parked: VecDeque<Place>,
     /// Entries that had their turn in this run. One that was put off may have another when it is
     /// due again: while there is always something new, a run has no end.
     tried: HashSet<Id>,
@@ -85,6 +91,8 @@ struct Run<'a> {
     woken: bool,
     /// When it was last looked for something new.
     looked: Instant,
+    /// When it was last looked for everything that is due.
+    looked_at_all: Instant,
     started: Instant,
     stopped: bool,
     /// And the courier knows.
@@ -118,10 +126,13 @@ impl Runner<'_> {
             waiting: VecDeque::new(),
             courier: None,
             no_courier: false,
+            sent_on: HashSet::new(),
+            parked: VecDeque::new(),
             tried: HashSet::new(),
             flush,
             woken: false,
             looked: Instant::now(),
+            looked_at_all: Instant::now(),
             started: Instant::now(),
             stopped: false,
             courier_stops: false,
@@ -135,9 +146,12 @@ impl Runner<'_> {
             if due.is_empty() && run.woken && run.until_look().is_zero() {
                 // One delivery that hangs shall not hold up what comes behind it.
                 due = run.look_for_new()?;
+            } else if due.is_empty() && run.until_look_at_all().is_zero() {
+                // Nor what becomes due meanwhile.
+                due = run.look()?;
             }
             while run.flights.len() < most && !run.stopped {
-                let Some(place) = due.pop_front() else { break };
+                let Some(place) = run.next_place(&mut due, most / 2) else { break };
                 taken |= run.take(&place)?;
             }
             run.hire()?;
@@ -192,6 +206,7 @@ impl Run<'_> {
     /// What is to be tried now and had no turn yet.
     fn look(&mut self) -> io::Result<VecDeque<Place>> {
         let runner = self.runner;
+        self.looked_at_all = Instant::now();
         self.left_in_drop = runner.pick_up();
         let now = clock::seconds();
         let mut places = runner.spool.list()?;
@@ -212,6 +227,30 @@ impl Run<'_> {
         let mut places = self.runner.spool.new_entries()?;
         places.retain(|place| !self.tried.contains(place.id()));
         Ok(places.into())
+    }
+
+    /// The next entry to take. With `most` entries under way to other hosts, what is only for
+    /// others waits aside: slow hosts must not keep this host's own mail from its users.
+    fn next_place(&mut self, due: &mut VecDeque<Place>, most: usize) -> Option<Place> {
+        if self.sent_on.len() < most.max(1) {
+            return self.parked.pop_front().or_else(|| due.pop_front());
+        }
+        while let Some(place) = due.pop_front() {
+            if !self.is_for_others_only(&place) {
+                return Some(place);
+            }
+            self.tried.insert(place.id().clone());
+            self.parked.push_back(place);
+        }
+        None
+    }
+
+    fn is_for_others_only(&self, place: &Place) -> bool {
+        let Runner { spool, config, .. } = self.runner;
+        spool.open(place).is_ok_and(|entry| {
+            let is_remote = |to| matches!(route::route(config, to), Route::Remote(_));
+            entry.envelope.recipients.iter().all(is_remote)
+        })
     }
 
     /// Takes an entry and routes its recipients; false where that can't be now.
@@ -275,11 +314,11 @@ impl Run<'_> {
         for recipients in remote.into_values() {
             if let Some(courier) = self.courier()? {
                 courier.give(number, &flight.entry, &recipients);
+                self.sent_on.insert(number);
             } else {
                 let text = "delivery to other hosts is not available now";
                 for recipient in recipients {
-                    let fate = Fate::ours(Outcome::Deferred, "4.3.0", text);
-                    flight.settle(self.runner, recipient, fate);
+                    flight.settle(self.runner, recipient, Fate::untried("4.3.0", text));
                 }
             }
         }
@@ -427,6 +466,7 @@ impl Run<'_> {
             self.flights.insert(number, flight);
             return;
         }
+        self.sent_on.remove(&number);
         let id = flight.entry.id().clone();
         if flight.finish(self.runner) && !self.flush {
             self.tried.remove(&id);

@@ -138,6 +138,10 @@ impl Resolver {
         // What can't be a name in DNS is in no zone.
         let name = absolute(name).ok_or(Missing::Name)?;
         match tokio::time::timeout(PATIENCE, self.inner.lookup(name, kind)).await {
+            // A code that nobody has heard of is no answer.
+            Ok(Ok(found)) if !is_known(found.message().response_code) => {
+                Err(Missing::Trouble(found.message().response_code.to_string()))
+            }
             Ok(Ok(found)) => Ok(found.answers().iter().map(|record| record.data.clone()).collect()),
             Ok(Err(error)) => Err(missing(&error)),
             Err(_) => Err(Missing::Trouble("no answer".into())),
@@ -168,6 +172,10 @@ fn configured(server: std::net::SocketAddr) -> NameServerConfig {
         connection
     });
     NameServerConfig::new(server.ip(), true, connections.into())
+}
+
+fn is_known(code: ResponseCode) -> bool {
+    matches!(code, ResponseCode::NoError | ResponseCode::NXDomain)
 }
 
 /// Only a server that says so makes a name missing: everything else is trouble.

@@ -376,6 +376,11 @@ impl Client {
                 self.phase = Phase::Text(Stuffer::default());
                 self.due = Some(Event::SendText);
             }
+            // It does not want the text, and says so before its end.
+            (None, Meaning::Later | Meaning::Never) if matches!(self.phase, Phase::Text(_)) => {
+                self.verdict = Some(answer.clone());
+                self.end(Event::Refused(answer));
+            }
             (Some(Step::Dot), Meaning::Done | Meaning::Later | Meaning::Never) => {
                 self.begun = false;
                 self.in_doubt = false;

@@ -7,8 +7,9 @@
 //!
 //! There are two kinds of cells. In one a session speaks to a client on a descriptor that it was
 //! given. In the other a process calls other hosts: it may make sockets, but has no system call
-//! left that opens a file by its name, so that it needs no empty root directory; what it must read
-//! (resolv.conf, certificates) it reads as the other user, before it enters.
+//! left that opens a file by its name, so that it needs no empty root directory (it may see that a
+//! file exists); what it must read (resolv.conf, certificates) it reads as the other user, before
+//! it enters.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -26,6 +26,14 @@ use crate::smtp::reply::{Answer, Meaning};
 /// How long a host may take to be reached. (RFC 5321 names no limit; a host that is there answers
 /// in a few seconds.)
 const DIAL: Duration = Duration::from_secs(30);
+/// How long all may take from the greeting until a message can be sent.
+const HELLO: Duration = Duration::from_mins(10);
+/// How long an envelope may take, and the reply to the text.
+const DIALOGUE: Duration = Duration::from_mins(20);
+/// The least that a host must take of a text, bytes a second.
+const SLOWEST: u64 = 4096;
+/// How long the words of a host that hangs up are waited for.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long a TLS handshake may take.
 const HANDSHAKE: Duration = Duration::from_mins(2);
 /// Text is read from the queue in pieces of this size.
@@ -71,6 +79,8 @@ pub struct Connection {
     /// What is being sent, and how much of it was.
     output: Vec<u8>,
     sent: usize,
+    /// When what is under way must be over, however the host spreads its lines.
+    limit: Instant,
     tls: String,
 }
 
@@ -93,14 +103,19 @@ impl Connection {
             Event::StartTls => {}
             event => return Err(connection.end(event).await),
         }
-        match connection.start_tls(caller).await {
-            Ok(()) => {}
+        // By TLS 1.3 a server may object after our side of the handshake is done.
+        let event = match connection.start_tls(caller).await.map_err(failed) {
+            Ok(()) => connection.hello().await,
+            Err(trouble) => Err(trouble),
+        };
+        let event = match event {
             Err(_) if policy == Tls::Opportunistic => {
                 connection = Self::dial(host, caller, Tls::Never).await?;
+                connection.hello().await
             }
-            Err(what) => return Err(failed(what)),
-        }
-        match connection.hello().await? {
+            event => event,
+        };
+        match event? {
             Event::Ready => Ok(connection),
             event => Err(connection.end(event).await),
         }
@@ -114,12 +129,19 @@ impl Connection {
         drop(permit);
         let stream =
             dialed.map_err(io::Error::from).and_then(|dialed| dialed).map_err(|error| {
-                Trouble::new(host, "4.4.1", &format!("connect to {host}: {}", cause(&error)))
+                let mut trouble =
+                    Trouble::new(host, "4.4.1", &format!("connect to {host}: {}", cause(&error)));
+                // Our own want of descriptors is not the host's fault.
+                let number = error.raw_os_error().map(nix::Error::from_raw);
+                trouble.fate.untried =
+                    matches!(number, Some(nix::Error::EMFILE | nix::Error::ENFILE));
+                trouble
             })?;
         // Commands are written whole; waiting for more would only delay them.
         let _ = stream.set_nodelay(true);
         let mut client = Client::new(caller.hostname, policy, caller.credentials.cloned());
-        if caller.to_smarthost {
+        // The second is what hosts are called that were given no name.
+        if caller.to_smarthost || caller.hostname == "localhost" {
             client.expect_own_name();
         }
         Ok(Self {
@@ -128,6 +150,7 @@ impl Connection {
             stream: Some(Stream::Plain(stream)),
             output: Vec::new(),
             sent: 0,
+            limit: Instant::now() + HELLO,
             tls: String::new(),
         })
     }
@@ -170,6 +193,7 @@ impl Connection {
         mut report: impl FnMut(usize, Fate),
     ) -> Result<(), Trouble> {
         let envelope = &entry.envelope;
+        self.limit = Instant::now() + DIALOGUE;
         let addresses: Vec<&Address> =
             recipients.iter().filter_map(|number| envelope.recipients.get(*number)).collect();
         self.client.start(&Message {
@@ -181,7 +205,16 @@ impl Connection {
         loop {
             match self.event().await.map_err(|error| self.lost("a message", &error))? {
                 Event::SendText => {
-                    self.send_text(entry).await.map_err(|error| self.lost("the text", &error))?;
+                    if let Err(error) = self.send_text(entry).await {
+                        // What the host said before it hung up counts.
+                        let _ = self.exchange(Instant::now() + LAST_WORDS).await;
+                        while let Some(Event::Outcome { recipient, answer }) = self.client.event() {
+                            if let Some(number) = recipients.get(recipient) {
+                                report(*number, self.fate(&answer));
+                            }
+                        }
+                        return Err(self.lost("the text", &error));
+                    }
                 }
                 Event::Outcome { recipient, answer } => {
                     if let Some(number) = recipients.get(recipient) {
@@ -213,6 +246,7 @@ impl Connection {
             outcome,
             code: answer.enhanced(),
             text,
+            untried: false,
             relay: self.host.to_string(),
             tls: self.tls.clone(),
             remote: Some(Remote { host: self.host.name.clone(), reply: answer.to_string() }),
@@ -275,6 +309,7 @@ impl Connection {
                 return Ok(event);
             }
             let until = *deadline.get_or_insert_with(|| Instant::now() + self.client.patience());
+            let until = until.min(self.limit);
             if self.exchange(until).await? {
                 deadline = None;
             }
@@ -341,12 +376,15 @@ impl Connection {
 
     /// Sends the text.
     async fn send_text(&mut self, entry: &Entry) -> io::Result<()> {
+        let time = Duration::from_secs(entry.size().div_euclid(SLOWEST));
+        let limit = Instant::now() + DIALOGUE + time;
         let mut piece = vec![0; CHUNK.min(usize::try_from(entry.size()).unwrap_or(CHUNK))];
         let mut offset = 0;
         loop {
             let count = entry.read_content(offset, &mut piece)?;
             if count == 0 {
                 self.client.end_text();
+                self.limit = Instant::now() + DIALOGUE;
                 return Ok(());
             }
             offset += count as u64;
@@ -356,8 +394,8 @@ impl Connection {
             self.output.append(self.client.output());
             // A message of one piece goes out with its final dot.
             if offset < entry.size() {
-                let patience = self.client.patience();
-                timeout(patience, poll_fn(|context| self.poll_write(context))).await??;
+                let deadline = limit.min(Instant::now() + self.client.patience());
+                timeout_at(deadline, poll_fn(|context| self.poll_write(context))).await??;
             }
         }
     }

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
@@ -20,11 +20,11 @@ use super::record::{Job, MAX, Order, Report};
 use crate::config::Config;
 use crate::net::dns::{self, Resolver};
 use crate::net::tls;
-use crate::queue::{Entry, Outcome};
+use crate::queue::{Entry, Id, spool};
 use crate::smtp::client::Credentials;
 use crate::sys::channel::{AsyncChannel, Channel};
 use crate::sys::jail::Jail;
-use crate::sys::process;
+use crate::sys::{Log, process};
 
 /// Hosts that are being called at once, for each delivery at once: a host that is dead keeps no
 /// living one waiting.
@@ -55,33 +55,36 @@ pub struct Office {
     /// Recipients whose fate the worker waits for.
     owed: Cell<usize>,
     reports: mpsc::UnboundedSender<Report>,
+    /// Messages of which a job is in hand: each is read once, whatever its destinations are.
+    entries: RefCell<HashMap<Id, Weak<Entry>>>,
     destinations: RefCell<HashMap<String, Rc<Destination>>>,
 }
 
 /// Runs the courier until the worker has gone. The caller is a fresh process that has become
 /// somebody without rights; `credentials` is the text of the file with the smarthost's password.
-pub fn run(config: &Config, credentials: Option<&[u8]>, worker: Channel) -> io::Result<()> {
-    process::raise_max_descriptors(MAX_DESCRIPTORS)?;
-    let credentials = credentials.map(parse_credentials).transpose()?;
+/// The log is for what goes wrong until it is locked up; after that it would be a way out.
+pub fn run(
+    config: &Config,
+    credentials: Option<&[u8]>,
+    worker: Channel,
+    log: Log,
+) -> io::Result<()> {
     let (reports, outbox) = mpsc::unbounded_channel();
-    let deliveries = config.delivery.concurrency;
-    let office = Rc::new(Office {
-        config: config.clone(),
-        resolver: Resolver::new(&config.dns)?,
-        tls: tls::client::Client::load().map_err(io::Error::other)?,
-        credentials,
-        dialing: Semaphore::new(deliveries.saturating_mul(DIALING).min(Semaphore::MAX_PERMITS)),
-        talking: Semaphore::new(deliveries.min(Semaphore::MAX_PERMITS)),
-        closing: Cell::new(false),
-        stopped: Cell::new(false),
-        owed: Cell::new(0),
-        reports,
-        destinations: RefCell::default(),
+    let opened = Office::open(config, credentials, reports).and_then(|office| {
+        let mut ports = dns::ports(&config.dns);
+        ports.push(config.delivery.port);
+        ports.extend(config.delivery.smarthost.get().map(|(_, port)| port));
+        Jail::for_callers(&ports)?.enter(None, None)?;
+        Ok(office)
     });
-    let mut ports = dns::ports(&config.dns);
-    ports.push(config.delivery.port);
-    ports.extend(config.delivery.smarthost.get().map(|(_, port)| port));
-    Jail::for_callers(&ports)?.enter(None, None)?;
+    let office = match opened {
+        Ok(office) => office,
+        Err(error) => {
+            log.error(&format!("delivery to other hosts: {error}"));
+            return Err(error);
+        }
+    };
+    drop(log);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let tasks = tokio::task::LocalSet::new();
     tasks.block_on(&runtime, async {
@@ -107,6 +110,36 @@ pub fn run(config: &Config, credentials: Option<&[u8]>, worker: Channel) -> io::
 }
 
 impl Office {
+    /// Reads what there is to be read, as long as files can be opened.
+    fn open(
+        config: &Config,
+        credentials: Option<&[u8]>,
+        reports: mpsc::UnboundedSender<Report>,
+    ) -> io::Result<Rc<Self>> {
+        process::raise_max_descriptors(MAX_DESCRIPTORS)?;
+        let permits = |count: usize| Semaphore::new(count.min(Semaphore::MAX_PERMITS));
+        let deliveries = config.delivery.concurrency;
+        Ok(Rc::new(Self {
+            config: config.clone(),
+            resolver: Resolver::new(&config.dns)?,
+            tls: tls::client::Client::load().map_err(io::Error::other)?,
+            credentials: credentials.map(parse_credentials).transpose()?,
+            dialing: permits(deliveries.saturating_mul(DIALING)),
+            talking: permits(deliveries),
+            closing: Cell::new(false),
+            stopped: Cell::new(false),
+            owed: Cell::new(0),
+            reports,
+            entries: RefCell::default(),
+            destinations: RefCell::default(),
+        }))
+    }
+
+    /// Whether nothing new is begun any more.
+    pub fn is_stopping(&self) -> bool {
+        self.stopped.get() || self.closing.get()
+    }
+
     /// Takes orders until the worker has gone.
     async fn take_orders(self: &Rc<Self>, worker: &AsyncChannel) -> io::Result<()> {
         let mut record = [0; MAX];
@@ -129,11 +162,15 @@ impl Office {
     }
 
     fn take(self: &Rc<Self>, job: Job, file: OwnedFd) {
-        let entry = match Entry::shared(file, job.id.clone()) {
+        let entry = match self.entry(&job.id, file) {
             Ok(entry) => entry,
             Err(error) => return self.refuse(job, &format!("{error:?}")),
         };
-        let Job { number, recipients, .. } = job;
+        let Job { number, recipients, .. } = &job;
+        let known = entry.envelope.recipients.len();
+        if recipients.iter().any(|recipient| *recipient >= known) {
+            return self.refuse(job, "it has fewer recipients");
+        }
         let first = recipients.first().and_then(|first| entry.envelope.recipients.get(*first));
         let domain = match first {
             Some(first) if self.config.delivery.smarthost.get().is_none() => {
@@ -141,7 +178,7 @@ impl Office {
             }
             _ => String::new(),
         };
-        let parcel = Parcel { job: number, entry, recipients, retried: false };
+        let parcel = Parcel { job: *number, entry, recipients: job.recipients, retried: false };
         if self.stopped.get() {
             return self.report(&parcel, &stopping());
         }
@@ -149,10 +186,23 @@ impl Office {
         destination.take(self, parcel);
     }
 
+    fn entry(&self, id: &Id, file: OwnedFd) -> Result<Rc<Entry>, spool::Error> {
+        let mut entries = self.entries.borrow_mut();
+        if let Some(entry) = entries.get(id).and_then(Weak::upgrade) {
+            return Ok(entry);
+        }
+        if entries.len() > MAX_REMEMBERED {
+            entries.retain(|_, entry| entry.strong_count() > 0);
+        }
+        let entry = Rc::new(Entry::shared(file, id.clone())?);
+        entries.insert(id.clone(), Rc::downgrade(&entry));
+        Ok(entry)
+    }
+
     /// Gives back a job whose file is not there to be read.
     fn refuse(&self, job: Job, why: &str) {
         let text = format!("the queue file can't be read: {why}");
-        let fate = Fate::ours(Outcome::Deferred, "4.3.0", text);
+        let fate = Fate::untried("4.3.0", text);
         for recipient in job.recipients {
             self.answer(job.number, recipient, fate.clone());
         }
@@ -204,8 +254,8 @@ impl Office {
 }
 
 /// What becomes of mail that was not begun when the runner is told to stop.
-fn stopping() -> Fate {
-    Fate::ours(Outcome::Deferred, "4.3.2", "the runner stops")
+pub fn stopping() -> Fate {
+    Fate::untried("4.3.2", "the runner stops")
 }
 
 async fn send_reports(

@@ -14,13 +14,15 @@ use tokio::time::{Instant, timeout};
 
 use super::super::fate::Fate;
 use super::connection::{Connection, Trouble};
-use super::courier::Office;
+use super::courier::{self, Office};
 use super::hosts::{Host, Hosts};
 use crate::queue::{Entry, Outcome};
 use crate::route::mx::Unroutable;
 
 /// How long an idle connection is kept for more.
 const IDLE: Duration = Duration::from_secs(1);
+/// Connections in a row that a host may lose without taking a message.
+const MAX_LOSSES: usize = 3;
 /// How long a destination that could not be reached is not tried again.
 const REST: Duration = Duration::from_mins(1);
 
@@ -29,11 +31,24 @@ pub struct Parcel {
     /// The job's number.
     pub job: u64,
     /// The message.
-    pub entry: Entry,
+    pub entry: Rc<Entry>,
     /// Recipients without an answer.
     pub recipients: Vec<usize>,
     /// Whether a connection was lost under it before.
     pub retried: bool,
+}
+
+/// How a host was of no use.
+enum Loss {
+    /// It could not be spoken to.
+    Call(Fate),
+    /// The connection was lost while it was spoken to.
+    Talk {
+        /// What is to be said of it.
+        fate: Fate,
+        /// Whether it had taken a message before.
+        took: bool,
+    },
 }
 
 /// A destination.
@@ -97,6 +112,9 @@ impl Destination {
     /// As [`Destination::give_up`], and so for what comes soon.
     fn rest(&self, office: &Office, fate: Fate) {
         self.give_up(office, &fate);
+        if fate.untried {
+            return;
+        }
         self.down.replace(Some((Instant::now(), fate)));
     }
 
@@ -141,36 +159,48 @@ impl Destination {
         let mut hosts = Hosts::of(&office.config, &office.resolver, &self.domain).await?;
         let mut last = None;
         while let Some(host) = hosts.next().await? {
+            let is_first = last.is_none();
+            let mut losses = 0;
             loop {
-                let Err((trouble, took)) = self.use_host(office, &host).await else {
+                if self.waiting.borrow().is_empty() {
                     return Ok(None);
-                };
-                let is_final = trouble.fate.outcome == Outcome::Failed;
-                last = Some(trouble.fate);
-                if is_final {
-                    return Ok(last);
                 }
-                // A host that has taken mail before it hung up is called again.
-                if !took {
-                    break;
+                match self.use_host(office, &host).await {
+                    Ok(()) => return Ok(None),
+                    Err(Loss::Call(mut fate)) => {
+                        // That the best exchange is this host is a mistake; that a worse one is, is
+                        // what backup exchanges are for.
+                        let ours = fate.outcome == Outcome::Failed;
+                        if ours && !is_first {
+                            fate.outcome = Outcome::Deferred;
+                            fate.code = "4.4.6".into();
+                        }
+                        last = Some(fate);
+                        if ours {
+                            return Ok(last);
+                        }
+                        break;
+                    }
+                    // The message's fault, perhaps: the others get their chance.
+                    Err(Loss::Talk { fate, took }) => {
+                        losses = if took { 0 } else { losses + 1 };
+                        last = Some(fate);
+                        if losses >= MAX_LOSSES {
+                            break;
+                        }
+                    }
                 }
-            }
-            if self.waiting.borrow().is_empty() {
-                return Ok(None);
             }
         }
         Ok(last)
     }
 
-    /// Calls a host and gives it what waits; beside the trouble, whether it took something.
-    async fn use_host(
-        self: &Rc<Self>,
-        office: &Rc<Office>,
-        host: &Host,
-    ) -> Result<(), (Trouble, bool)> {
-        let mut connection =
-            Connection::open(host, &office.caller()).await.map_err(|trouble| (trouble, false))?;
+    /// Calls a host and gives it what waits.
+    async fn use_host(self: &Rc<Self>, office: &Rc<Office>, host: &Host) -> Result<(), Loss> {
+        let called = Connection::open(host, &office.caller()).await;
+        let mut connection = called.map_err(|trouble| Loss::Call(trouble.fate))?;
         self.open.set(self.open.get() + 1);
+        self.down.replace(None);
         let done = self.converse(office, &mut connection).await;
         self.open.set(self.open.get() - 1);
         if done.is_ok() {
@@ -183,11 +213,15 @@ impl Destination {
         self: &Rc<Self>,
         office: &Rc<Office>,
         connection: &mut Connection,
-    ) -> Result<(), (Trouble, bool)> {
+    ) -> Result<(), Loss> {
         let mut took = false;
         while let Some(mut parcel) = self.next(office).await {
             let sent = {
                 let _permit = office.talking.acquire().await;
+                if office.is_stopping() {
+                    office.report(&parcel, &courier::stopping());
+                    return Ok(());
+                }
                 let Parcel { job, entry, recipients, .. } = &parcel;
                 let mut left = recipients.clone();
                 let sent = connection.deliver(entry, recipients, |recipient, fate| {
@@ -203,15 +237,15 @@ impl Destination {
                     took = true;
                     self.grow(office);
                 }
-                Err(trouble) => {
+                Err(Trouble { fate, unsure }) => {
                     // Once more, by another connection; never where the message may have arrived.
-                    if trouble.unsure || parcel.retried {
-                        office.report(&parcel, &trouble.fate);
+                    if unsure || parcel.retried {
+                        office.report(&parcel, &fate);
                     } else if !parcel.recipients.is_empty() {
                         parcel.retried = true;
                         self.waiting.borrow_mut().push_front(parcel);
                     }
-                    return Err((trouble, took));
+                    return Err(Loss::Talk { fate, took });
                 }
             }
         }
@@ -221,8 +255,11 @@ impl Destination {
     /// The next thing to do; `None` when nothing came for a while.
     async fn next(&self, office: &Office) -> Option<Parcel> {
         loop {
+            if office.closing.get() {
+                return None;
+            }
             let parcel = self.waiting.borrow_mut().pop_front();
-            if parcel.is_some() || office.closing.get() {
+            if parcel.is_some() {
                 return parcel;
             }
             self.idle.set(self.idle.get() + 1);

@@ -75,8 +75,9 @@ impl Courier {
         entry: impl Fn(u64) -> Option<&'e Entry>,
         answers: &mut Vec<Answer>,
     ) -> io::Result<()> {
-        self.send(entry, answers)?;
-        self.receive(answers)
+        // What it still has said counts, whether or not it hears us.
+        let sent = self.send(entry, answers);
+        self.receive(answers).and(sent)
     }
 
     fn send<'e>(
@@ -101,7 +102,7 @@ impl Courier {
                     // No descriptors, here or (ETOOMANYREFS) on their way: this message waits.
                     _ => {
                         let text = format!("the queue file can't be handed on: {error}");
-                        let fate = Fate::ours(Outcome::Deferred, "4.3.0", text);
+                        let fate = Fate::untried("4.3.0", text);
                         answers.extend(self.jobs.remove(&number).into_iter().flat_map(all(fate)));
                     }
                 }
@@ -127,12 +128,17 @@ impl Courier {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                // It ended before it had read all of ours; what it said stands behind this.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => continue,
                 Err(error) => return Err(error),
             };
             let report = record.get(..length).and_then(Report::parse);
             let Report { job, recipient, fate } =
                 report.ok_or_else(|| io::Error::other("a report without sense"))?;
             // It answers once for each recipient that it was given, and for nobody else.
+            if self.unsent.front().is_some_and(|unsent| unsent.number <= job) {
+                continue;
+            }
             let Some((number, recipients)) = self.jobs.get_mut(&job) else { continue };
             let Some(at) = recipients.iter().position(|other| *other == recipient) else {
                 continue;

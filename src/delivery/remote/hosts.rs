@@ -12,6 +12,9 @@ use crate::route::mx::{self, Missing, Unroutable};
 /// Addresses that are tried for one destination, at most.
 const MAX_ADDRESSES: usize = 10;
 
+/// Mail exchanges that are looked up for one domain, at most.
+const MAX_NAMES: usize = 10;
+
 /// A host that can be called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Host {
@@ -78,7 +81,9 @@ impl<'a> Hosts<'a> {
             (None, Some(None)) => return Err(Unroutable::NoDomain(domain.to_owned())),
             (None, None) => {
                 let answer = resolver.mx(domain).await;
-                hosts.names = mx::exchanges(domain, &config.hostname, answer, pick)?.into();
+                let mut names = mx::exchanges(domain, &config.hostname, answer, pick)?;
+                names.truncate(MAX_NAMES);
+                hosts.names = names.into();
             }
         }
         Ok(hosts)

@@ -76,8 +76,9 @@ pub struct Report {
 impl Report {
     /// The record: numbers, outcome and code; then relay, TLS, host, reply and text, a line each.
     pub fn encode(&self) -> Vec<u8> {
-        let Fate { outcome, code, text, relay, tls, remote } = &self.fate;
+        let Fate { outcome, code, text, untried, relay, tls, remote } = &self.fate;
         let outcome = match outcome {
+            _ if *untried => "untried",
             Outcome::Done => "done",
             Outcome::Failed => "failed",
             Outcome::Deferred | Outcome::Warned => "deferred",
@@ -89,8 +90,7 @@ impl Report {
         let mut record = format!("{} {} {outcome} {code}", self.job, self.recipient);
         for field in [relay, tls, host, reply, text] {
             record.push('\n');
-            let printable = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
-            record.extend(field.chars().take(MAX_FIELD).map(printable));
+            record.push_str(&printable(field));
         }
         record.into_bytes()
     }
@@ -102,19 +102,41 @@ impl Report {
         let mut words = lines.next()?.split(' ');
         let job = words.next()?.parse().ok()?;
         let recipient = words.next()?.parse().ok()?;
-        let outcome = match words.next()? {
+        let word = words.next()?;
+        let outcome = match word {
             "done" => Outcome::Done,
             "failed" => Outcome::Failed,
-            "deferred" => Outcome::Deferred,
+            "deferred" | "untried" => Outcome::Deferred,
             _ => return None,
         };
-        let code = words.next()?.to_owned();
-        let mut field = || lines.next().map(str::to_owned);
+        let code = words.next().filter(|code| fits(code, outcome))?.to_owned();
+        let mut field = || lines.next().map(printable);
         let (relay, tls, host, reply, text) = (field()?, field()?, field()?, field()?, field()?);
         let remote = (!host.is_empty()).then_some(Remote { host, reply });
-        let fate = Fate { outcome, code, text, relay, tls, remote };
+        let untried = word == "untried";
+        let fate = Fate { outcome, code, text, untried, relay, tls, remote };
         Some(Self { job, recipient, fate })
     }
+}
+
+/// A stranger's words as one line of bounded length.
+fn printable(text: &str) -> String {
+    let printable = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
+    text.chars().take(MAX_FIELD).map(printable).collect()
+}
+
+/// Whether it is an enhanced status code (RFC 3463) of the outcome's class.
+fn fits(code: &str, outcome: Outcome) -> bool {
+    let class = match outcome {
+        Outcome::Done => '2',
+        Outcome::Failed => '5',
+        Outcome::Deferred | Outcome::Warned => '4',
+    };
+    let digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    code.len() <= 11
+        && code.starts_with(class)
+        && code.split('.').count() == 3
+        && code.split('.').all(|part| !part.is_empty() && digits(part))
 }
 
 #[cfg(test)]
@@ -142,6 +164,7 @@ mod tests {
             outcome: Outcome::Failed,
             code: "5.1.1".into(),
             text: "no\nsuch user".into(),
+            untried: false,
             relay: "mx.smkwlab.net[127.0.0.4]:25".into(),
             tls: "TLSv1.3".into(),
             remote: Some(remote),
@@ -156,5 +179,13 @@ mod tests {
         assert!(report.encode().len() <= MAX);
         assert!(Report::parse(&report.encode()).is_some());
         assert_eq!(Report::parse(b"1 2 done 2.0.0"), None);
+        for code in ["5.0.0", "2.0", "2.0.x", "2.0.0\r", "2..0", ""] {
+            let record = format!("1 2 done {code}\n\n\n\n\n");
+            assert_eq!(Report::parse(record.as_bytes()), None, "{code:?}");
+        }
+        assert!(Report::parse(b"1 2 done 2.0.0\na\nb\nc\nd\ne").is_some());
+        let untried = Fate::untried("4.3.2", "x");
+        let report = Report { job: 1, recipient: 2, fate: untried };
+        assert_eq!(Report::parse(&report.encode()), Some(report));
     }
 }

@@ -28,7 +28,7 @@ fn run_with_an_agent_that_says(said: &str) -> (Place, Vec<Outcome>) {
     let launcher = std::thread::spawn(move || {
         let (agent, handed) = UnixStream::pair().unwrap();
         let length = theirs.receive(&mut [0; 255]).unwrap();
-        assert_eq!(length, "toshi".len());
+        assert_eq!(length, "atoshi".len());
         let handed = OwnedFd::from(handed);
         theirs.send_with(b"s", Some(handed.as_fd())).unwrap();
         drop(handed);

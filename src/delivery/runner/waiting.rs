@@ -7,12 +7,17 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::super::agent::Agent;
-use super::{GATHER, MAX_LINGER, Run, Runner};
+use super::{GATHER, LOOK_AGAIN, MAX_LINGER, Run, Runner};
 
 impl Run<'_> {
     /// How long it is too early to look for something new.
     pub(super) fn until_look(&self) -> Duration {
         GATHER.saturating_sub(self.looked.elapsed())
+    }
+
+    /// How long until it is time to look for everything that is due.
+    pub(super) fn until_look_at_all(&self) -> Duration {
+        LOOK_AGAIN.saturating_sub(self.looked_at_all.elapsed())
     }
 
     /// All is done: waits a moment for more. False where none came, or a signal, or the run has
@@ -73,6 +78,7 @@ impl Run<'_> {
         }
         let busy = self.agents.iter().filter(|agent| !agent.is_idle());
         let look = self.woken.then(|| self.until_look());
+        let look = look.into_iter().chain([self.until_look_at_all()]);
         let timeout = busy.map(|agent| agent.left(*patience)).chain(look).min();
         let timeout = timeout.map_or(PollTimeout::NONE, |left| {
             PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)

@@ -556,3 +556,21 @@ fn our_own_name_is_no_loop_where_it_is_expected() {
     client.push(b"220 x\r\n250 Here\r\n");
     assert_eq!(client.event(), Some(Event::Ready));
 }
+
+#[test]
+fn a_text_that_is_refused_before_its_end_is_refused() {
+    let mut client = Client::new("here", Tls::Never, None);
+    client.push(b"220 x\r\n250-x\r\n250 PIPELINING\r\n");
+    assert_eq!(client.event(), Some(Event::Ready));
+    start(&mut client, 2, 0, false, false);
+    client.push(b"250 x\r\n250 x\r\n250 x\r\n354 x\r\n");
+    assert_eq!(client.event(), Some(Event::SendText));
+    client.text(b"a\r\n");
+    client.push(b"554 5.7.1 spam\r\n");
+    for recipient in 0..2 {
+        let answer = Answer::new(554, "5.7.1 spam");
+        assert_eq!(client.event(), Some(Event::Outcome { recipient, answer }));
+    }
+    assert!(matches!(client.event(), Some(Event::Refused(_))));
+    assert!(!client.is_in_doubt());
+}
