@@ -34,9 +34,9 @@ pub const GATHER: Duration = Duration::from_millis(25);
 /// A run that waits for more ends after this time all the same.
 const MAX_LINGER: Duration = Duration::from_secs(10);
 /// Descriptors that a runner and its courier ask for.
-pub const MAX_DESCRIPTORS: u64 = 8192;
+pub const MAX_DESCRIPTORS: u64 = 16_384;
 /// Messages in hand at once, at most. Each costs a descriptor here and another in the courier.
-const MAX_FLIGHTS: usize = 2048;
+const MAX_FLIGHTS: usize = 4096;
 /// Descriptors that are left for other things.
 pub const SPARE: usize = 64;
 /// What becomes due while something is in hand is looked for so often.

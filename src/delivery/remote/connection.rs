@@ -1,4 +1,4 @@
-//! One connection to a mail exchange: the driver of [`smtp::Client`](crate::smtp::Client).
+//! One connection to a mail exchange: the driver of [`Client`].
 
 use std::future::poll_fn;
 use std::io;
