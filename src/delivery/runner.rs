@@ -172,7 +172,7 @@ impl Runner<'_> {
                     });
                 }
             } else {
-                run.wait()?;
+                run.wait(due.is_empty())?;
             }
         }
     }

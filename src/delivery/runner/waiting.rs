@@ -51,8 +51,9 @@ impl Run<'_> {
         }
     }
 
-    /// Waits until an agent, a signal or the FIFO has something to say, or an agent had its time.
-    pub(super) fn wait(&mut self) -> io::Result<()> {
+    /// Waits until an agent, a signal or the FIFO has something to say, or an agent had its time; and
+    /// where nothing is left to be taken, until it is time to look for more.
+    pub(super) fn wait(&mut self, nothing_left: bool) -> io::Result<()> {
         let waiting_only = self.agents.iter().all(Agent::is_idle) && !self.waiting.is_empty();
         if waiting_only || self.flights.is_empty() {
             return Ok(());
@@ -77,8 +78,8 @@ impl Run<'_> {
             fds.push(PollFd::new(courier.descriptor(), events));
         }
         let busy = self.agents.iter().filter(|agent| !agent.is_idle());
-        let look = self.woken.then(|| self.until_look());
-        let look = look.into_iter().chain([self.until_look_at_all()]);
+        let new = self.woken.then(|| self.until_look());
+        let look = new.into_iter().chain([self.until_look_at_all()]).filter(|_| nothing_left);
         let timeout = busy.map(|agent| agent.left(*patience)).chain(look).min();
         let timeout = timeout.map_or(PollTimeout::NONE, |left| {
             PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
