@@ -6,6 +6,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
@@ -15,6 +16,10 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::fd;
+
+/// How often, and after which pauses, a descriptor is handed on that the system refuses for now.
+const MAX_TRIES: u32 = 1000;
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// One end of a channel.
 #[derive(Debug)]
@@ -55,6 +60,7 @@ impl Channel {
     /// Sends one record and a copy of a descriptor.
     pub fn send_with(&self, record: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
         let numbers: Option<[RawFd; 1]> = fd.map(|fd| [fd.as_raw_fd()]);
+        let mut tries = 0;
         let control = numbers.as_ref().map(|numbers| [ControlMessage::ScmRights(numbers)]);
         loop {
             match sendmsg::<()>(
@@ -66,6 +72,12 @@ impl Channel {
             ) {
                 Ok(_) => return Ok(()),
                 Err(nix::Error::EINTR) => {}
+                // This user's processes have handed each other more descriptors than they have
+                // taken (unix(7)): in a moment they will have.
+                Err(nix::Error::ETOOMANYREFS) if tries < MAX_TRIES => {
+                    tries += 1;
+                    std::thread::sleep(PAUSE);
+                }
                 Err(error) => return Err(error.into()),
             }
         }
