@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use trust_dns_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
@@ -22,6 +23,9 @@ use crate::route::mx::Missing;
 
 /// How long an answer is waited for, with all repetitions.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Queries that may begin at once, and how long one that has no answer yet counts as beginning.
+const MAX_STARTING: usize = 100;
+const BURST: Duration = Duration::from_millis(20);
 /// The port of name servers.
 const PORT: u16 = 53;
 /// Names of an address that are checked.
@@ -33,6 +37,9 @@ const MAX_QUERIES: usize = 4096;
 pub struct Resolver {
     inner: TokioResolver,
     hosts: Hosts,
+    /// Queries that begin: a burst of hundreds would overrun a server's buffer, and what is lost so
+    /// is asked again after seconds only.
+    starting: Semaphore,
 }
 
 /// The TCP ports of the name servers: what a cell must allow.
@@ -67,7 +74,8 @@ impl Resolver {
             TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
         *builder.options_mut() = options;
         let inner = builder.build().map_err(std::io::Error::other)?;
-        Ok(Self { inner, hosts: Hosts::from_system().unwrap_or_default() })
+        let hosts = Hosts::from_system().unwrap_or_default();
+        Ok(Self { inner, hosts, starting: Semaphore::new(MAX_STARTING) })
     }
 
     /// The mail exchanges of a domain: preference and host name.
@@ -137,7 +145,16 @@ impl Resolver {
     async fn lookup(&self, name: &str, kind: RecordType) -> Result<Vec<RData>, Missing> {
         // What can't be a name in DNS is in no zone.
         let name = absolute(name).ok_or(Missing::Name)?;
-        match tokio::time::timeout(PATIENCE, self.inner.lookup(name, kind)).await {
+        let permit = self.starting.acquire().await;
+        let answer = async {
+            let mut lookup = std::pin::pin!(self.inner.lookup(name, kind));
+            if let Ok(answer) = tokio::time::timeout(BURST, &mut lookup).await {
+                return answer;
+            }
+            drop(permit);
+            lookup.await
+        };
+        match tokio::time::timeout(PATIENCE, answer).await {
             // A code that nobody has heard of is no answer.
             Ok(Ok(found)) if !is_known(found.message().response_code) => {
                 Err(Missing::Trouble(found.message().response_code.to_string()))
