@@ -10,6 +10,7 @@ use super::fate::Remote;
 use crate::message::{Address, date};
 use crate::queue::{Envelope, Id, Inlet, Origin};
 use crate::sys::clock;
+use crate::text::line;
 
 /// How much of the returned message's header is returned.
 pub const MAX_HEADER: usize = 64 * 1024;
@@ -129,7 +130,7 @@ impl Report<'_> {
              The header of your message is attached below.\n\n"
         );
         for Failed { recipient, text: why, .. } in self.failed {
-            let _ = writeln!(text, "<{recipient}>: {}\n", ascii(why));
+            let _ = writeln!(text, "<{recipient}>: {}\n", printable(why));
         }
         let arrived = clock::at(self.arrived).map(|time| date::rfc5322(&time));
         let _ = write!(
@@ -156,10 +157,10 @@ impl Report<'_> {
                 Some(Remote { host, reply }) => write!(
                     text,
                     "Remote-MTA: dns; {}\nDiagnostic-Code: smtp; {}\n",
-                    ascii(host),
-                    ascii(reply)
+                    printable(host),
+                    printable(reply)
                 ),
-                None => writeln!(text, "Diagnostic-Code: X-Hikyaku; {}", ascii(why)),
+                None => writeln!(text, "Diagnostic-Code: X-Hikyaku; {}", printable(why)),
             };
         }
         let _ = write!(
@@ -176,9 +177,8 @@ impl Report<'_> {
     }
 }
 
-/// A stranger's words as one line of ASCII.
-fn ascii(text: &str) -> String {
-    text.chars().map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).collect()
+fn printable(text: &str) -> String {
+    line::printable(text).collect()
 }
 
 #[cfg(test)]

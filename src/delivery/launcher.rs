@@ -75,8 +75,9 @@ pub struct Launcher<'a> {
     pub config: &'a Config,
     /// The `-C` that local-deliver is given.
     pub config_file: Option<PathBuf>,
-    /// The account that a courier becomes, with root; or why there is none.
-    pub stranger: Result<Option<Account>, String>,
+    /// The account that a courier becomes, with root; or why there is none. Looked up where there
+    /// is mail for other hosts only.
+    pub stranger: &'a dyn Fn() -> io::Result<Option<Account>>,
     /// The log.
     pub log: &'a Log,
 }
@@ -119,7 +120,7 @@ impl Launcher<'_> {
     }
 
     fn launch_courier(&self) -> io::Result<Channel> {
-        let account = self.stranger.as_ref().map_err(|why| io::Error::other(why.clone()))?;
+        let account = (self.stranger)()?;
         let credentials = self.read_credentials()?;
         let (ours, theirs) = Channel::pair()?;
         let mut ours = Some(ours);

@@ -82,10 +82,11 @@ fn mta_queue(arguments: &Args) -> Result<Exit, Failure> {
     let worker = worker.map_err(failed)?;
     drop(theirs);
     let config_file = arguments.common.config.as_deref().map(std::path::absolute).transpose();
+    let stranger = || login_account(&config).map_err(|failure| std::io::Error::other(failure.what));
     let launcher = Launcher {
         config: &config,
         config_file: config_file.map_err(failed)?,
-        stranger: login_account(&config).map_err(|failure| failure.what),
+        stranger: &stranger,
         log: &log,
     };
     match ours {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::text::line::{Line, LineReader};
+use crate::text::line::{self, Line, LineReader};
 
 /// One reply of the server, of one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl fmt::Display for Reply {
 
 /// Text that may quote a stranger, as one line of at most 400 printable characters.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' }).take(400).collect()
+    line::printable(text).take(400).collect()
 }
 
 /// A reply as a client reads it: possibly of several lines.

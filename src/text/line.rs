@@ -66,6 +66,11 @@ impl LineReader {
     }
 }
 
+/// What somebody said as one harmless line: what is not printable ASCII becomes `?`.
+pub fn printable(text: &str) -> impl Iterator<Item = char> {
+    text.chars().map(|c| if c == ' ' || c.is_ascii_graphic() { c } else { '?' })
+}
+
 /// Appends input of this host to `out` with each bare LF as CRLF: what a person types, or a program
 /// pipes, ends lines with LF. `last` is the byte before the input.
 pub fn with_crlf(last: &mut u8, input: &[u8], out: &mut Vec<u8>) {

@@ -70,6 +70,18 @@ enum Stream {
     Secure(Box<TlsStream<TcpStream>>),
 }
 
+trait Wire: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Wire for T {}
+
+impl Stream {
+    fn wire(&mut self) -> Pin<&mut dyn Wire> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream),
+            Self::Secure(stream) => Pin::new(stream),
+        }
+    }
+}
+
 /// An open connection.
 pub struct Connection {
     host: Host,
@@ -172,10 +184,7 @@ impl Connection {
         let handshake = TlsConnector::from(config).connect(name.clone(), stream);
         let stream = timeout(HANDSHAKE, handshake).await??;
         let (_, state) = stream.get_ref();
-        let version = match state.protocol_version() {
-            Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
-            _ => "TLSv1.2",
-        };
+        let version = tls::version(state.protocol_version());
         let certificates = state.peer_certificates().unwrap_or_default();
         let verified = caller.tls.is_verified(certificates, &name);
         self.tls = format!("{version}/{}", if verified { "verified" } else { "unverified" });
@@ -192,6 +201,11 @@ impl Connection {
         recipients: &[usize],
         mut report: impl FnMut(usize, Fate),
     ) -> Result<(), Trouble> {
+        let mut tell = |connection: &Self, recipient: usize, answer: &Answer| {
+            if let Some(number) = recipients.get(recipient) {
+                report(*number, connection.fate(answer));
+            }
+        };
         let envelope = &entry.envelope;
         self.limit = Instant::now() + DIALOGUE;
         let addresses: Vec<&Address> =
@@ -209,18 +223,12 @@ impl Connection {
                         // What the host said before it hung up counts.
                         let _ = self.exchange(Instant::now() + LAST_WORDS).await;
                         while let Some(Event::Outcome { recipient, answer }) = self.client.event() {
-                            if let Some(number) = recipients.get(recipient) {
-                                report(*number, self.fate(&answer));
-                            }
+                            tell(self, recipient, &answer);
                         }
                         return Err(self.lost("the text", &error));
                     }
                 }
-                Event::Outcome { recipient, answer } => {
-                    if let Some(number) = recipients.get(recipient) {
-                        report(*number, self.fate(&answer));
-                    }
-                }
+                Event::Outcome { recipient, answer } => tell(self, recipient, &answer),
                 Event::Ready => return Ok(()),
                 event => return Err(self.end(event).await),
             }
@@ -341,11 +349,7 @@ impl Connection {
         let Some(stream) = &mut self.stream else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
-        let read = match stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Stream::Secure(stream) => Pin::new(stream).poll_read(context, buffer),
-        };
-        match (read, written) {
+        match (stream.wire().poll_read(context, buffer), written) {
             (Poll::Ready(Ok(())), _) if buffer.filled().is_empty() => {
                 Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()))
             }
@@ -356,22 +360,17 @@ impl Connection {
 
     /// Writes until all is out.
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
         while let Some(rest) = self.output.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            let written = match &mut self.stream {
-                Some(Stream::Plain(stream)) => Pin::new(stream).poll_write(context, rest),
-                Some(Stream::Secure(stream)) => Pin::new(stream).poll_write(context, rest),
-                None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-            };
-            match ready!(written)? {
+            match ready!(stream.wire().poll_write(context, rest))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 count => self.sent += count,
             }
         }
-        match &mut self.stream {
-            // What a TLS record holds back goes out, too.
-            Some(Stream::Secure(stream)) => Pin::new(stream).poll_flush(context),
-            _ => Poll::Ready(Ok(())),
-        }
+        // What a TLS record holds back goes out, too.
+        stream.wire().poll_flush(context)
     }
 
     /// Sends the text.

@@ -6,6 +6,7 @@
 
 use super::super::fate::{Fate, Remote};
 use crate::queue::{Id, Outcome};
+use crate::text::line;
 
 /// Recipients of one job: what every server takes at least (RFC 5321 section 4.5.3.1.8).
 pub const MAX_RECIPIENTS: usize = 100;
@@ -121,8 +122,7 @@ impl Report {
 
 /// A stranger's words as one line of bounded length.
 fn printable(text: &str) -> String {
-    let printable = |c: char| if c == ' ' || c.is_ascii_graphic() { c } else { '?' };
-    text.chars().take(MAX_FIELD).map(printable).collect()
+    line::printable(text).take(MAX_FIELD).collect()
 }
 
 /// Whether it is an enhanced status code (RFC 3463) of the outcome's class.

@@ -3,3 +3,14 @@
 pub mod client;
 pub mod identity;
 pub mod server;
+
+use rustls::ProtocolVersion;
+
+/// The version that was agreed on, as OpenSSL calls it.
+pub fn version(agreed: Option<ProtocolVersion>) -> &'static str {
+    match agreed {
+        Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        _ => "TLS",
+    }
+}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
-use rustls::{InconsistentKeys, ProtocolVersion, ServerConfig, ServerConnection};
+use rustls::{InconsistentKeys, ServerConfig, ServerConnection};
 
 use super::identity::{Error, Identity};
 
@@ -63,13 +63,9 @@ impl Stream {
         self.tls.is_handshaking()
     }
 
-    /// The version that was agreed on, as OpenSSL calls it.
+    /// The version that was agreed on.
     pub fn version(&self) -> &'static str {
-        match self.tls.protocol_version() {
-            Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
-            Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
-            _ => "TLS",
-        }
+        super::version(self.tls.protocol_version())
     }
 
     /// Fills the store of bytes of the network; 0 when `read` says so. To be called when
