@@ -29,6 +29,8 @@ use support::{is_root, need, need_root, wait_until};
 /// software has as well are not listed.
 const INSTALLED: &str = "\
 0777 root:root PREFIX/bin/local-deliver -> ../libexec/hikyaku/local-deliver
+0644 root:root PREFIX/lib/systemd/system/hikyaku-lmtp.service
+0644 root:root PREFIX/lib/systemd/system/hikyaku-lmtp.socket
 0644 root:root PREFIX/lib/systemd/system/hikyaku-popd.service
 0644 root:root PREFIX/lib/systemd/system/hikyaku-popd.socket
 0644 root:root PREFIX/lib/systemd/system/hikyaku-queue.path
@@ -51,6 +53,7 @@ const INSTALLED: &str = "\
 0644 root:root PREFIX/share/hikyaku/inetd.conf
 0644 root:root PREFIX/share/hikyaku/users
 0644 root:root PREFIX/share/hikyaku/xinetd.conf
+0644 root:root PREFIX/share/man/man5/hikyaku-forward.5
 0644 root:root PREFIX/share/man/man5/hikyaku-mbox.5
 0644 root:root PREFIX/share/man/man5/hikyaku-queue.5
 0644 root:root PREFIX/share/man/man5/hikyaku.toml.5

@@ -240,7 +240,8 @@ fn defaults(table: &toml::Table, section: &str, found: &mut BTreeMap<String, Str
 fn hikyaku_toml_5_lists_every_key_with_its_default() {
     let page = page("hikyaku.toml.5")
         .replace("/usr/local/etc/", &format!("{SYSCONFDIR}/"))
-        .replace("/usr/local/libexec/", &format!("{PREFIX}/libexec/"));
+        .replace("/usr/local/libexec/", &format!("{PREFIX}/libexec/"))
+        .replace("/usr/local/sbin/", &format!("{PREFIX}/sbin/"));
     let mut listed = BTreeMap::new();
     let mut table = String::new();
     for line in page.lines() {

@@ -17,6 +17,7 @@ fn sample() -> String {
         .unwrap()
         .replace("/usr/local/etc/", &format!("{SYSCONFDIR}/"))
         .replace("/usr/local/libexec/", &format!("{PREFIX}/libexec/"))
+        .replace("/usr/local/sbin/", &format!("{PREFIX}/sbin/"))
 }
 
 /// `#key = value` becomes `key = value`; prose has a space after its comment sign.

@@ -17,7 +17,9 @@ use serde::{Deserialize, Serialize};
 
 pub use error::Error;
 pub use stamp::{PREFIX, SYSCONFDIR, VERSION};
-pub use value::{Host, Interval, LockKind, LogTarget, Network, Smarthost, Source, Wakeup};
+pub use value::{
+    Host, Interval, LockKind, LogTarget, Network, OverQuota, Smarthost, Source, Wakeup,
+};
 
 /// All of `hikyaku.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +43,9 @@ pub struct Config {
     pub imap: Connections,
     /// The queue.
     pub queue: Queue,
-    /// Delivery to other hosts.
+    /// The LMTP server.
+    pub lmtp: Lmtp,
+    /// Delivery, to users and to other hosts.
     pub delivery: Delivery,
     /// Name service.
     pub dns: Dns,
@@ -122,6 +126,14 @@ pub struct Connections {
     pub max_connections_per_ip: usize,
 }
 
+/// `[lmtp]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Lmtp {
+    /// The most sessions at once.
+    pub max_connections: usize,
+}
+
 /// `[queue]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -150,6 +162,13 @@ pub struct Delivery {
     pub concurrency: usize,
     /// The most deliveries at once to one domain.
     pub concurrency_per_domain: usize,
+    /// What parts a user's name from an extension in `user+extension`; empty: nothing does.
+    pub recipient_delimiter: String,
+    /// The program, with its first arguments, that takes mail which a user forwards: it is called
+    /// as sendmail is.
+    pub sendmail: Vec<String>,
+    /// How long a command of a user's `.forward` may take.
+    pub command_time_limit: Interval,
 }
 
 /// `[dns]`.
@@ -166,6 +185,14 @@ pub struct Dns {
 pub struct Mailbox {
     /// The locks that are taken, all of them, around each change.
     pub locks: Vec<LockKind>,
+    /// The largest size of a mailbox, in bytes; 0: any.
+    pub quota: u64,
+    /// The part of its quota, in percent, beyond which a mailbox's user is warned; 0: never.
+    pub quota_warning: u8,
+    /// What happens to a message for which there is no room.
+    pub over_quota: OverQuota,
+    /// So long a message with the same Message-ID is not delivered again; 0s: it always is.
+    pub drop_duplicates: Interval,
 }
 
 /// `[auth]`.
@@ -188,6 +215,7 @@ impl Default for Config {
             pop3: Connections::default(),
             imap: Connections::default(),
             queue: Queue::default(),
+            lmtp: Lmtp::default(),
             delivery: Delivery::default(),
             dns: Dns::default(),
             mailbox: Mailbox::default(),
@@ -239,6 +267,12 @@ impl Default for Connections {
     }
 }
 
+impl Default for Lmtp {
+    fn default() -> Self {
+        Self { max_connections: 100 }
+    }
+}
+
 impl Default for Queue {
     fn default() -> Self {
         const MINUTE: u64 = 60;
@@ -262,13 +296,22 @@ impl Default for Delivery {
             port: 25,
             concurrency: 100,
             concurrency_per_domain: 20,
+            recipient_delimiter: "+".into(),
+            sendmail: vec![format!("{PREFIX}/sbin/sendmail")],
+            command_time_limit: Interval::from_seconds(5 * 60),
         }
     }
 }
 
 impl Default for Mailbox {
     fn default() -> Self {
-        Self { locks: vec![LockKind::Fcntl, LockKind::Flock, LockKind::Dotlock] }
+        Self {
+            locks: vec![LockKind::Fcntl, LockKind::Flock, LockKind::Dotlock],
+            quota: 0,
+            quota_warning: 90,
+            over_quota: OverQuota::Refuse,
+            drop_duplicates: Interval::from_seconds(0),
+        }
     }
 }
 
@@ -394,6 +437,7 @@ impl Config {
             (&["pop3", "max_connections_per_ip"], self.pop3.max_connections_per_ip),
             (&["imap", "max_connections"], self.imap.max_connections),
             (&["imap", "max_connections_per_ip"], self.imap.max_connections_per_ip),
+            (&["lmtp", "max_connections"], self.lmtp.max_connections),
             (&["delivery", "concurrency"], self.delivery.concurrency),
             (&["delivery", "concurrency_per_domain"], self.delivery.concurrency_per_domain),
             (&["delivery", "port"], self.delivery.port.into()),
@@ -419,6 +463,22 @@ impl Config {
                 &["queue", "retry"],
                 "one wait at least, none of them 0, is wanted".into(),
             ));
+        }
+        if self.delivery.recipient_delimiter.chars().count() > 1 {
+            return Some((&["delivery", "recipient_delimiter"], "one character is wanted".into()));
+        }
+        let program = self.delivery.sendmail.first();
+        if !program.is_some_and(|program| Path::new(program).is_absolute()) {
+            let what = "a list like [\"/usr/sbin/sendmail\"] is wanted, with an absolute path";
+            return Some((&["delivery", "sendmail"], what.into()));
+        }
+        // mta-queue gives a delivery ten minutes.
+        if !(1..600).contains(&self.delivery.command_time_limit.seconds()) {
+            let what = "a time above 0 and below 10m is wanted";
+            return Some((&["delivery", "command_time_limit"], what.into()));
+        }
+        if self.mailbox.quota_warning > 100 {
+            return Some((&["mailbox", "quota_warning"], "a percentage is wanted".into()));
         }
         if self.mailbox.locks.is_empty() {
             return Some((&["mailbox", "locks"], "at least one lock is wanted".into()));

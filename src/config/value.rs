@@ -59,6 +59,16 @@ pub enum LockKind {
     Dotlock,
 }
 
+/// What happens to a message for which a mailbox has no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OverQuota {
+    /// It is refused, and its sender told.
+    Refuse,
+    /// It waits for room.
+    Wait,
+}
+
 /// A time span such as `90s`, `5m`, `4h` or `5d`, in whole seconds; a day has 24 hours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -67,6 +67,7 @@ impl Failure {
             Self::Permanent { code, .. } => match *code {
                 "5.1.1" => Exit::NoUser,
                 "5.2.0" | "5.2.1" | "5.2.2" => Exit::CantCreat,
+                "5.3.0" => Exit::Unavailable,
                 "5.7.0" | "5.7.1" => Exit::NoPerm,
                 _ => Exit::DataErr,
             },
@@ -89,7 +90,7 @@ impl From<mailbox::Error> for Failure {
         use mailbox::Error;
         let code = match (&error, error.os_error().map(nix::Error::from_raw)) {
             (_, Some(nix::Error::ENOSPC | nix::Error::EFBIG)) => "4.3.1",
-            (_, Some(nix::Error::EDQUOT)) => "4.2.2",
+            (Error::OverQuota { .. }, _) | (_, Some(nix::Error::EDQUOT)) => "4.2.2",
             (Error::Locked { .. }, _) | (_, Some(nix::Error::ESTALE)) => LOCKED,
             _ => "4.3.0",
         };

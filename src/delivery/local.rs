@@ -1,243 +1,420 @@
-//! Delivery into a user's mailbox.
+//! Delivery for one user: into their mailboxes, to their commands, and on to other addresses.
 //!
 //! A process that delivers is one recipient for good ([`become_recipient`]) before it reads a byte
-//! of the message. Then it makes an [`Agent`] for the mailbox and gives it messages, one or many:
-//! [`Agent::stage`], [`Stager::push`] as the bytes come, [`Agent::deliver`]. What deliver has
-//! returned for is on stable storage.
+//! of the message. Then it makes an [`Agent`] and gives it messages, one or many:
+//! [`Agent::stage`], [`Stager::push`] as the bytes come, [`Agent::deliver`]. What is to be done with
+//! a message is worked out first, as a [`Plan`], and then carried out. What deliver has returned for
+//! is on stable storage.
 
-mod stage;
+mod command;
+mod duplicates;
+pub mod forward;
+mod plan;
+mod recipient;
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs::File;
-use std::io;
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::io::{self, BufWriter, Seek, Write};
+use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::SystemTime;
-
-use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, fchmod, fstat, fstatat};
-use nix::unistd::{Gid, Group, fsync};
 
 use super::Failure;
 use super::failure::LOCKED;
-use crate::config::{self, Config};
-use crate::mailbox::mbox::LOCK_TIMEOUT;
-use crate::mailbox::{Mbox, Place, StoredMessage, dotlock};
-use crate::sys::{Account, privilege};
+use crate::config::{Config, OverQuota};
+use crate::mailbox::mbox::from_line;
+use crate::mailbox::{self, Growth, Mailbox, NewMessage, Place, StageError, Staged, Stager};
+use crate::message::{Address, date};
+use crate::sys::{Account, clock};
 
-pub use stage::{Envelope, Stager};
+use command::Program;
+use duplicates::Duplicates;
 
-/// Becomes the recipient, for good. As root, a missing spool file is made first, as the user and
-/// with the group of the spool directory: the user alone may not.
-///
-/// Without root, only the process's own account can be become.
-pub fn become_recipient(config: &Config, account: &Account) -> Result<(), Failure> {
-    if privilege::is_root() {
-        if account.uid.is_root() {
-            let text = "root has no mailbox; give its mail to a person by an alias";
-            return Err(Failure::permanent("5.1.1", text));
-        }
-        make_spool_file(&inbox_of(config, account)?, account).map_err(|error| {
-            let name = &account.name;
-            Failure::temporary("4.3.0", format!("can't make the mailbox of {name}: {error}"))
-        })?;
-    }
-    privilege::become_account(account)
-        .map_err(|error| Failure::temporary("4.3.0", format!("delivery: {error}")))
-}
+pub use plan::Plan;
+pub use recipient::{Folder, address_of, become_recipient, mailbox_of};
 
-/// Makes the missing file with the user's own rights, plus the group mail where the directory is
-/// root's and of that group: a directory that a user may have put there gets no group of ours.
-fn make_spool_file(inbox: &Path, account: &Account) -> io::Result<()> {
-    let (Some(parent), Some(name)) = (inbox.parent(), inbox.file_name()) else {
-        return Ok(());
-    };
-    let mail = Group::from_name("mail")?.map(|group| group.gid);
-    // Looked at with the user's rights, too: the way there may lead through their home.
-    let made = privilege::with_group(account, account.gid, || -> io::Result<_> {
-        // Where it can't be opened, that is the mailbox's error, in its own words.
-        let Ok(dir) = dotlock::open_directory(parent) else {
-            return Ok(None);
-        };
-        let found = fstat(&dir)?;
-        let group = Gid::from_raw(found.st_gid);
-        let is_spool = found.st_uid == 0 && Some(group) == mail;
-        Ok(Some((dir, is_spool.then_some(group))))
-    })??;
-    let Some((dir, group)) = made else {
-        return Ok(());
-    };
-    let (group, mode) = match group {
-        Some(group) => (group, 0o660),
-        None => (account.gid, 0o600),
-    };
-    if privilege::with_group(account, group, || make_empty(&dir, name, mode))?? {
-        // By root: the user may not be allowed to open the directory so that it can be synced.
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        fsync(openat(&dir, ".", flags, Mode::empty())?)?;
-    }
-    Ok(())
-}
-
-/// Makes the file; false where it was there.
-fn make_empty(dir: impl AsFd, name: &OsStr, mode: u32) -> io::Result<bool> {
-    if fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok() {
-        return Ok(false);
-    }
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
-    let flags = flags | OFlag::O_CLOEXEC;
-    match openat(&dir, name, flags, Mode::S_IRUSR | Mode::S_IWUSR) {
-        Ok(file) => {
-            // Whatever the umask was; the user who appends syncs the file.
-            fchmod(File::from(file), Mode::from_bits_truncate(mode))?;
-            Ok(true)
-        }
-        Err(nix::Error::EEXIST) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// The user's and the domain's part of an account's name; a name without a domain is of the first
-/// local one.
-fn names<'a>(config: &'a Config, account: &'a Account) -> (&'a str, &'a str) {
-    let own = config.local_domains.first().unwrap_or(&config.hostname);
-    match account.name.rsplit_once('@') {
-        Some((user, domain)) => (user, domain),
-        None => (&account.name, own),
-    }
-}
-
-fn inbox_of(config: &Config, account: &Account) -> Result<PathBuf, Failure> {
-    let (user, domain) = names(config, account);
-    let inbox = &config.paths.inbox;
-    let unfit = || {
-        let text = format!("{:?} can't stand in the path {inbox:?}", account.name);
-        Failure::temporary("4.3.5", text)
-    };
-    if inbox.ends_with('/') {
-        let text = format!(
-            "[paths] inbox {inbox:?} ends in /, a Maildir, and this version writes mbox files only: \
-             take the / away"
-        );
-        return Err(Failure::temporary("4.3.5", text));
-    }
-    config::expand(inbox, user, domain, &account.home).ok_or_else(unfit)
-}
-
-/// The account's mailbox.
-pub fn mailbox_of(config: &Config, account: &Account) -> Result<Mbox, Failure> {
-    let (user, domain) = names(config, account);
-    let index = config::expand(&config.paths.index, user, domain, &account.home);
-    let Some(index) = index else {
-        let text = format!("{:?} can't stand in [paths] index", account.name);
-        return Err(Failure::temporary("4.3.5", text));
-    };
-    Ok(Mbox::new(Place {
-        inbox: inbox_of(config, account)?,
-        index,
-        owner: account.uid,
-        locks: config.mailbox.locks.clone(),
-        libexec: config.paths.libexec.clone(),
-        lock_timeout: LOCK_TIMEOUT,
-    }))
-}
-
-/// What is put into Delivered-To for an account that was named without a domain.
-pub fn address_of(config: &Config, account: &Account) -> String {
-    let (user, domain) = names(config, account);
-    format!("{user}@{domain}")
-}
-
-/// Delivers messages to one recipient's mailbox.
-#[derive(Debug)]
-pub struct Agent {
-    mailbox: Mbox,
-    limit: u64,
-}
-
-/// A message that waits for its delivery: its text, or why that can't be delivered; its envelope.
-#[derive(Debug)]
-pub struct Staged {
-    /// The text.
-    pub text: Result<Stager, Failure>,
-    /// The reverse-path, empty for the null sender.
+/// What the envelope says of one message for one recipient.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Envelope {
+    /// The reverse-path, without angle brackets; empty for the null sender.
     pub sender: String,
-    /// The address for Delivered-To.
+    /// The address that is delivered to, for Delivered-To.
     pub recipient: String,
+    /// What stands behind the delimiter in it; may be empty.
+    pub extension: String,
+}
+
+/// Where messages go that no `.forward` sends elsewhere.
+#[derive(Clone, Debug, Default)]
+pub struct Wish {
+    /// This folder; the user's `.forward` is not asked.
+    pub folder: Option<Folder>,
+    /// The user's `.forward` is not asked.
+    pub ignore_forward: bool,
 }
 
 /// A message that has been delivered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivered {
-    /// Its size as stored.
+    /// Its size.
     pub size: u64,
-    /// The mailbox.
-    pub mailbox: PathBuf,
+    /// What was done with it.
+    pub how: String,
 }
 
-impl Agent {
+impl fmt::Display for Delivered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "delivered: {}", self.how)
+    }
+}
+
+/// Delivers messages to one recipient.
+pub struct Agent<'a> {
+    config: &'a Config,
+    account: &'a Account,
+    wish: Wish,
+    inbox: PathBuf,
+    /// Mailboxes that were used, and may be again.
+    mailboxes: HashMap<PathBuf, Mailbox>,
+    warnings: Vec<String>,
+}
+
+impl<'a> Agent<'a> {
     /// For the account that this process has become.
-    pub fn new(config: &Config, account: &Account) -> Result<Self, Failure> {
-        Ok(Self { mailbox: mailbox_of(config, account)?, limit: config.smtp.max_message_size })
+    pub fn new(config: &'a Config, account: &'a Account, wish: Wish) -> Result<Self, Failure> {
+        Ok(Self {
+            config,
+            account,
+            wish,
+            inbox: recipient::inbox_place(config, account)?.path,
+            mailboxes: HashMap::new(),
+            warnings: Vec::new(),
+        })
     }
 
     /// Begins a message.
     pub fn stage(&self) -> Stager {
-        Stager::new(self.limit)
+        Stager::new(self.config.smtp.max_message_size)
     }
 
-    /// Appends a staged message to the mailbox; `sender` is the reverse-path (empty for the null
-    /// sender), `recipient` the address for Delivered-To.
-    pub fn deliver(
+    /// What is to be done with a message.
+    pub fn plan(&self, message: &Staged, envelope: &Envelope) -> Result<Plan, Failure> {
+        let (config, account) = (self.config, self.account);
+        if let Some(folder) = &self.wish.folder {
+            return Plan::folder(config, account, folder);
+        }
+        let forward = if self.wish.ignore_forward {
+            None
+        } else {
+            Plan::forward(config, account, &envelope.extension)?
+        };
+        let Some(plan) = forward else {
+            return Plan::inbox(config, account);
+        };
+        let is_same = |other: &[u8]| other.eq_ignore_ascii_case(envelope.recipient.as_bytes());
+        let passes = plan.addresses.is_empty() && plan.commands.is_empty();
+        let again = !plan.addresses.is_empty() && message.was_delivered_to(is_same);
+        if passes || !(again || message.was_delivered_to(|_| false)) {
+            return Ok(plan);
+        }
+        // It was sent on from here before, or by whoever called us. A copy that is to be kept is
+        // kept; sending it on once more would be a loop.
+        if plan.mailboxes.iter().any(|place| place.path == self.inbox) {
+            return Plan::inbox(config, account);
+        }
+        let text = format!("mail loop: it was delivered to {} before", envelope.recipient);
+        Err(Failure::permanent("5.4.6", text))
+    }
+
+    /// Delivers a message.
+    pub fn deliver(&mut self, text: Rc<Staged>, envelope: Envelope) -> Result<Delivered, Failure> {
+        let lost = || Err(Failure::temporary("4.3.0", "lost count"));
+        self.deliver_all(vec![(Ok(text), envelope)]).pop().unwrap_or_else(lost)
+    }
+
+    /// Delivers messages in their order. Those for the inbox that follow each other are put there
+    /// together, with one sync. Where that fails, each is tried alone, so that one that can't be
+    /// stored does not keep the others out.
+    pub fn deliver_all(
         &mut self,
-        staged: Stager,
-        sender: &[u8],
-        recipient: &[u8],
-    ) -> Result<Delivered, Failure> {
-        let at = SystemTime::now();
-        let message = staged.finish(&Envelope { sender, recipient, at })?;
-        self.mailbox.append(&message)?;
-        Ok(self.delivered(&message))
-    }
-
-    /// Appends several messages with one sync. Where that fails, each is tried alone, so that one
-    /// message that can't be stored does not keep the others out.
-    pub fn deliver_all(&mut self, batch: Vec<Staged>) -> Vec<Result<Delivered, Failure>> {
-        let at = SystemTime::now();
-        let mut messages = Vec::new();
-        // A failure of its own, or the place of the message among those that are left.
-        let fates: Vec<Result<usize, Failure>> = batch
-            .into_iter()
-            .map(|Staged { text, sender, recipient }| {
-                let envelope =
-                    Envelope { sender: sender.as_bytes(), recipient: recipient.as_bytes(), at };
-                messages.push(text?.finish(&envelope)?);
-                Ok(messages.len() - 1)
-            })
-            .collect();
-        let all = self.mailbox.append_all(&messages).map_err(Failure::from);
-        fates
-            .into_iter()
-            .map(|fate| {
-                let message = messages.get(fate?);
-                let message = message.ok_or_else(|| Failure::temporary("4.3.0", "lost count"))?;
-                match &all {
-                    Ok(()) => {}
-                    // A lock that could not be had for all of them can't be had for one.
-                    Err(failure) if failure.code() == LOCKED => return Err(failure.clone()),
-                    Err(_) => self.mailbox.append(message)?,
+        messages: Vec<(Result<Rc<Staged>, Failure>, Envelope)>,
+    ) -> Vec<Result<Delivered, Failure>> {
+        let mut fates = Vec::with_capacity(messages.len());
+        let mut together = Vec::new();
+        for (text, envelope) in messages {
+            let planned = text.and_then(|text| {
+                let plan = self.plan(&text, &envelope)?;
+                Ok((plan, Letter { text, envelope }))
+            });
+            match planned {
+                Ok((plan, letter)) if self.can_wait(&plan) => together.push(letter),
+                Ok((plan, letter)) => {
+                    self.put_into_inbox(&mut together, &mut fates);
+                    fates.push(self.carry_out(&plan, &letter));
                 }
-                Ok(self.delivered(message))
-            })
-            .collect()
+                Err(failure) => {
+                    self.put_into_inbox(&mut together, &mut fates);
+                    fates.push(Err(failure));
+                }
+            }
+        }
+        self.put_into_inbox(&mut together, &mut fates);
+        fates
     }
 
-    fn delivered(&self, message: &StoredMessage) -> Delivered {
-        Delivered { size: message.length().unwrap_or(0), mailbox: self.mailbox.path().to_owned() }
+    fn can_wait(&self, plan: &Plan) -> bool {
+        plan.is_inbox_only(&self.inbox) && self.config.mailbox.drop_duplicates.seconds() == 0
     }
 
-    /// What the operator should know of what was found in the mailbox.
+    fn put_into_inbox(
+        &mut self,
+        letters: &mut Vec<Letter>,
+        fates: &mut Vec<Result<Delivered, Failure>>,
+    ) {
+        if letters.is_empty() {
+            return;
+        }
+        let messages: Vec<NewMessage> = letters.iter().map(Letter::for_mailbox).collect();
+        let place = recipient::inbox_place(self.config, self.account);
+        let all = place.map(|place| (self.put(&place, &messages), place));
+        fates.extend(letters.drain(..).zip(&messages).map(|(letter, message)| {
+            match &all {
+                Err(failure) => return Err(failure.clone()),
+                Ok((Ok(()), _)) => {}
+                // A lock that could not be had for all of them can't be had for one.
+                Ok((Err(failure), _)) if messages.len() == 1 || failure.code() == LOCKED => {
+                    return Err(failure.clone());
+                }
+                Ok((Err(_), place)) => self.put(place, std::slice::from_ref(message))?,
+            }
+            Ok(letter.delivered(format!("mailbox={}", self.inbox.display())))
+        }));
+    }
+
+    fn carry_out(&mut self, plan: &Plan, letter: &Letter) -> Result<Delivered, Failure> {
+        let duplicates = self.duplicates(letter)?;
+        if duplicates.as_ref().is_some_and(Duplicates::is_known) {
+            return Ok(letter.delivered("dropped, a duplicate".into()));
+        }
+        for command in &plan.commands {
+            self.command(command, letter)?;
+        }
+        for place in &plan.mailboxes {
+            self.put(place, &[letter.for_mailbox()])?;
+        }
+        if !plan.addresses.is_empty() {
+            self.forward(&plan.addresses, letter)?;
+        }
+        if let Some(Err(error)) = duplicates.map(Duplicates::remember) {
+            self.warnings.push(format!("a delivery can't be remembered: {error}"));
+        }
+        let mailbox =
+            plan.mailboxes.iter().map(|place| format!("mailbox={}", place.path.display()));
+        let command = plan.commands.iter().map(|command| format!("command={command:?}"));
+        let forward = plan.addresses.iter().map(|address| format!("forward=<{address}>"));
+        let how: Vec<String> = mailbox.chain(command).chain(forward).collect();
+        Ok(letter.delivered(if how.is_empty() { "discarded".into() } else { how.join(" ") }))
+    }
+
+    /// What is known of earlier copies, where that is asked for.
+    fn duplicates(&self, letter: &Letter) -> Result<Option<Duplicates>, Failure> {
+        let memory = self.config.mailbox.drop_duplicates;
+        let Some(id) = letter.text.message_id().filter(|id| !id.is_empty() && memory.seconds() > 0)
+        else {
+            return Ok(None);
+        };
+        let index = recipient::index_of(self.config, self.account)?;
+        let looked = Duplicates::look(&index, &letter.envelope.recipient, id, memory);
+        looked.map(Some).map_err(|error| {
+            let text = format!("{}/duplicates: {error}", index.display());
+            Failure::temporary("4.3.0", text)
+        })
+    }
+
+    /// Puts messages into a mailbox together.
+    fn put(&mut self, place: &Place, messages: &[NewMessage]) -> Result<(), Failure> {
+        let folders = crate::config::expand(&self.config.paths.folders, "", "", &self.account.home);
+        if let (Some(parent), Some(folders)) = (place.path.parent(), folders)
+            && place.path.starts_with(folders)
+        {
+            // A folder of the user's; where this fails, opening it tells why.
+            let _ = mailbox::directory::make(parent);
+        }
+        let mailbox =
+            self.mailboxes.entry(place.path.clone()).or_insert_with(|| Mailbox::new(place.clone()));
+        let appended = mailbox.append(messages);
+        self.warnings.append(&mut mailbox.take_warnings());
+        let growth = appended.map_err(|error| over_quota(self.config, error))?;
+        self.warn_of_quota(place, growth);
+        Ok(())
+    }
+
+    /// Tells the user, once, when a mailbox grows beyond the greater part of its quota.
+    fn warn_of_quota(&mut self, place: &Place, growth: Growth) {
+        let percent = u64::from(self.config.mailbox.quota_warning);
+        let line = place.quota / 100 * percent;
+        if place.quota == 0 || percent == 0 || growth.before > line || growth.after <= line {
+            return;
+        }
+        let name = place.path.file_name().unwrap_or(OsStr::new("")).to_string_lossy().into_owned();
+        let (config, to) = (self.config, address_of(self.config, self.account, ""));
+        let (now, used, quota) = (clock::now(), growth.after / 1024, place.quota / 1024);
+        let (host, origin) = (&config.hostname, config.origin());
+        let text = format!(
+            "From: Mail delivery <postmaster@{origin}>\nTo: <{to}>\nSubject: Your mailbox is nearly full\n\
+             Date: {date}\nMessage-ID: <quota.{stamp}.{pid}@{host}>\nAuto-Submitted: auto-generated\n\
+             MIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\n\n\
+             Your mailbox {name} has {used} KiB now. Of more than {quota} KiB nothing will be\n\
+             delivered into it. Please delete what you do not need.\n",
+            date = date::rfc5322(&now),
+            stamp = now.timestamp().as_millisecond(),
+            pid = std::process::id(),
+        );
+        let mut stager = Stager::new(u64::MAX);
+        let staged = stager.push(text.as_bytes()).and_then(|()| stager.finish());
+        let Ok(staged) = staged else {
+            return;
+        };
+        let warning = NewMessage::delivered(b"", to.as_bytes(), SystemTime::now(), Rc::new(staged));
+        if let Some(mailbox) = self.mailboxes.get_mut(&place.path)
+            && let Err(error) = mailbox.append(&[warning])
+        {
+            self.warnings.push(format!("the user can't be warned of the quota: {error}"));
+        }
+    }
+
+    /// Gives the message to a command of the user's.
+    fn command(&self, command: &str, letter: &Letter) -> Result<(), Failure> {
+        let words = ["/bin/sh", "-c", command].map(OsStr::new);
+        let Envelope { sender, recipient, extension } = &letter.envelope;
+        let (local, domain) = recipient.rsplit_once('@').unwrap_or((recipient, ""));
+        let values = [sender.as_str(), recipient, extension, local, domain].map(harmless);
+        let names = ["SENDER", "RECIPIENT", "EXTENSION", "LOCAL", "DOMAIN"];
+        let environment: Vec<(&str, &str)> =
+            names.into_iter().zip(values.iter().map(String::as_str)).collect();
+        let program = Program {
+            account: self.account,
+            words: &words,
+            environment: &environment,
+            limit: self.limit(),
+            name: &format!("command {command:?}"),
+        };
+        program.run(letter.for_command().map_err(|error| unwritten(&error))?)
+    }
+
+    /// Hands the message to the queue, for all of these at once.
+    fn forward(&self, addresses: &[Address], letter: &Letter) -> Result<(), Failure> {
+        let sendmail = &self.config.delivery.sendmail;
+        // Attached, so that no sender is taken for an option.
+        let sender = match letter.envelope.sender.as_str() {
+            "" => "-f<>".to_owned(),
+            sender => format!("-f{sender}"),
+        };
+        let addresses: Vec<String> = addresses.iter().map(Address::to_string).collect();
+        let mut words: Vec<&OsStr> = sendmail.iter().map(OsStr::new).collect();
+        words.extend(["-i", &sender, "--"].map(OsStr::new));
+        words.extend(addresses.iter().map(OsStr::new));
+        let program = Program {
+            account: self.account,
+            words: &words,
+            environment: &[],
+            limit: self.limit(),
+            name: &sendmail.join(" "),
+        };
+        program.run(letter.for_queue().map_err(|error| unwritten(&error))?)
+    }
+
+    fn limit(&self) -> std::time::Duration {
+        std::time::Duration::from_secs(self.config.delivery.command_time_limit.seconds())
+    }
+
+    /// What the operator should know of what was found.
     pub fn take_warnings(&mut self) -> Vec<String> {
-        self.mailbox.take_warnings()
+        std::mem::take(&mut self.warnings)
+    }
+}
+
+/// A message with its envelope.
+struct Letter {
+    text: Rc<Staged>,
+    envelope: Envelope,
+}
+
+impl Letter {
+    fn for_mailbox(&self) -> NewMessage {
+        let Envelope { sender, recipient, .. } = &self.envelope;
+        let (sender, recipient) = (sender.as_bytes(), recipient.as_bytes());
+        NewMessage::delivered(sender, recipient, SystemTime::now(), Rc::clone(&self.text))
+    }
+
+    /// As a command gets it: with a `From_` line, since procmail and its like want one.
+    fn for_command(&self) -> io::Result<File> {
+        let message = self.for_mailbox();
+        let from = from_line::write(&message.sender, message.at);
+        self.file(&[from, message.trace].concat())
+    }
+
+    /// As it is sent on: it was delivered to this recipient, who has not to get it again.
+    fn for_queue(&self) -> io::Result<File> {
+        self.file(format!("Delivered-To: {}\n", self.envelope.recipient).as_bytes())
+    }
+
+    /// In a file without a name, to be read from its start.
+    fn file(&self, head: &[u8]) -> io::Result<File> {
+        let mut file = BufWriter::new(tempfile::tempfile()?);
+        file.write_all(head)?;
+        self.text.each(&mut |bytes| file.write_all(bytes))?;
+        let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.rewind()?;
+        Ok(file)
+    }
+
+    fn delivered(&self, how: String) -> Delivered {
+        Delivered { size: self.text.length(), how }
+    }
+}
+
+/// What a stranger said, for the environment of a shell: what could be more than a word there
+/// becomes `_`, as Postfix has it.
+fn harmless(value: &str) -> String {
+    let harmless = |c: char| c.is_alphanumeric() || "!@%-_=+:,./".contains(c);
+    value.chars().map(|c| if harmless(c) { c } else { '_' }).collect()
+}
+
+fn unwritten(error: &io::Error) -> Failure {
+    let directory = std::env::temp_dir();
+    let text = format!("the message can't be kept in {}: {error}", directory.display());
+    Failure::temporary("4.3.1", text)
+}
+
+impl From<StageError> for Failure {
+    fn from(error: StageError) -> Self {
+        match error {
+            StageError::TooLarge(_) => Self::permanent("5.3.4", error),
+            StageError::Spool(_) => Self::temporary("4.3.1", error),
+        }
+    }
+}
+
+/// A full mailbox is a failure for good or for now, as the operator wishes.
+fn over_quota(config: &Config, error: mailbox::Error) -> Failure {
+    let full = matches!(error, mailbox::Error::OverQuota { .. })
+        || error.os_error() == Some(nix::libc::EDQUOT);
+    match config.mailbox.over_quota {
+        OverQuota::Refuse if full => Failure::permanent("5.2.2", error),
+        _ => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::harmless;
+
+    #[test]
+    fn a_sender_is_one_word_to_a_shell() {
+        assert_eq!(harmless("a'b;$(c) `d`|\"e\"@f.org"), "a_b___c___d___e_@f.org");
+        assert_eq!(harmless("() { :;}; x"), "_____:____x");
     }
 }

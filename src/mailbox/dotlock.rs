@@ -13,10 +13,9 @@ use std::fs::{File, FileTimes};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use nix::fcntl::{AtFlags, OFlag, open, openat};
+use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::signal::kill;
 use nix::sys::stat::{Mode, SFlag, fstatat};
 use nix::unistd::{Pid, UnlinkatFlags, gethostname, linkat, unlinkat};
@@ -29,23 +28,6 @@ const STALE: Duration = Duration::from_mins(5);
 
 /// A held lock is touched when its last touch is so long ago.
 pub const TOUCH: Duration = Duration::from_mins(1);
-
-/// Opens a directory in which a mailbox stands. Symbolic links on the way are the operator's
-/// (/var/spool/mail leads to /var/mail on many hosts).
-pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    match open(path, flags | OFlag::O_RDONLY, Mode::empty()) {
-        // Not readable, but names in it can be used.
-        Err(nix::Error::EACCES) => Ok(open(path, flags | OFlag::O_PATH, Mode::empty())?),
-        opened => Ok(opened?),
-    }
-}
-
-/// Whether a directory of this mode may hold mailboxes: one that all may write needs the sticky
-/// bit, or anybody could put their own file in a mailbox's place.
-pub fn is_safe_directory(mode: u32) -> bool {
-    mode & 0o002 == 0 || mode & 0o1000 != 0
-}
 
 /// What became of one try.
 #[derive(Debug)]
@@ -288,7 +270,8 @@ mod tests {
     use std::path::Path;
     use std::time::{Duration, SystemTime};
 
-    use super::{Dotlock, Tried, make_named, open_directory};
+    use super::{Dotlock, Tried, make_named};
+    use crate::mailbox::directory::open_directory;
 
     fn try_lock(dir: &Path) -> Tried {
         Dotlock::try_make(&open_directory(dir).unwrap(), OsStr::new("box")).unwrap()

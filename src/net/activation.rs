@@ -1,17 +1,20 @@
 //! How a server is started: what it is handed decides (sd_listen_fds(3), inetd(8)).
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
 
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::socket::{
+    AddressFamily, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt,
+};
 
 use crate::sys::fd;
 
 /// What there is to serve.
 pub enum Handed {
     /// Listening sockets, each with the name that systemd gave it.
-    Listeners(Vec<(TcpListener, Option<String>)>),
+    Listeners(Vec<(Socket, Option<String>)>),
     /// One session, on one socket, or on stdin and stdout.
     Session {
         /// What the client says.
@@ -21,13 +24,56 @@ pub enum Handed {
     },
 }
 
+/// A listening socket.
+pub enum Socket {
+    /// Of the network.
+    Tcp(TcpListener),
+    /// Of this host.
+    Unix(UnixListener),
+}
+
+impl Socket {
+    fn new(fd: OwnedFd) -> Self {
+        let name = getsockname::<SockaddrStorage>(fd.as_raw_fd());
+        match name.ok().and_then(|name| name.family()) {
+            Some(AddressFamily::Unix) => Self::Unix(fd.into()),
+            _ => Self::Tcp(fd.into()),
+        }
+    }
+
+    /// Sets or clears `O_NONBLOCK`.
+    pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
+        fd::set_nonblocking(self, on)
+    }
+
+    /// The next client, and its address where it is of the network.
+    pub fn accept(&self) -> io::Result<(OwnedFd, Option<IpAddr>)> {
+        match self {
+            Self::Tcp(socket) => {
+                let (client, address) = socket.accept()?;
+                Ok((client.into(), Some(address.ip().to_canonical())))
+            }
+            Self::Unix(socket) => Ok((socket.accept()?.0.into(), None)),
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(socket) => socket.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
+    }
+}
+
 /// Binds `--listen`'s addresses; else takes `LISTEN_FDS`; else stdin and stdout are the session.
 ///
 /// To be called once, before any other descriptor is opened.
 pub fn handed(listen: &[SocketAddr]) -> io::Result<Handed> {
     if !listen.is_empty() {
         let bound = listen.iter().map(|address| match TcpListener::bind(address) {
-            Ok(listener) => Ok((listener, None)),
+            Ok(listener) => Ok((Socket::Tcp(listener), None)),
             Err(error) => Err(io::Error::new(error.kind(), format!("{address}: {error}"))),
         });
         return Ok(Handed::Listeners(bound.collect::<Result<_, _>>()?));
@@ -46,7 +92,7 @@ pub fn handed(listen: &[SocketAddr]) -> io::Result<Handed> {
                 .ok()
                 .and_then(|number| names.get(number).cloned())
                 .filter(|name| !name.is_empty());
-            listeners.push((TcpListener::from(socket), name));
+            listeners.push((Socket::new(socket), name));
         } else if count == 1 {
             // Accept=yes: the one descriptor is the connection.
             let output = socket.try_clone()?;

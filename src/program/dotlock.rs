@@ -20,7 +20,8 @@ use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Gid, getegid, geteuid, getgid, getuid, setegid};
 
 use super::{Failure, run};
-use crate::mailbox::dotlock::{Dotlock, TOUCH, Tried, is_safe_directory, open_directory};
+use crate::mailbox::directory::{is_safe_directory, open_directory};
+use crate::mailbox::dotlock::{Dotlock, TOUCH, Tried};
 use crate::sys::{Exit, fd, signal};
 
 /// Dot lock helper: makes and removes FILE.lock beside a spool file that its caller may write.

@@ -4,23 +4,34 @@
 //! message is looked at. Root itself copies bytes at most.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::process::ExitCode;
+use std::rc::Rc;
 
 use clap::Parser;
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::getuid;
 
-use super::{Common, Failure, complain, load, run, start};
-use crate::auth::{find_account, is_name};
+use super::{Common, Failure, complain, handed, load, login_account, run, services, start};
+use crate::auth::is_name;
 use crate::config::{Config, LogTarget};
-use crate::delivery::{self, local};
+use crate::delivery;
+use crate::delivery::local::{self, Agent, Delivered, Envelope, Folder, Wish};
+use crate::mailbox::Staged;
+use crate::net::activation::Handed;
+use crate::net::limits::Connections;
+use crate::route;
+use crate::server::listener::Listener;
+use crate::server::lmtp::everybody;
 use crate::server::{self, Connection};
+use crate::sys::jail::Jail;
 use crate::sys::log::Level;
 use crate::sys::process::{self, Ended};
+use crate::sys::signal::Hold;
 use crate::sys::{Account, Exit, Log, privilege};
 
-/// Delivery agent: appends the message on stdin to users' mailboxes.
+/// Delivery agent: puts the message on stdin into users' mailboxes.
 #[derive(Debug, Parser)]
 #[command(name = "local-deliver", version, disable_help_subcommand = true)]
 pub(super) struct Args {
@@ -30,9 +41,27 @@ pub(super) struct Args {
     #[arg(short = 'd', long = "deliver-to", value_name = "USER")]
     deliver_to: Vec<String>,
     /// The envelope's sender, for Return-Path; empty or <> for none
-    #[arg(short = 'f', long = "from", value_name = "SENDER")]
+    #[arg(short = 'f', long = "from", value_name = "SENDER", visible_short_alias = 'r')]
     from: Option<String>,
-    /// Speak LMTP on stdin and stdout, for one USER
+    /// The extension of the address, as in USER+EXT
+    #[arg(short = 'a', long, value_name = "EXT", default_value = "")]
+    extension: String,
+    /// Deliver into the user's FOLDER; with a / at its end, a Maildir
+    #[arg(short = 'm', long, value_name = "FOLDER", value_parser = Folder::parse)]
+    folder: Option<Folder>,
+    /// Do not look into the user's .forward
+    #[arg(long)]
+    no_forward: bool,
+    /// Fail softly: let the caller try again whatever is wrong
+    #[arg(short = 't', long = "temporary")]
+    soft: bool,
+    /// Deliver nothing, say what would be done
+    #[arg(short = 'n', long)]
+    dry_run: bool,
+    /// Say what is done
+    #[arg(short, long)]
+    verbose: bool,
+    /// Speak LMTP, for USER or, as root, for everybody
     #[arg(short = 'l', long)]
     lmtp: bool,
     /// More recipients
@@ -48,35 +77,78 @@ pub fn main() -> ExitCode {
 }
 
 fn local_deliver(arguments: &Args) -> Result<Exit, Failure> {
+    let handed = if arguments.lmtp { Some(handed(&[])?) } else { None };
     start()?;
+    // Whatever is made is its user's alone; the spool says its own mode.
+    umask(Mode::S_IRWXG | Mode::S_IRWXO);
     let config = load(&arguments.common)?;
     let log = Log::open(NAME, config.log.into());
+    let wish = Wish { folder: arguments.folder.clone(), ignore_forward: arguments.no_forward };
     let mut names = [arguments.deliver_to.as_slice(), &arguments.users].concat();
+    if let Some(handed) = handed {
+        return lmtp(&config, &log, wish, &names, handed);
+    }
     if names.is_empty() {
         names.push(caller()?);
     }
-    if arguments.lmtp {
-        return match names.as_slice() {
-            [name] => lmtp(config, log, name),
-            _ => Err(Failure::new(Exit::Usage, "--lmtp serves one USER")),
-        };
-    }
-    let delivery = Delivery { log, sender: sender(arguments.from.as_deref())?, config };
+    let sender = sender(arguments.from.as_deref())?;
+    let delivery = Delivery { config, log, sender, arguments, wish };
     let mut seen = std::collections::HashSet::new();
     names.retain(|name| seen.insert(name.clone()));
-    delivery.to_all(&names)
+    let exit = delivery.to_all(&names)?;
+    Ok(if arguments.soft && exit != Exit::Ok { Exit::TempFail } else { exit })
 }
 
-/// One user's LMTP session, on stdin and stdout.
-fn lmtp(config: Config, log: Log, name: &str) -> Result<Exit, Failure> {
+/// LMTP for one user, whom this process becomes; or for everybody, as root.
+fn lmtp(
+    config: &Config,
+    log: &Log,
+    wish: Wish,
+    names: &[String],
+    handed: Handed,
+) -> Result<Exit, Failure> {
     let failed = |error: io::Error| Failure::new(Exit::OsErr, error);
-    let delivery = Delivery { config, log, sender: Vec::new() };
     let refused = |failure: delivery::Failure| Failure::new(failure.exit(), failure);
-    let account = delivery.account(name).map_err(refused)?;
-    let Delivery { config, log, .. } = delivery;
-    local::become_recipient(&config, &account).map_err(refused)?;
-    let connection = Connection::on_stdin_and_stdout().map_err(failed)?;
-    Ok(server::lmtp::serve(&config, &log, &account, connection))
+    let everybody =
+        names.is_empty() && (privilege::is_root() || matches!(handed, Handed::Listeners(_)));
+    if everybody {
+        let server = everybody::Server {
+            config,
+            log,
+            jail: Jail::prepare().map_err(failed)?,
+            stranger: login_account(config)?,
+            wish,
+        };
+        return match handed {
+            Handed::Session { input, output } => Ok(server.session(Connection::new(input, output))),
+            Handed::Listeners(sockets) => {
+                let most = config.lmtp.max_connections;
+                Listener {
+                    sockets: services(sockets, "lmtp", &["lmtp"])?,
+                    connections: Connections::new(most, most),
+                    busy: server::smtp::busy(&config.hostname).as_bytes(),
+                    identity: None,
+                    names: None,
+                    spawner: None,
+                    log,
+                }
+                .serve(|visit| server.session(visit.connection))
+                .map_err(failed)
+            }
+        };
+    }
+    let name = match names {
+        [] => caller()?,
+        [name] => name.clone(),
+        _ => return Err(Failure::new(Exit::Usage, "--lmtp serves one USER, or everybody")),
+    };
+    let Handed::Session { input, output } = handed else {
+        return Err(Failure::new(Exit::Usage, "on a listening socket --lmtp serves everybody"));
+    };
+    let account = account(config, &name).map_err(refused)?;
+    local::become_recipient(config, &account).map_err(refused)?;
+    let connection = Connection::new(input, output);
+    Ok(server::lmtp::serve_user(config, log, &account, wish, connection))
 }
 
 /// The login name of whoever runs us.
@@ -93,7 +165,7 @@ fn caller() -> Result<String, Failure> {
 }
 
 /// The reverse-path, without its angle brackets; the caller's login name where none is given.
-fn sender(from: Option<&str>) -> Result<Vec<u8>, Failure> {
+fn sender(from: Option<&str>) -> Result<String, Failure> {
     let sender = match from {
         None => caller()?,
         Some(from) => match from.strip_prefix('<').and_then(|s| s.strip_suffix('>')) {
@@ -105,14 +177,51 @@ fn sender(from: Option<&str>) -> Result<Vec<u8>, Failure> {
         let what = "a sender (-f) has no control characters";
         return Err(Failure::new(Exit::Usage, what));
     }
-    Ok(sender.into_bytes())
+    Ok(sender)
+}
+
+fn account(config: &Config, name: &str) -> Result<Account, delivery::Failure> {
+    use delivery::Failure;
+    let look_up = |error: io::Error| {
+        Failure::temporary("4.3.0", format!("{name} can't be looked up: {error}"))
+    };
+    match route::account(config, local_part(config, name)) {
+        Ok(Some(account)) => return Ok(account),
+        Ok(None) => {}
+        // The users file holds passwords: it is not for the users. Whoever started us knew who
+        // we are to be, and we can act as nobody else.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_name(name) => {
+            return Ok(Account::own(name));
+        }
+        Err(error) => return Err(look_up(error)),
+    }
+    let elsewhere = Account::by_name(name).map_err(look_up)?.is_some();
+    Err(if elsewhere && !privilege::is_root() {
+        let text = format!("only root delivers to other users: {name} is not you");
+        Failure::permanent("5.7.1", text)
+    } else if elsewhere {
+        let text = format!("{name} has no mailbox here ([users] min_uid)");
+        Failure::permanent("5.1.1", text)
+    } else {
+        Failure::permanent("5.1.1", format!("there is no user {name}"))
+    })
+}
+
+/// A name may be given as an address of this host.
+fn local_part<'a>(config: &Config, name: &'a str) -> &'a str {
+    match name.rsplit_once('@') {
+        Some((local, domain)) if config.is_local_domain(domain) => local,
+        _ => name,
+    }
 }
 
 /// What all recipients share.
-struct Delivery {
+struct Delivery<'a> {
     config: Config,
     log: Log,
-    sender: Vec<u8>,
+    sender: String,
+    arguments: &'a Args,
+    wish: Wish,
 }
 
 /// The message: what is left of stdin, or a copy of it.
@@ -121,13 +230,13 @@ enum Source {
     Copy(File),
 }
 
-impl Delivery {
+impl Delivery<'_> {
     fn to_all(&self, names: &[String]) -> Result<Exit, Failure> {
         let mut exit = Exit::Ok;
         let mut accounts = Vec::new();
         for name in names {
-            match self.account(name) {
-                Ok(account) => accounts.push(account),
+            match account(&self.config, name) {
+                Ok(account) => accounts.push((name.as_str(), account)),
                 Err(failure) => exit = worse(exit, self.refuse(name, &failure)),
             }
         }
@@ -136,62 +245,32 @@ impl Delivery {
             [_] => Source::Stdin,
             _ => Source::Copy(self.copy_of_stdin()?),
         };
-        for account in &accounts {
-            exit = worse(exit, self.to_one(account, &source));
+        for (name, account) in &accounts {
+            exit = worse(exit, self.to_one(name, account, &source));
         }
         Ok(exit)
-    }
-
-    fn account(&self, name: &str) -> Result<Account, delivery::Failure> {
-        use delivery::Failure;
-        let look_up = |error: io::Error| {
-            Failure::temporary("4.3.0", format!("{name} can't be looked up: {error}"))
-        };
-        match find_account(&self.config, name) {
-            Ok(Some(account)) => return Ok(account),
-            Ok(None) => {}
-            // The users file holds passwords: it is not for the users. Whoever started us knew who
-            // we are to be, and we can act as nobody else.
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_name(name) => {
-                return Ok(Account::own(name));
-            }
-            Err(error) => return Err(look_up(error)),
-        }
-        let elsewhere = Account::by_name(name).map_err(look_up)?.is_some();
-        Err(if elsewhere && !privilege::is_root() {
-            let text = format!("only root delivers to other users: {name} is not you");
-            Failure::permanent("5.7.1", text)
-        } else if elsewhere {
-            let text = format!("{name} has no mailbox here ([users] min_uid)");
-            Failure::permanent("5.1.1", text)
-        } else {
-            Failure::permanent("5.1.1", format!("there is no user {name}"))
-        })
     }
 
     /// Reads stdin into a file without a name, byte for byte, for more than one reader.
     fn copy_of_stdin(&self) -> Result<File, Failure> {
         let limit = self.config.smtp.max_message_size;
-        let copy = || -> io::Result<(File, u64)> {
+        let copy = || -> io::Result<File> {
             let mut file = tempfile::tempfile()?;
             // One byte more shows that there is more; the recipients refuse it then.
             let mut input = io::stdin().lock().take(limit.saturating_add(1));
-            let length = io::copy(&mut input, &mut file)?;
-            Ok((file, length))
+            io::copy(&mut input, &mut file)?;
+            Ok(file)
         };
-        match copy() {
-            Ok((file, _)) => Ok(file),
-            Err(error) => {
-                Err(Failure::new(Exit::IoErr, format!("the message can't be read: {error}")))
-            }
-        }
+        copy().map_err(|error| {
+            Failure::new(Exit::IoErr, format!("the message can't be read: {error}"))
+        })
     }
 
-    fn to_one(&self, account: &Account, source: &Source) -> Exit {
+    fn to_one(&self, name: &str, account: &Account, source: &Source) -> Exit {
         if !privilege::is_root() {
-            return self.as_recipient(account, source);
+            return self.as_recipient(name, account, source);
         }
-        let child = process::fork(|| self.as_recipient(account, source));
+        let child = process::fork(|| self.as_recipient(name, account, source));
         match child.and_then(process::wait) {
             Ok(Ended::Exited(status)) => exit_of(status),
             Ok(Ended::Killed(signal)) => {
@@ -206,25 +285,26 @@ impl Delivery {
     }
 
     /// Becomes the recipient, reads the message and delivers it.
-    fn as_recipient(&self, account: &Account, source: &Source) -> Exit {
-        let delivered = local::become_recipient(&self.config, account)
-            .and_then(|()| local::Agent::new(&self.config, account))
+    fn as_recipient(&self, given: &str, account: &Account, source: &Source) -> Exit {
+        // Not dropped before the end: what was delivered is told by the exit status, whatever
+        // signal has come meanwhile.
+        let mut hold = None;
+        let done = local::become_recipient(&self.config, account)
+            .and_then(|()| Agent::new(&self.config, account, self.wish.clone()))
             .map_err(Stop::from)
             .and_then(|mut agent| {
-                let delivered = self.deliver(&mut agent, account, source);
+                let envelope = self.envelope(given, account);
+                let text = self.stage(&agent, source)?;
+                hold = Hold::begin().ok();
+                let done = self.deliver(&mut agent, text, envelope);
                 for warning in agent.take_warnings() {
                     self.log.warning(&warning);
                 }
-                delivered
+                done
             });
         let name = &account.name;
-        match delivered {
-            Ok(local::Delivered { size, mailbox }) => {
-                let mailbox = mailbox.display();
-                self.log
-                    .info(&format!("to=<{name}> status=delivered size={size} mailbox={mailbox}"));
-                Exit::Ok
-            }
+        match done {
+            Ok(()) => Exit::Ok,
             Err(Stop::Failure(failure)) => self.refuse(name, &failure),
             Err(Stop::Input(exit, what)) => {
                 self.tell(Level::Error, name, &format!("status=failed {what}"), &what);
@@ -233,13 +313,19 @@ impl Delivery {
         }
     }
 
-    fn deliver(
-        &self,
-        agent: &mut local::Agent,
-        account: &Account,
-        source: &Source,
-    ) -> Result<local::Delivered, Stop> {
-        let mut staged = agent.stage();
+    fn envelope(&self, given: &str, account: &Account) -> Envelope {
+        let local = local_part(&self.config, given);
+        let named = route::extension(&self.config, &account.name, local).unwrap_or_default();
+        let extension = match self.arguments.extension.as_str() {
+            "" => named.to_owned(),
+            extension => extension.to_owned(),
+        };
+        let recipient = local::address_of(&self.config, account, &extension);
+        Envelope { sender: self.sender.clone(), recipient, extension }
+    }
+
+    fn stage(&self, agent: &Agent<'_>, source: &Source) -> Result<Rc<Staged>, Stop> {
+        let mut stager = agent.stage();
         let mut buffer = vec![0; 64 * 1024];
         let mut at = 0;
         loop {
@@ -250,7 +336,8 @@ impl Delivery {
             match read {
                 Ok(0) => break,
                 Ok(n) => {
-                    staged.push(buffer.get(..n).unwrap_or_default())?;
+                    let pushed = stager.push(buffer.get(..n).unwrap_or_default());
+                    pushed.map_err(delivery::Failure::from)?;
                     at = at.saturating_add(n as u64);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -260,12 +347,36 @@ impl Delivery {
                 }
             }
         }
-        if staged.is_empty() {
+        if stager.is_empty() && !self.arguments.dry_run {
             let what = "there is no message on stdin".to_owned();
             return Err(Stop::Input(Exit::DataErr, what));
         }
-        let address = local::address_of(&self.config, account);
-        Ok(agent.deliver(staged, &self.sender, address.as_bytes())?)
+        Ok(Rc::new(stager.finish().map_err(delivery::Failure::from)?))
+    }
+
+    fn deliver(
+        &self,
+        agent: &mut Agent<'_>,
+        text: Rc<Staged>,
+        envelope: Envelope,
+    ) -> Result<(), Stop> {
+        let address = envelope.recipient.clone();
+        if self.arguments.dry_run {
+            let plan = agent.plan(&text, &envelope)?;
+            let line = format!("<{address}>, {} bytes: {plan}\n", text.length());
+            return io::stdout().write_all(line.as_bytes()).map_err(|error| {
+                Stop::Input(Exit::IoErr, format!("the answer can't be written: {error}"))
+            });
+        }
+        if self.arguments.verbose {
+            complain(NAME, &format!("<{address}>: {}", agent.plan(&text, &envelope)?));
+        }
+        let Delivered { size, how } = agent.deliver(text, envelope)?;
+        self.log.info(&format!("to=<{address}> status=delivered size={size} {how}"));
+        if self.arguments.verbose {
+            complain(NAME, &format!("<{address}>: delivered, {size} bytes: {how}"));
+        }
+        Ok(())
     }
 
     fn refuse(&self, name: &str, failure: &delivery::Failure) -> Exit {
@@ -313,8 +424,14 @@ fn worse(one: Exit, other: Exit) -> Exit {
 
 /// The status of a child of ours.
 fn exit_of(status: i32) -> Exit {
-    [Exit::Ok, Exit::DataErr, Exit::NoUser, Exit::CantCreat, Exit::IoErr, Exit::NoPerm]
-        .into_iter()
-        .find(|exit| i32::from(*exit as u8) == status)
-        .unwrap_or(Exit::TempFail)
+    let known = [
+        Exit::Ok,
+        Exit::DataErr,
+        Exit::NoUser,
+        Exit::Unavailable,
+        Exit::CantCreat,
+        Exit::IoErr,
+        Exit::NoPerm,
+    ];
+    known.into_iter().find(|exit| i32::from(*exit as u8) == status).unwrap_or(Exit::TempFail)
 }

@@ -11,7 +11,7 @@ use nix::unistd::{AccessFlags, access};
 use super::{Common, Failure, load, run};
 use crate::auth::users_file;
 use crate::config::{Config, Source};
-use crate::mailbox::dotlock;
+use crate::mailbox::directory;
 use crate::net::tls::identity::Identity;
 use crate::net::tls::server::settings;
 use crate::queue::{self, Spool};
@@ -145,7 +145,7 @@ fn inboxes(config: &Config, problems: &mut Vec<String>) {
         Ok(found) if !found.is_dir() => {
             problems.push(format!("[paths] inbox: {shown} is no directory"));
         }
-        Ok(found) if !dotlock::is_safe_directory(found.mode()) => problems.push(format!(
+        Ok(found) if !directory::is_safe_directory(found.mode()) => problems.push(format!(
             "[paths] inbox: {shown} can be written by everybody and has no sticky bit; \
              chmod 1777 {shown}, or 2775 with group mail"
         )),

@@ -12,14 +12,14 @@ mod smtpd;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
 use crate::config::{self, Config};
-use crate::net::activation::{self, Handed};
+use crate::net::activation::{self, Handed, Socket};
 use crate::queue::Spool;
 use crate::sys::{Account, Exit, privilege, process};
 
@@ -135,10 +135,10 @@ fn handed(listen: &[SocketAddr]) -> Result<Handed, Failure> {
 /// The service that is spoken on each socket: the name that systemd gave it, where it is one of
 /// `known`, else the word of `--service`.
 fn services(
-    sockets: Vec<(TcpListener, Option<String>)>,
+    sockets: Vec<(Socket, Option<String>)>,
     word: &str,
     known: &[&str],
-) -> Result<Vec<(TcpListener, String)>, Failure> {
+) -> Result<Vec<(Socket, String)>, Failure> {
     let named = sockets.into_iter().map(|(socket, name)| match name {
         Some(name) if known.contains(&name.as_str()) => Ok((socket, name)),
         // systemd's names for sockets that were given none.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -60,11 +60,11 @@ pub struct Connection {
 
 impl Connection {
     /// A client that the listener has accepted.
-    pub fn accepted(stream: TcpStream, address: IpAddr) -> io::Result<Self> {
-        stream.set_nonblocking(false)?;
-        let output = OwnedFd::from(stream.try_clone()?);
-        let mut connection = Self::new(stream.into(), output);
-        connection.peer.address = Some(address.to_canonical());
+    pub fn accepted(client: OwnedFd, address: Option<IpAddr>) -> io::Result<Self> {
+        fd::set_nonblocking(&client, false)?;
+        let output = client.try_clone()?;
+        let mut connection = Self::new(client, output);
+        connection.peer.address = address;
         Ok(connection)
     }
 

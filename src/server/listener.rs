@@ -1,8 +1,8 @@
 //! The listening parent: accepts, counts, forks. It reads no byte of any client.
 
-use std::io::{self, Write};
-use std::net::{IpAddr, TcpListener};
-use std::os::fd::AsFd;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -12,10 +12,11 @@ use nix::unistd::Pid;
 use super::names::{Names, Question};
 use super::spawner::Spawner;
 use super::{Connection, Peer};
+use crate::net::activation::Socket;
 use crate::net::limits::Connections;
 use crate::net::tls::identity::Identity;
 use crate::sys::signal::Signals;
-use crate::sys::{Exit, Log, process};
+use crate::sys::{Exit, Log, fd, process};
 
 /// A client that has come, and what its session has from the listener.
 pub struct Visit<'a> {
@@ -32,7 +33,7 @@ pub struct Visit<'a> {
 /// A listening parent.
 pub struct Listener<'a> {
     /// The sockets, each with the service word that is spoken there.
-    pub sockets: Vec<(TcpListener, String)>,
+    pub sockets: Vec<(Socket, String)>,
     /// How many sessions.
     pub connections: Connections,
     /// What a client is told that is one too many.
@@ -75,11 +76,8 @@ impl Listener<'_> {
                         break;
                     };
                     match socket.accept() {
-                        Ok((stream, address)) => {
-                            let address = address.ip().to_canonical();
-                            if let Some(pid) = self.admit(index, stream, address, &session) {
-                                sessions.push((pid, address));
-                            }
+                        Ok((client, address)) => {
+                            sessions.extend(self.admit(index, client, address, &session));
                         }
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                         Err(error) if is_of_one_client(&error) => {}
@@ -146,20 +144,21 @@ impl Listener<'_> {
     fn admit(
         &mut self,
         index: usize,
-        mut stream: std::net::TcpStream,
-        address: IpAddr,
+        client: OwnedFd,
+        from: Option<IpAddr>,
         session: &impl Fn(Visit<'_>) -> Exit,
-    ) -> Option<Pid> {
+    ) -> Option<(Pid, IpAddr)> {
+        let address = from.unwrap_or(IpAddr::from(Ipv4Addr::LOCALHOST));
         if !self.connections.enter(address) {
             self.log.warning(&format!("too many connections, client=[{address}] turned away"));
-            let _ = stream.set_nonblocking(true);
-            let _ = stream.write_all(self.busy);
+            let _ = fd::set_nonblocking(&client, true);
+            let _ = nix::unistd::write(&client, self.busy);
             return None;
         }
         if let Some(Err(error)) = self.identity.as_mut().map(Identity::refresh) {
             self.log.error(&error.to_string());
         }
-        let peer = Peer { address: Some(address) };
+        let peer = Peer { address: from };
         if peer.local_name().is_none()
             && let Some(names) = &mut self.names
         {
@@ -174,7 +173,7 @@ impl Listener<'_> {
             if crate::sys::signal::unblock_all().is_err() {
                 return Exit::OsErr;
             }
-            match Connection::accepted(stream, address) {
+            match Connection::accepted(client, from) {
                 Ok(connection) => {
                     // The way to ask is closed behind the question.
                     let names = self.names.take().filter(|_| peer.local_name().is_none());
@@ -186,7 +185,7 @@ impl Listener<'_> {
             }
         });
         match forked {
-            Ok(pid) => Some(pid),
+            Ok(pid) => Some((pid, address)),
             Err(error) => {
                 self.log.error(&format!("can't fork a session: {error}"));
                 self.connections.leave(address);

@@ -1,18 +1,27 @@
-//! `local-deliver --lmtp`: one user's delivery agent, many messages on one connection.
+//! `local-deliver --lmtp`: the LMTP server (RFC 2033).
 //!
-//! The process is the user already, and delivers to that user only, one recipient a message.
+//! Started for one user, the process is that user already, speaks and delivers ([`serve_user`]).
+//! Started for everybody, a session has a monitor (root), a jailed child that speaks, and an agent
+//! for each user who gets mail ([`everybody`]). What both have in common is the conversation here:
+//! it obeys the protocol and leaves messages to a [`Desk`].
+
+pub mod everybody;
+
+use std::rc::Rc;
 
 use super::Connection;
 use crate::config::Config;
 use crate::delivery::Failure;
-use crate::delivery::local::{Agent, Staged, Stager};
+use crate::delivery::local::{Agent, Delivered, Envelope, Wish};
+use crate::mailbox::{Staged, Stager};
 use crate::message::Address;
 use crate::queue::entry::Path;
 use crate::route::{self, Route};
 use crate::smtp::{Action, Dialect, Limits, Reply, Session, Verdict};
+use crate::sys::signal::Hold;
 use crate::sys::{Account, Exit, Log};
 
-/// How long the queue may say nothing; milliseconds.
+/// How long a client may say nothing; milliseconds.
 const TIMEOUT: u32 = 600_000;
 
 /// Refused commands that end a session.
@@ -21,17 +30,64 @@ const MAX_ERRORS: usize = 100;
 /// What is read at once: messages that came whole with one read are delivered together.
 const BUFFER: usize = 256 * 1024;
 
-/// The most messages that are delivered together.
+/// The most deliveries that wait for each other.
 const MAX_BATCH: usize = 64;
 
-/// Serves one session as `account`. Messages that the queue sends without waiting are made to last
-/// together, before the replies to them go out.
-pub fn serve(config: &Config, log: &Log, account: &Account, mut connection: Connection) -> Exit {
-    let limits =
-        Limits { message_size: config.smtp.max_message_size, recipients: 1, errors: MAX_ERRORS };
+/// Where the messages of a conversation go. `Err(Gone)` ends the conversation: there is nobody who
+/// could deliver any more.
+trait Desk {
+    /// Whether there is such a recipient.
+    fn check(&mut self, address: &Address) -> Result<Verdict, Gone>;
+    /// A message begins.
+    fn open(&mut self) -> Result<(), Gone>;
+    /// A piece of its text.
+    fn store(&mut self, piece: &[u8]);
+    /// The message will not become whole.
+    fn discard(&mut self);
+    /// The message is whole, for these recipients.
+    fn commit(&mut self, envelopes: Vec<Envelope>) -> Result<(), Gone>;
+    /// Delivers what was committed: a reply for each recipient, in their order.
+    fn deliver(&mut self) -> Result<Vec<Reply>, Gone>;
+}
+
+/// Nobody is there who could deliver.
+struct Gone;
+
+/// Serves one session as `account`, which this process is. Messages that the queue sends without
+/// waiting are made to last together, before the replies to them go out.
+pub fn serve_user(
+    config: &Config,
+    log: &Log,
+    account: &Account,
+    wish: Wish,
+    mut connection: Connection,
+) -> Exit {
+    let agent = Agent::new(config, account, wish);
+    let mut desk = OneUser { config, account, agent, text: None, waiting: Vec::new(), log };
+    converse(config, &mut connection, &mut desk)
+}
+
+fn converse(config: &Config, connection: &mut Connection, desk: &mut impl Desk) -> Exit {
+    let limits = Limits {
+        message_size: config.smtp.max_message_size,
+        recipients: config.smtp.max_recipients,
+        errors: MAX_ERRORS,
+    };
     let mut session = Session::new(Dialect::Lmtp, &config.hostname, config.origin(), limits, false);
-    let mut batch = Batch { agent: Agent::new(config, account), waiting: Vec::new(), log };
-    let mut text: Option<Result<Stager, Failure>> = None;
+    talk(&mut session, connection, desk).unwrap_or_else(|Gone| {
+        session.hang_up(&Reply::new(421, "4.3.0", "Error: delivery is not possible now"));
+        let output = std::mem::take(session.output());
+        let _ = connection.send(&output, TIMEOUT);
+        Exit::OsErr
+    })
+}
+
+fn talk(
+    session: &mut Session,
+    connection: &mut Connection,
+    desk: &mut impl Desk,
+) -> Result<Exit, Gone> {
+    let mut late = Late::default();
     let mut buffer = vec![0; BUFFER];
     let (mut taken, mut length) = (0, 0);
     loop {
@@ -40,117 +96,189 @@ pub fn serve(config: &Config, log: &Log, account: &Account, mut connection: Conn
         taken = length - input.len();
         match action {
             Action::Read | Action::Close => {
-                batch.deliver(session.output());
+                // What was delivered is said before a signal may end us.
+                let hold = Hold::begin();
+                late.fill_in(desk.deliver()?, session.output());
                 let output = std::mem::take(session.output());
                 if connection.send(&output, TIMEOUT).is_err() {
-                    return Exit::IoErr;
+                    return Ok(Exit::IoErr);
                 }
+                drop(hold);
                 if action == Action::Close {
-                    return Exit::Ok;
+                    return Ok(Exit::Ok);
                 }
                 taken = 0;
                 length = match connection.receive(&mut buffer, TIMEOUT) {
-                    // What is not committed was never acknowledged: the queue still has it.
-                    Ok(0) => return Exit::Ok,
+                    // What is not committed was never acknowledged: the client still has it.
+                    Ok(0) => return Ok(Exit::Ok),
                     Ok(length) => length,
-                    Err(_) => return Exit::IoErr,
+                    Err(_) => return Ok(Exit::IoErr),
                 };
             }
             Action::CheckRecipient(address) => {
-                session.recipient(check(config, account, &address));
+                let verdict = desk.check(&address)?;
+                session.recipient(verdict);
             }
-            // Not offered: the queue is on this host.
+            // Not offered: the client is on this host.
             Action::StartTls => session.start_tls(Err(Reply::new(454, "4.7.0", "no TLS here"))),
             Action::Open => {
-                text = Some(match &batch.agent {
-                    Ok(agent) => Ok(agent.stage()),
-                    Err(failure) => Err(failure.clone()),
-                });
+                desk.open()?;
                 session.opened(Ok(()));
             }
-            Action::Store(piece) => {
-                if let Some(Ok(stager)) = &mut text
-                    && let Err(failure) = stager.push(piece)
-                {
-                    text = Some(Err(failure));
-                }
-            }
-            Action::Discard => text = None,
+            Action::Store(piece) => desk.store(piece),
+            Action::Discard => desk.discard(),
             Action::Commit => {
-                let text = text.take();
-                let lost = || Err(Failure::temporary("4.3.0", "no message was begun"));
-                let transaction = session.transaction();
-                let recipient = transaction.and_then(|t| t.recipients.first());
-                let staged = Staged {
-                    text: text.unwrap_or_else(lost),
-                    sender: Path(transaction.and_then(|t| t.sender.as_ref())).to_string(),
-                    recipient: recipient.map(Address::to_string).unwrap_or_default(),
-                };
-                batch.waiting.push((session.output().len(), staged));
+                let envelopes = envelopes(session);
+                late.expect(session.output().len(), envelopes.len());
+                desk.commit(envelopes)?;
                 session.stored(&[]);
-                if batch.waiting.len() >= MAX_BATCH {
-                    batch.deliver(session.output());
+                if late.count >= MAX_BATCH {
+                    let _hold = Hold::begin();
+                    late.fill_in(desk.deliver()?, session.output());
                 }
             }
         }
     }
 }
 
-/// Messages that are whole but not delivered yet.
-struct Batch<'a> {
-    agent: Result<Agent, Failure>,
-    /// Each with the place in the output where its reply belongs.
-    waiting: Vec<(usize, Staged)>,
+fn envelopes(session: &Session) -> Vec<Envelope> {
+    let Some(transaction) = session.transaction() else {
+        return Vec::new();
+    };
+    let sender = Path(transaction.sender.as_ref()).to_string();
+    let to = |to: &Address| Envelope {
+        sender: sender.clone(),
+        recipient: to.to_string(),
+        extension: String::new(),
+    };
+    transaction.recipients.iter().map(to).collect()
+}
+
+/// Replies that are not known yet, each with the place in the output where it belongs.
+#[derive(Default)]
+struct Late {
+    places: Vec<(usize, usize)>,
+    count: usize,
+}
+
+impl Late {
+    fn expect(&mut self, place: usize, count: usize) {
+        self.places.push((place, count));
+        self.count += count;
+    }
+
+    fn fill_in(&mut self, replies: Vec<Reply>, output: &mut Vec<u8>) {
+        if self.places.is_empty() {
+            return;
+        }
+        let said = std::mem::take(output);
+        let mut replies = replies.into_iter();
+        let mut from = 0;
+        for (place, count) in self.places.drain(..) {
+            output.extend_from_slice(said.get(from..place).unwrap_or_default());
+            from = place;
+            for reply in replies.by_ref().take(count) {
+                output.extend_from_slice(format!("{reply}\r\n").as_bytes());
+            }
+        }
+        output.extend_from_slice(said.get(from..).unwrap_or_default());
+        self.count = 0;
+    }
+}
+
+/// What an LMTP client is told of a delivery.
+fn reply(fate: &Result<Delivered, Failure>) -> Reply {
+    match fate {
+        Ok(delivered) => Reply::new(250, "2.0.0", delivered.to_string()),
+        Err(failure) if failure.is_temporary() => Reply::new(451, failure.code(), failure.text()),
+        Err(failure) if failure.code() == "5.2.2" => {
+            Reply::new(552, failure.code(), failure.text())
+        }
+        Err(failure) => Reply::new(550, failure.code(), failure.text()),
+    }
+}
+
+fn log_failure(log: &Log, recipient: &str, failure: &Failure) {
+    let status = if failure.is_temporary() { "deferred" } else { "failed" };
+    log.warning(&format!("to=<{recipient}> status={status} {failure}"));
+}
+
+/// The desk of a process that is its one user.
+struct OneUser<'a> {
+    config: &'a Config,
+    account: &'a Account,
+    agent: Result<Agent<'a>, Failure>,
+    text: Option<Result<Stager, Failure>>,
+    waiting: Vec<(Result<Rc<Staged>, Failure>, Envelope)>,
     log: &'a Log,
 }
 
-impl Batch<'_> {
-    /// Delivers them, and puts the replies where they belong.
-    fn deliver(&mut self, output: &mut Vec<u8>) {
-        let (places, batch): (Vec<usize>, Vec<Staged>) = self.waiting.drain(..).unzip();
-        if batch.is_empty() {
-            return;
-        }
-        let recipients: Vec<String> = batch.iter().map(|one| one.recipient.clone()).collect();
-        let fates = match &mut self.agent {
-            Ok(agent) => agent.deliver_all(batch),
-            Err(failure) => batch.iter().map(|_| Err(failure.clone())).collect(),
-        };
-        for warning in self.agent.iter_mut().flat_map(Agent::take_warnings) {
-            self.log.warning(&warning);
-        }
-        let said = std::mem::take(output);
-        let mut from = 0;
-        for ((place, fate), recipient) in places.into_iter().zip(fates).zip(recipients) {
-            output.extend_from_slice(said.get(from..place).unwrap_or_default());
-            from = place;
-            let reply = match fate {
-                Ok(delivered) => {
-                    let mailbox = delivered.mailbox.display();
-                    Reply::new(250, "2.0.0", format!("delivered to {mailbox}"))
-                }
-                Err(failure) => {
-                    let status = if failure.is_temporary() { "deferred" } else { "failed" };
-                    self.log.warning(&format!("to=<{recipient}> status={status} {failure}"));
-                    let code = if failure.is_temporary() { 451 } else { 550 };
-                    Reply::new(code, failure.code(), failure.text())
-                }
-            };
-            output.extend_from_slice(format!("{reply}\r\n").as_bytes());
-        }
-        output.extend_from_slice(said.get(from..).unwrap_or_default());
+impl Desk for OneUser<'_> {
+    fn check(&mut self, address: &Address) -> Result<Verdict, Gone> {
+        let (config, name) = (self.config, &self.account.name);
+        Ok(match route::route(config, address) {
+            Route::Local(local) if route::extension(config, name, local).is_some() => {
+                Verdict::Accept
+            }
+            _ => Verdict::Refuse(Reply::new(
+                550,
+                "5.1.1",
+                format!("<{address}>: this agent delivers to {name} only"),
+            )),
+        })
     }
-}
 
-fn check(config: &Config, account: &Account, address: &Address) -> Verdict {
-    match route::route(config, address) {
-        // As route::account compares them.
-        Route::Local(name) if name == account.name => Verdict::Accept,
-        Route::Local(name) if name.to_ascii_lowercase() == account.name => Verdict::Accept,
-        _ => Verdict::Refuse(Reply::new(
-            550,
-            "5.1.1",
-            format!("<{address}>: this agent delivers to {} only", account.name),
-        )),
+    fn open(&mut self) -> Result<(), Gone> {
+        self.text = Some(match &self.agent {
+            Ok(agent) => Ok(agent.stage()),
+            Err(failure) => Err(failure.clone()),
+        });
+        Ok(())
+    }
+
+    fn store(&mut self, piece: &[u8]) {
+        if let Some(Ok(stager)) = &mut self.text
+            && let Err(error) = stager.push(piece)
+        {
+            self.text = Some(Err(error.into()));
+        }
+    }
+
+    fn discard(&mut self) {
+        self.text = None;
+    }
+
+    fn commit(&mut self, envelopes: Vec<Envelope>) -> Result<(), Gone> {
+        let lost = || Err(Failure::temporary("4.3.0", "no message was begun"));
+        let text = self.text.take().unwrap_or_else(lost);
+        let text = text.and_then(|stager| Ok(Rc::new(stager.finish()?)));
+        self.waiting.extend(envelopes.into_iter().map(|mut envelope| {
+            let local = envelope.recipient.rsplit_once('@').map_or("", |(local, _)| local);
+            let extension = route::extension(self.config, &self.account.name, local);
+            envelope.extension = extension.unwrap_or_default().to_owned();
+            (text.clone(), envelope)
+        }));
+        Ok(())
+    }
+
+    fn deliver(&mut self) -> Result<Vec<Reply>, Gone> {
+        let waiting = std::mem::take(&mut self.waiting);
+        let recipients: Vec<String> = waiting.iter().map(|(_, e)| e.recipient.clone()).collect();
+        let fates = match &mut self.agent {
+            Ok(agent) => agent.deliver_all(waiting),
+            Err(failure) => waiting.iter().map(|_| Err(failure.clone())).collect(),
+        };
+        if let Ok(agent) = &mut self.agent {
+            for warning in agent.take_warnings() {
+                self.log.warning(&warning);
+            }
+        }
+        let told = fates.iter().zip(&recipients).map(|(fate, recipient)| {
+            if let Err(failure) = fate {
+                log_failure(self.log, recipient, failure);
+            }
+            reply(fate)
+        });
+        Ok(told.collect())
     }
 }

@@ -93,7 +93,7 @@ fn ended(status: WaitStatus) -> Option<(Pid, Ended)> {
 }
 
 /// Where programs that a child runs are looked for, whatever the caller's own path is.
-const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+pub const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// Replaces this process by `program`, called with `arguments` (its name first), with `input` and
 /// `output` as its 0 and 1, default SIGPIPE and an empty signal mask. Its environment is a PATH, our
@@ -111,10 +111,8 @@ pub fn exec(
         let output = nix::fcntl::fcntl(&output, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3))?;
         duplicate(input, 0)?;
         duplicate(output, 1)?;
-        for number in open_descriptors()?.filter(|number| *number > 2) {
-            // What our own caller has left open for us is not the program's either.
-            keep_from_exec(number)?;
-        }
+        // What our own caller has left open for us is not the program's either.
+        keep_all_from_exec()?;
         reset_signals()?;
         let path = CString::new(program.as_os_str().as_bytes())?;
         let mut argv = Vec::new();
@@ -210,6 +208,18 @@ pub fn raise_max_descriptors(most: u64) -> io::Result<()> {
         setrlimit(Resource::RLIMIT_NOFILE, most.min(hard), hard)?;
     }
     Ok(())
+}
+
+/// Lets no descriptor above 2 reach a program that is executed.
+pub fn keep_all_from_exec() -> io::Result<()> {
+    open_descriptors()?.filter(|number| *number > 2).try_for_each(keep_from_exec)
+}
+
+/// Kills what is left of a child's process group, of which it was made the leader.
+pub fn kill_group(child: &std::process::Child) {
+    if let Ok(leader) = i32::try_from(child.id()) {
+        let _ = nix::sys::signal::killpg(Pid::from_raw(leader), Signal::SIGKILL);
+    }
 }
 
 /// The numbers of this process's open descriptors, and that of a directory that is closed by now.

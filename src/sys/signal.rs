@@ -30,6 +30,44 @@ impl Signals {
     }
 }
 
+/// The signals that ask a process to end.
+const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
+
+/// While it lives, a signal that asks the process to end waits: what must not be left half done is
+/// done, or undone, first. Dropping it lets the signal through.
+#[derive(Debug)]
+pub struct Hold(SigSet);
+
+impl Hold {
+    /// Begins to hold signals back.
+    pub fn begin() -> io::Result<Self> {
+        let set = ENDING.into_iter().collect::<SigSet>();
+        let mut before = SigSet::empty();
+        nix::sys::signal::sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut before))?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let _ = nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.0), None);
+    }
+}
+
+/// Whether a signal that asks the process to end is being held back: then waiting should stop.
+#[allow(unsafe_code, reason = "nix has no sigpending")]
+pub fn is_end_asked_for() -> bool {
+    // SAFETY: sigset_t is plain data, for which all zeroes is a value.
+    let mut pending: nix::libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is valid for the call, and the set is filled in before it is read.
+    let known = unsafe { nix::libc::sigpending(&raw mut pending) } == 0;
+    let is_pending = |signal: &Signal| {
+        // SAFETY: the set is a valid one, filled in by sigpending.
+        1 == unsafe { nix::libc::sigismember(&raw const pending, *signal as i32) }
+    };
+    known && ENDING.iter().any(is_pending)
+}
+
 /// Lets all signals through again, in a forked child.
 pub fn unblock_all() -> io::Result<()> {
     nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;

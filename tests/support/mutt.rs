@@ -20,8 +20,10 @@ pub fn press(directory: &Path, mailbox: &Path, keys: &str) {
         &rc,
         format!(
             "set mbox_type=mbox\nset read_only=yes\nset confirmappend=no\nset confirmcreate=no\n\
-             set folder=/nonexistent\nset wait_key=no\nset delete=no\nset header_cache=\"\"\n\
-             push \"{keys}\"\n"
+             set folder={}\nset wait_key=no\nset delete=no\nset header_cache=\"\"\n\
+             push \"{keys}\"\n",
+            // Where it is missing, mutt asks whether it shall be made, and takes a key for the answer.
+            directory.display()
         ),
     )
     .unwrap();

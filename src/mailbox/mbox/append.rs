@@ -21,12 +21,12 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::{Duration, SystemTime};
 
 use super::error::Error;
+use super::form::Batch;
 use super::identity::Identity;
 use super::index::Index;
 use super::moment::moment;
 use super::window::read_full;
 use super::{Opened, record, redo};
-use crate::mailbox::stored::Batch;
 
 const ENDING: &str = ".append";
 const MAGIC: [u8; 8] = *b"hkappnd1";

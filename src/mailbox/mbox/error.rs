@@ -49,6 +49,13 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The mailbox would be larger than it may be.
+    OverQuota {
+        /// The mailbox.
+        path: PathBuf,
+        /// How large it may be, in bytes.
+        quota: u64,
+    },
     /// A message is not there any more, or not as it was.
     Changed,
     /// The mailbox has more messages than are listed.
@@ -58,7 +65,7 @@ pub enum Error {
 }
 
 impl Error {
-    pub(super) fn io(path: &Path, doing: &'static str, source: io::Error) -> Self {
+    pub(in crate::mailbox) fn io(path: &Path, doing: &'static str, source: io::Error) -> Self {
         Self::Io { path: path.to_owned(), doing, source }
     }
 
@@ -115,6 +122,13 @@ impl fmt::Display for Error {
             }
             Self::Io { path, doing, source } => {
                 write!(f, "{} can't {doing}: {source}", path.display())
+            }
+            Self::OverQuota { path, quota } => {
+                let name = path.file_name().unwrap_or(path.as_os_str()).display();
+                write!(
+                    f,
+                    "mailbox {name} is full: with this message it would be larger than {quota} bytes"
+                )
             }
             Self::Changed => write!(f, "the message has been changed or removed meanwhile"),
             Self::TooMany(most) => write!(f, "the mailbox has more than {most} messages"),

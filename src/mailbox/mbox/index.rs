@@ -1,11 +1,11 @@
 //! The directory of a mailbox's journals: small files of the owner, one directory of the owner.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
@@ -14,7 +14,7 @@ use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 use sha2::{Digest, Sha256};
 
 use super::error::Error;
-use crate::mailbox::dotlock;
+use crate::mailbox::directory;
 
 /// The open directory, and the mailbox whose journals are meant.
 #[derive(Debug)]
@@ -40,10 +40,10 @@ impl Index {
             why: why.into(),
             source,
         };
-        let opened = match dotlock::open_directory(path) {
+        let opened = match directory::open_directory(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && create => {
-                make(path).map_err(|error| fail("can't be made", Some(error)))?;
-                dotlock::open_directory(path)
+                directory::make(path).map_err(|error| fail("can't be made", Some(error)))?;
+                directory::open_directory(path)
             }
             opened => opened,
         };
@@ -134,26 +134,6 @@ impl Index {
 
     pub fn error(&self, ending: &str, why: &str, source: Option<io::Error>) -> Error {
         Error::Index { path: self.path.join(self.name(ending)), why: why.into(), source }
-    }
-}
-
-/// Makes a directory and those above it, each durably: a journal must not be lost with its
-/// directory while the mailbox is half changed.
-fn make(path: &Path) -> io::Result<()> {
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    if let Err(error) = fs::metadata(parent)
-        && error.kind() == io::ErrorKind::NotFound
-    {
-        make(parent)?;
-    }
-    match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    // One that may be written and not read can't be synced.
-    match File::open(parent) {
-        Ok(parent) => parent.sync_all(),
-        Err(_) => Ok(()),
     }
 }
 

@@ -13,6 +13,7 @@
 mod append;
 mod error;
 pub mod fields;
+mod form;
 pub mod from_line;
 mod identity;
 mod index;
@@ -29,47 +30,26 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-
-use nix::unistd::Uid;
+use std::path::Path;
+use std::time::Instant;
 
 use super::lock::{self, Attempt, Held, Locker, Trouble};
-use super::stored::{Batch, StoredMessage};
-use crate::config::LockKind;
+use super::{Growth, NewMessage, Place};
 use crate::sys::lock::Kind;
+use crate::sys::signal;
 
 pub use error::Error;
 pub use scan::{Message, Snapshot};
 
+use form::{Batch, Stored};
 use identity::Identity;
 use index::Index;
 use open::Spool;
 use present::Presenter;
 use window::Window;
 
-/// How long locks of other programs are waited for.
-pub const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// How much of a message is read under one lock.
 const CHUNK: u64 = 256 * 1024;
-
-/// Where a mailbox is, and how it is shared.
-#[derive(Clone, Debug)]
-pub struct Place {
-    /// The mbox file.
-    pub inbox: PathBuf,
-    /// The directory of its journals.
-    pub index: PathBuf,
-    /// Whose it must be.
-    pub owner: Uid,
-    /// The locks that are taken, all of them.
-    pub locks: Vec<LockKind>,
-    /// Where the dotlock helper is.
-    pub libexec: PathBuf,
-    /// How long is waited for locks.
-    pub lock_timeout: Duration,
-}
 
 /// An mbox file.
 #[derive(Debug)]
@@ -103,7 +83,7 @@ impl Mbox {
 
     /// The mbox file's path.
     pub fn path(&self) -> &Path {
-        &self.place.inbox
+        &self.place.path
     }
 
     /// What the operator should know of what was found, since the last call.
@@ -111,15 +91,11 @@ impl Mbox {
         std::mem::take(&mut self.warnings)
     }
 
-    /// Appends a message. On return it is on stable storage; on any failure the file is as before.
-    pub fn append(&mut self, message: &StoredMessage) -> Result<(), Error> {
-        self.append_all(std::slice::from_ref(message))
-    }
-
-    /// Appends messages together, under one lock and one sync: all of them or none.
-    pub fn append_all(&mut self, messages: &[StoredMessage]) -> Result<(), Error> {
+    /// Appends messages together, under one lock and one sync. On return they are on stable
+    /// storage; on any failure the file is as before.
+    pub fn append(&mut self, messages: &[NewMessage]) -> Result<Growth, Error> {
         if messages.is_empty() {
-            return Ok(());
+            return Ok(Growth::default());
         }
         let Some(index) = self.index(true)? else {
             return Err(Error::Changed);
@@ -127,7 +103,15 @@ impl Mbox {
         let Some(mut opened) = self.lock_for_writing(Some(&index), true)? else {
             return Err(self.missing());
         };
-        append::append(&mut opened, &index, Batch(messages))
+        let before = opened.identity.size;
+        let is_first = |number| number == 0 && before == 0;
+        let stored = (0..).zip(messages).map(|(number, one)| Stored::of(one, is_first(number)));
+        let stored: Vec<Stored> = stored.collect();
+        let batch = Batch(&stored);
+        let after = before.saturating_add(batch.length().unwrap_or(u64::MAX));
+        self.place.has_room(after)?;
+        append::append(&mut opened, &index, batch)?;
+        Ok(Growth { before, after })
     }
 
     /// Lists the messages; a missing file is an empty mailbox.
@@ -136,7 +120,7 @@ impl Mbox {
             return Ok(Snapshot::default());
         };
         let snapshot = scan::scan(&opened.file, opened.identity)
-            .map_err(|error| error.at(&self.place.inbox))?;
+            .map_err(|error| error.at(&self.place.path))?;
         Ok(snapshot)
     }
 
@@ -171,7 +155,7 @@ impl Mbox {
             stored.resize(usize::try_from(length).unwrap_or(0), 0);
             opened.file.read_exact_at(&mut stored, from).map_err(|error| match error.kind() {
                 io::ErrorKind::UnexpectedEof => Error::Changed,
-                _ => Error::io(&self.place.inbox, "be read", error),
+                _ => Error::io(&self.place.path, "be read", error),
             })?;
             drop(opened);
             if stored.is_empty() {
@@ -217,14 +201,14 @@ impl Mbox {
         let mut places = Vec::new();
         for message in wanted {
             let there = scan::message_at(&mut window, message.start)
-                .map_err(|error| Error::io(&self.place.inbox, "be read", error))?;
+                .map_err(|error| Error::io(&self.place.path, "be read", error))?;
             if let Some(there) = there.filter(|there| there.digest == message.digest) {
                 places.push((there.start, there.end));
                 continue;
             }
             if all.is_none() {
                 let list = scan::scan(&opened.file, opened.identity)
-                    .map_err(|error| error.at(&self.place.inbox))?;
+                    .map_err(|error| error.at(&self.place.path))?;
                 let list = list.messages.into_iter();
                 let place = |m: Message| ((m.digest, m.occurrence), (m.start, m.end));
                 all = Some(list.map(place).collect::<HashMap<_, _>>());
@@ -240,7 +224,7 @@ impl Mbox {
     fn find(&mut self, opened: &Opened, message: &Message) -> Result<Option<Message>, Error> {
         let mut window = Window::new(&opened.file, opened.identity.size);
         let there = scan::message_at(&mut window, message.start)
-            .map_err(|error| Error::io(&self.place.inbox, "be read", error))?;
+            .map_err(|error| Error::io(&self.place.path, "be read", error))?;
         let there = there.filter(|there| there.digest == message.digest);
         if there.is_some() {
             return Ok(there);
@@ -252,7 +236,7 @@ impl Mbox {
         let list = match known {
             Some(list) => list,
             None => scan::scan(&opened.file, opened.identity)
-                .map_err(|error| error.at(&self.place.inbox))?,
+                .map_err(|error| error.at(&self.place.path))?,
         };
         let found = list
             .messages
@@ -264,12 +248,12 @@ impl Mbox {
     }
 
     fn index(&self, create: bool) -> Result<Option<Index>, Error> {
-        Index::open(&self.place.index, &self.place.inbox, self.place.owner, create)
+        Index::open(&self.place.index, &self.place.path, self.place.owner, create)
     }
 
     fn missing(&self) -> Error {
         let error = io::ErrorKind::NotFound.into();
-        Error::io(&self.place.inbox, "be opened", error)
+        Error::io(&self.place.path, "be opened", error)
     }
 
     fn lock_for_writing(
@@ -286,7 +270,7 @@ impl Mbox {
             append::recover(&mut opened, index, &mut self.warnings)?;
         }
         opened.identity = Identity::of(&opened.file)
-            .map_err(|error| Error::io(&self.place.inbox, "be looked at", error))?;
+            .map_err(|error| Error::io(&self.place.path, "be looked at", error))?;
         Ok(Some(opened))
     }
 
@@ -310,7 +294,7 @@ impl Mbox {
     /// Opens the mailbox and takes all locks; `None` where there is no mailbox.
     fn lock(&mut self, kind: Kind, create: bool) -> Result<Option<Opened>, Error> {
         let started = Instant::now();
-        let path = &self.place.inbox;
+        let path = &self.place.path;
         let mut tries = 0_u32;
         loop {
             let Some(spool) = Spool::open(path, self.place.owner)? else {
@@ -342,7 +326,7 @@ impl Mbox {
             };
             drop(file);
             let waited = started.elapsed();
-            if waited >= self.place.lock_timeout {
+            if waited >= self.place.lock_timeout || signal::is_end_asked_for() {
                 return Err(Error::Locked { path: path.clone(), held: busy, waited });
             }
             tries = tries.saturating_add(1);

@@ -12,7 +12,7 @@ use nix::sys::stat::{Mode, fstat, fstatat};
 use nix::unistd::Uid;
 
 use super::error::Error;
-use crate::mailbox::dotlock;
+use crate::mailbox::directory;
 
 /// A mailbox's place: its directory, held open, and its name there.
 #[derive(Debug)]
@@ -29,14 +29,14 @@ impl Spool {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(refused(path, "is no name of a file"));
         };
-        let dir = match dotlock::open_directory(parent) {
+        let dir = match directory::open_directory(parent) {
             Ok(dir) => dir,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::io(parent, "be opened", error)),
         };
         let mode =
             fstat(&dir).map_err(|error| Error::io(parent, "be looked at", error.into()))?.st_mode;
-        if !dotlock::is_safe_directory(mode) {
+        if !directory::is_safe_directory(mode) {
             let why = "is writable for all without the sticky bit: anybody could replace mailboxes";
             return Err(refused(parent, why));
         }

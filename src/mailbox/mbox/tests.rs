@@ -3,12 +3,15 @@
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::rc::Rc;
+use std::time::{Duration, UNIX_EPOCH};
 
+use super::from_line;
 use super::index::stem;
 use super::moment::killed_at;
-use super::{Error, Mbox, Place, StoredMessage};
+use super::{Error, Mbox, NewMessage, Place};
 use crate::config::LockKind;
+use crate::mailbox::{Staged, Stager};
 
 /// A mailbox in a directory of its own.
 struct Home {
@@ -29,12 +32,13 @@ impl Home {
 
     fn open(&self) -> Mbox {
         Mbox::new(Place {
-            inbox: self.inbox.clone(),
+            path: self.inbox.clone(),
             index: self.index.clone(),
             owner: nix::unistd::geteuid(),
             locks: vec![LockKind::Fcntl, LockKind::Flock, LockKind::Dotlock],
             libexec: "/nonexistent".into(),
             lock_timeout: Duration::from_millis(200),
+            quota: 0,
         })
     }
 
@@ -64,15 +68,35 @@ impl Home {
     }
 }
 
+/// What [`message`] stands in the file as.
 fn text(name: &str, body: &str) -> String {
-    let length = body.len();
+    with_room(name, body, 90)
+}
+
+/// The same at the beginning of an empty file.
+fn first_text(name: &str, body: &str) -> String {
+    with_room(name, body, 150)
+}
+
+fn with_room(name: &str, body: &str, room: usize) -> String {
+    let from = from_line::write(format!("{name}@b.org").as_bytes(), UNIX_EPOCH);
+    let (from, length) = (String::from_utf8(from).unwrap(), body.len());
     format!(
-        "From {name}@b.org Thu Jan  1 00:00:00 1970\nSubject: {name}\nContent-Length: {length}\n\n{body}"
+        "{from}Subject: {name}\nContent-Length: {length}\nStatus:{blank:10}\nX-Status:{blank:10}\n\
+         X-Keywords:{blank:room$}\n\n{body}",
+        blank = ""
     )
 }
 
-fn message(name: &str, body: &str) -> StoredMessage {
-    StoredMessage::from_bytes(text(name, body).into_bytes()).unwrap()
+fn message(name: &str, body: &str) -> NewMessage {
+    let mut stager = Stager::new(u64::MAX);
+    stager.push(format!("\n{body}").as_bytes()).unwrap();
+    NewMessage {
+        sender: format!("{name}@b.org").into_bytes(),
+        at: UNIX_EPOCH,
+        trace: format!("Subject: {name}\n").into_bytes(),
+        text: Rc::new(stager.finish().unwrap()),
+    }
 }
 
 fn stored(names: &[&str], size: usize) -> String {
@@ -100,9 +124,10 @@ fn what_is_appended_is_read_back_and_ends_in_a_blank_line() {
     for before in ["", "\n", "junk", "junk\n", "junk\n\n", "junk\r\n\r\n"] {
         let home = Home::new(before.as_bytes());
         let mut mailbox = home.open();
-        mailbox.append(&message("a", "1\n")).unwrap();
-        mailbox.append(&message("b", "2\n")).unwrap();
-        let written = format!("{}\n{}\n", text("a", "1\n"), text("b", "2\n"));
+        mailbox.append(&[message("a", "1\n")]).unwrap();
+        mailbox.append(&[message("b", "2\n")]).unwrap();
+        let first = if before.is_empty() { first_text } else { text };
+        let written = format!("{}\n{}\n", first("a", "1\n"), text("b", "2\n"));
         let separator = match before {
             "junk" => "\n\n",
             "junk\n" => "\n",
@@ -124,10 +149,10 @@ fn messages_appended_together_stand_as_if_appended_one_by_one() {
     let messages: Vec<_> = bodies.iter().map(|body| message("a", body)).collect();
     let (one, all) = (Home::new(b"junk"), Home::new(b"junk"));
     for message in &messages {
-        one.open().append(message).unwrap();
+        one.open().append(std::slice::from_ref(message)).unwrap();
     }
-    all.open().append_all(&messages).unwrap();
-    all.open().append_all(&[]).unwrap();
+    all.open().append(&messages).unwrap();
+    all.open().append(&[]).unwrap();
     assert!(one.content() == all.content());
 }
 
@@ -139,7 +164,7 @@ fn a_missing_mailbox_is_empty_and_an_append_makes_it() {
     let nothing = mailbox.scan().unwrap();
     assert!(nothing.is_empty());
     assert_eq!(mailbox.expunge(&nothing, &[0]).unwrap(), 0);
-    mailbox.append(&message("a", "1\n")).unwrap();
+    mailbox.append(&[message("a", "1\n")]).unwrap();
     assert_eq!(shown(&mut mailbox).len(), 1);
 }
 
@@ -152,7 +177,7 @@ fn an_append_killed_at_any_step_is_undone_or_complete_and_a_neighbours_mail_surv
                 loop {
                     let home = Home::new(before.as_bytes());
                     let killed = killed_at(n, || {
-                        home.open().append(&message("new", "new\n")).unwrap();
+                        home.open().append(&[message("new", "new\n")]).unwrap();
                     });
                     let size = home.content().len();
                     if neighbour {
@@ -285,7 +310,7 @@ fn a_lock_of_another_is_waited_for_and_never_written_past() {
     let home = Home::new(b"");
     let lock = home.inbox.with_file_name("box.lock");
     fs::write(&lock, "1").unwrap();
-    let failed = home.open().append(&message("a", "1\n"));
+    let failed = home.open().append(&[message("a", "1\n")]);
     assert!(matches!(failed, Err(Error::Locked { .. })), "{failed:?}");
     assert_eq!(home.content(), "");
     // Readers share the kernel's locks, and need no dot lock.
@@ -293,7 +318,7 @@ fn a_lock_of_another_is_waited_for_and_never_written_past() {
     fs::remove_file(&lock).unwrap();
     let other = fs::File::options().write(true).open(&home.inbox).unwrap();
     other.try_lock().unwrap();
-    let failed = home.open().append(&message("a", "1\n"));
+    let failed = home.open().append(&[message("a", "1\n")]);
     assert!(matches!(failed, Err(Error::Locked { .. })), "{failed:?}");
     assert!(!lock.exists());
 }
@@ -303,7 +328,7 @@ fn what_is_no_mailbox_of_its_owner_is_refused() {
     let home = Home::new(b"");
     let other = home.inbox.with_file_name("other");
     let refused = |home: &Home| {
-        let failed = home.open().append(&message("a", "1\n"));
+        let failed = home.open().append(&[message("a", "1\n")]);
         assert!(matches!(failed, Err(Error::Refused { .. })), "{failed:?}");
         let failed = home.open().scan().err();
         assert!(matches!(failed, Some(Error::Refused { .. })), "{failed:?}");
@@ -326,7 +351,7 @@ fn journals_that_prove_nothing_are_not_applied() {
     let before = stored(&["a", "b"], 10);
     for garbage in [&b""[..], b"garbage", &[0xff; 8192], b"hkredop1\0\0\0\0\0\0\0\0"] {
         let home = Home::new(before.as_bytes());
-        home.open().append(&message("c", "1\n")).unwrap();
+        home.open().append(&[message("c", "1\n")]).unwrap();
         let content = home.content();
         for ending in ["append", "redo"] {
             fs::write(home.index.join(home.journal(ending)), garbage).unwrap();
@@ -344,7 +369,7 @@ fn a_file_that_somebody_rewrote_behind_a_killed_append_is_left_alone() {
     for n in 2..8 {
         let home = Home::new(stored(&["a"], 300).as_bytes());
         killed_at(n, || {
-            home.open().append(&message("b", "2\n")).unwrap();
+            home.open().append(&[message("b", "2\n")]).unwrap();
         });
         let other = stored(&["x", "y"], 300);
         fs::write(&home.inbox, &other).unwrap();
@@ -357,7 +382,7 @@ fn a_file_that_somebody_rewrote_behind_a_killed_append_is_left_alone() {
 fn without_an_index_directory_nothing_is_written_and_mail_can_be_read() {
     let home = Home::new(stored(&["a"], 3).as_bytes());
     fs::write(home.index.parent().unwrap(), "a file").unwrap();
-    let failed = home.open().append(&message("b", "1\n"));
+    let failed = home.open().append(&[message("b", "1\n")]);
     assert!(matches!(failed, Err(Error::Index { .. })), "{failed:?}");
     assert_eq!(home.content(), stored(&["a"], 3));
     assert_eq!(shown(&mut home.open()).len(), 1);
@@ -378,7 +403,7 @@ fn mailboxes_of_the_same_name_may_share_an_index_directory() {
         for home in [&a, &b] {
             fs::write(&home.inbox, &before).unwrap();
             killed(home, &|mailbox| {
-                mailbox.append(&message("new", "new\n")).unwrap();
+                mailbox.append(&[message("new", "new\n")]).unwrap();
             });
         }
         for home in [&a, &b] {
@@ -407,10 +432,10 @@ fn a_failed_write_leaves_the_file_as_it_was() {
     // A spool that is shorter than it says stands for a disk that fails in the middle.
     let mut spool = tempfile::tempfile().unwrap();
     spool.write_all(b"x\n").unwrap();
-    let head = text("b", "").into_bytes();
-    let torn = StoredMessage::new(head, Some((spool, 9)), b"\n".to_vec()).unwrap();
-    assert!(mailbox.append(&torn).is_err());
+    let torn = Staged { spool: Some((spool, 9)), memory: b"\n".to_vec(), ..Staged::default() };
+    let torn = NewMessage { text: Rc::new(torn), ..message("b", "") };
+    assert!(mailbox.append(&[torn]).is_err());
     assert_eq!(home.content(), stored(&["a"], 3));
-    assert!(home.open().append(&message("c", "1\n")).is_ok());
+    assert!(home.open().append(&[message("c", "1\n")]).is_ok());
     assert_eq!(shown(&mut mailbox).len(), 2);
 }

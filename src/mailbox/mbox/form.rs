@@ -1,0 +1,111 @@
+//! A new message as it will stand in an mbox.
+
+use std::io;
+use std::rc::Rc;
+
+use super::quote::Quoter;
+use super::{fields, from_line};
+use crate::mailbox::message::{NewMessage, Staged};
+
+/// Room for flags and keywords that are later written in place; blank, each means the same as if it
+/// were not there. (A blank X-UID would not: c-client then numbers all messages anew.)
+const STATUS: usize = 10;
+
+/// From this width on Dovecot, too, finds room in X-Keywords for its UID and some keywords, and
+/// moves nothing.
+const KEYWORDS: usize = 90;
+
+/// The first message of a mailbox gets X-IMAPbase, with the names of all keywords.
+const FIRST_KEYWORDS: usize = 150;
+
+/// Small pieces are written together, up to this size.
+const COLLECT: usize = 256 * 1024;
+
+/// A message in its stored form: `From_` line, header, blank line, quoted body, line ends LF;
+/// without the blank line that separates it from the next. Its length is known before the first
+/// byte is written.
+#[derive(Debug)]
+pub(super) struct Stored {
+    /// What is put in front of the text.
+    head: Vec<u8>,
+    text: Rc<Staged>,
+}
+
+impl Stored {
+    /// `first`: of an empty mailbox.
+    pub fn of(message: &NewMessage, first: bool) -> Self {
+        let text = Rc::clone(&message.text);
+        let body = text.length().saturating_sub(text.header).saturating_add(text.from_lines);
+        let mut head = from_line::write(&message.sender, message.at);
+        head.extend_from_slice(&message.trace);
+        head.extend_from_slice(format!("Content-Length: {body}\n").as_bytes());
+        if text.from_lines > 0 {
+            head.extend_from_slice(format!("{}: yes\n", fields::QUOTED).as_bytes());
+        }
+        let keywords = if first { FIRST_KEYWORDS } else { KEYWORDS };
+        for (field, width) in [("Status", STATUS), ("X-Status", STATUS), ("X-Keywords", keywords)] {
+            head.extend_from_slice(format!("{field}:{:width$}\n", "").as_bytes());
+        }
+        Self { head, text }
+    }
+
+    /// Its length in bytes.
+    pub fn length(&self) -> u64 {
+        let head = self.head.len() as u64;
+        head.saturating_add(self.text.length()).saturating_add(self.text.from_lines)
+    }
+
+    /// Gives the bytes in their order to `sink`, in large pieces.
+    fn each(&self, sink: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        sink(&self.head)?;
+        if self.text.from_lines == 0 {
+            return self.text.each(sink);
+        }
+        let mut header = self.text.header;
+        let (mut quoter, mut quoted) = (Quoter::default(), Vec::new());
+        self.text.each(&mut |piece| {
+            let own = usize::try_from(header).unwrap_or(usize::MAX).min(piece.len());
+            header = header.saturating_sub(own as u64);
+            let (own, body) = piece.split_at(own);
+            quoted.clear();
+            quoted.extend_from_slice(own);
+            quoter.push(body, &mut |bytes| quoted.extend_from_slice(bytes));
+            sink(&quoted)
+        })
+    }
+}
+
+/// Messages that are appended together, each behind the blank line that ends the one before it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Batch<'a>(pub &'a [Stored]);
+
+impl Batch<'_> {
+    /// The length of all of it; `None` if no file could hold it.
+    pub fn length(&self) -> Option<u64> {
+        let separators = u64::try_from(self.0.len().checked_sub(1)?).ok()?;
+        let all = self.0.iter().try_fold(separators, |sum, one| sum.checked_add(one.length()));
+        all.filter(|n| i64::try_from(*n).is_ok())
+    }
+
+    /// Gives the bytes in their order to `sink`, collected into large pieces.
+    pub fn each(&self, sink: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let mut collected = Vec::new();
+        for (number, message) in self.0.iter().enumerate() {
+            if number > 0 {
+                collected.push(b'\n');
+            }
+            message.each(&mut |bytes| {
+                if collected.len() + bytes.len() > COLLECT {
+                    sink(&collected)?;
+                    collected.clear();
+                }
+                if bytes.len() > COLLECT {
+                    return sink(bytes);
+                }
+                collected.extend_from_slice(bytes);
+                Ok(())
+            })?;
+        }
+        sink(&collected)
+    }
+}
