@@ -84,7 +84,7 @@ pub fn serve(config: &Config, log: &Log, account: &Account, mut connection: Conn
                 let staged = Staged {
                     text: text.unwrap_or_else(lost),
                     sender: Path(transaction.and_then(|t| t.sender.as_ref())).to_string(),
-                    recipient: recipient.map(Address::to_string).unwrap_or_default(),
+                    recipient: recipient.map(|to| to.address.to_string()).unwrap_or_default(),
                 };
                 batch.waiting.push((session.output().len(), staged));
                 session.stored(&[]);
