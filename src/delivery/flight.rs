@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use super::bounce::{self, Action, Failed};
 use super::fate::{Fate, Remote};
+use super::report::{self, Action, Recipient, Report};
 use super::runner::Runner;
 use super::schedule::{self, Next};
 use crate::queue::entry::Path;
@@ -230,34 +230,36 @@ impl Flight {
             log.warning(&format!("{}: a report can't be delivered; dropped", entry.id()));
             return Ok(());
         };
-        let recipients = &entry.envelope.recipients;
-        let failed: Vec<Failed> = failed
+        let addresses = &entry.envelope.recipients;
+        let recipients: Vec<Recipient> = failed
             .iter()
             .filter_map(|event| {
-                Some(Failed {
-                    recipient: recipients.get(event.recipient)?.clone(),
+                Some(Recipient {
+                    address: addresses.get(event.recipient)?.clone(),
+                    original: None,
                     code: event.code.clone(),
                     text: event.text.clone(),
                     remote: self.remotes.get(&event.recipient).cloned(),
                 })
             })
             .collect();
-        let mut text = vec![0; bounce::MAX_HEADER];
+        let mut text = vec![0; report::MAX_HEADER];
         let length = entry.read_content(0, &mut text)?;
         text.truncate(length);
-        let report = bounce::Report {
+        let report = Report {
             hostname: &config.hostname,
-            id: entry.id(),
+            id: Some(entry.id()),
+            envelope_id: None,
             sender,
             arrived: entry.envelope.arrived,
             action,
-            failed: &failed,
+            recipients: &recipients,
             text: &text,
         };
         let id = report.enqueue(inlet)?;
         let what = match action {
             Action::Failed => "failure",
-            Action::Delayed => "delay",
+            _ => "delay",
         };
         log.info(&format!("{}: sender told of the {what}: {id}", entry.id()));
         Ok(())

@@ -23,10 +23,12 @@ use std::time::SystemTime;
 
 use super::Failure;
 use super::failure::LOCKED;
+use super::report::{self, Action, Report};
 use crate::config::{Config, OverQuota};
 use crate::mailbox::mbox::from_line;
 use crate::mailbox::{self, Growth, Mailbox, NewMessage, Place, StageError, Staged, Stager};
 use crate::message::{Address, date};
+use crate::queue::Id;
 use crate::sys::{Account, clock};
 
 use command::Program;
@@ -44,6 +46,17 @@ pub struct Envelope {
     pub recipient: String,
     /// What stands behind the delimiter in it; may be empty.
     pub extension: String,
+    /// The sender wants to hear of its delivery.
+    pub receipt: Option<Receipt>,
+}
+
+/// What a report on a delivery repeats of the envelope (RFC 3461).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// `ENVID`.
+    pub envelope_id: Option<String>,
+    /// `ORCPT`, as `type;address`.
+    pub original: Option<String>,
 }
 
 /// Where messages go that no `.forward` sends elsewhere.
@@ -189,6 +202,7 @@ impl<'a> Agent<'a> {
                 }
                 Ok((Err(_), place)) => self.put(place, std::slice::from_ref(message))?,
             }
+            self.tell_sender(&letter, Action::Delivered);
             Ok(letter.delivered(format!("mailbox={}", self.inbox.display())))
         }));
     }
@@ -288,7 +302,7 @@ impl<'a> Agent<'a> {
     /// Gives the message to a command of the user's.
     fn command(&self, command: &str, letter: &Letter) -> Result<(), Failure> {
         let words = ["/bin/sh", "-c", command].map(OsStr::new);
-        let Envelope { sender, recipient, extension } = &letter.envelope;
+        let Envelope { sender, recipient, extension, .. } = &letter.envelope;
         let (local, domain) = recipient.rsplit_once('@').unwrap_or((recipient, ""));
         let values = [sender.as_str(), recipient, extension, local, domain].map(harmless);
         let names = ["SENDER", "RECIPIENT", "EXTENSION", "LOCAL", "DOMAIN"];
@@ -306,12 +320,70 @@ impl<'a> Agent<'a> {
 
     /// Hands the message to the queue, for all of these at once.
     fn forward(&self, addresses: &[Address], letter: &Letter) -> Result<(), Failure> {
+        self.send(
+            &letter.envelope.sender,
+            addresses,
+            letter.for_queue().map_err(|e| unwritten(&e))?,
+        )
+    }
+
+    /// Tells the sender that the message was delivered, where that is wanted (RFC 3461 section
+    /// 6.2). Where that can't be done, it is no reason to deliver it again.
+    fn tell_sender(&mut self, letter: &Letter, action: Action) {
+        let Envelope { sender, recipient, receipt, .. } = &letter.envelope;
+        let Some(receipt) = receipt else {
+            return;
+        };
+        let addresses = [sender, recipient].map(|text| Address::parse(text.as_bytes()));
+        // A report on addresses with UTF-8 would be of another kind (RFC 6533).
+        let [Ok(sender), Ok(address)] = addresses else {
+            return;
+        };
+        let told = self.report(letter, action, &sender, address, receipt);
+        if let Err(failure) = told {
+            let text = format!("<{sender}> can't be told of a delivery: {failure}");
+            self.warnings.push(text);
+        }
+    }
+
+    fn report(
+        &self,
+        letter: &Letter,
+        action: Action,
+        sender: &Address,
+        address: Address,
+        receipt: &Receipt,
+    ) -> Result<(), Failure> {
+        let failed = |error: io::Error| unwritten(&error);
+        let header = letter.text.header(report::MAX_HEADER).map_err(failed)?;
+        let report = Report {
+            hostname: &self.config.hostname,
+            id: None,
+            envelope_id: receipt.envelope_id.as_deref(),
+            sender,
+            arrived: clock::seconds(),
+            action,
+            recipients: &[report::Recipient {
+                address,
+                original: receipt.original.clone(),
+                code: "2.0.0".into(),
+                text: "delivered".into(),
+                remote: None,
+            }],
+            text: &header,
+        };
+        let mut message = report.message(&Id::new().map_err(failed)?, &clock::now());
+        message.retain(|byte| *byte != b'\r');
+        let mut file = tempfile::tempfile().map_err(failed)?;
+        file.write_all(&message).and_then(|()| file.rewind()).map_err(failed)?;
+        self.send("", std::slice::from_ref(sender), file)
+    }
+
+    /// Hands a message to the queue; an empty sender is the null one.
+    fn send(&self, sender: &str, addresses: &[Address], message: File) -> Result<(), Failure> {
         let sendmail = &self.config.delivery.sendmail;
         // Attached, so that no sender is taken for an option.
-        let sender = match letter.envelope.sender.as_str() {
-            "" => "-f<>".to_owned(),
-            sender => format!("-f{sender}"),
-        };
+        let sender = if sender.is_empty() { "-f<>".to_owned() } else { format!("-f{sender}") };
         let addresses: Vec<String> = addresses.iter().map(Address::to_string).collect();
         let mut words: Vec<&OsStr> = sendmail.iter().map(OsStr::new).collect();
         words.extend(["-i", &sender, "--"].map(OsStr::new));
@@ -323,7 +395,7 @@ impl<'a> Agent<'a> {
             limit: self.limit(),
             name: &sendmail.join(" "),
         };
-        program.run(letter.for_queue().map_err(|error| unwritten(&error))?)
+        program.run(message)
     }
 
     fn limit(&self) -> std::time::Duration {

@@ -30,7 +30,8 @@ enum State {
     Broken,
 }
 
-/// The replies of a message: those to RSET, MAIL, RCPT and BDAT.
+/// The replies of a message: those to RSET, MAIL, RCPT and BDAT; without the last one where the
+/// recipient was refused (RFC 2033 section 4.3).
 const REPLIES: u8 = 4;
 
 /// A message whose replies are still to come.
@@ -140,7 +141,8 @@ impl Client {
                 if !is_reset && !answer.is_positive() && message.refusal.is_none() {
                     message.refusal = Some(answer.clone());
                 }
-                if message.left > 0 {
+                let is_refused_recipient = message.left == 1 && !answer.is_positive();
+                if message.left > 0 && !is_refused_recipient {
                     return None;
                 }
                 let refusal = self.pending.pop_front().and_then(|message| message.refusal);
@@ -179,7 +181,7 @@ mod tests {
             );
             assert_eq!(std::mem::take(client.output()), wanted.as_bytes());
         }
-        client.push(b"250 Ok\r\n250 Ok\r\n550 5.1.1 no\r\n554 no valid recipients\r\n250 Ok\r\n25");
+        client.push(b"250 Ok\r\n250 Ok\r\n550 5.1.1 no\r\n250 Ok\r\n25");
         let Some(Event::Outcome(answer)) = client.event() else { panic!("no outcome") };
         assert_eq!(answer.enhanced(), "5.1.1");
         assert_eq!(client.event(), None);

@@ -59,6 +59,17 @@ impl Staged {
             || self.delivered_to.iter().any(|address| is_same(address))
     }
 
+    /// The beginning of the header, without its blank line; at most so many bytes.
+    pub fn header(&self, most: usize) -> io::Result<Vec<u8>> {
+        let length = usize::try_from(self.header.saturating_sub(1)).unwrap_or(most).min(most);
+        let mut header = vec![0; length];
+        match &self.spool {
+            Some((file, _)) => file.read_exact_at(&mut header, 0)?,
+            None => header.clone_from_slice(self.memory.get(..length).unwrap_or_default()),
+        }
+        Ok(header)
+    }
+
     /// Gives the bytes in their order to `sink`, in large pieces.
     pub fn each(&self, sink: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         if let Some((file, length)) = &self.spool {

@@ -1,14 +1,25 @@
 //! Mailbox addresses of the envelope (RFC 5321 section 4.1.2): the one address parser.
 //!
 //! Nothing that is no address leaves here, so that an [`Address`] can be written into a header, a
-//! queue file or a command without another look: no control character, no CR, LF or NUL, ASCII only.
+//! queue file or a command without another look: no control character, no CR, LF or NUL. It is ASCII
+//! unless whoever had it parsed allowed [`Alphabet::Utf8`]; who hands such an address on has to know
+//! that the other side takes UTF-8 ([`Address::is_ascii`] tells which ones need it).
 
 use std::fmt;
 
-/// The longest local-part taken (RFC 5321 asks for 64; VERP addresses are longer).
+/// The longest local-part taken, in bytes (RFC 5321 asks for 64; VERP addresses are longer).
 pub const MAX_LOCAL_PART: usize = 255;
-/// The longest domain (RFC 5321 section 4.5.3.1.2).
+/// The longest domain, in bytes (RFC 5321 section 4.5.3.1.2).
 pub const MAX_DOMAIN: usize = 255;
+
+/// What an address may be written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Alphabet {
+    /// RFC 5321.
+    Ascii,
+    /// RFC 6531 section 3.3, where both sides have agreed on SMTPUTF8.
+    Utf8,
+}
 
 /// A local-part and a domain.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -55,9 +66,14 @@ impl Mailbox {
 }
 
 impl Address {
-    /// Parses `local-part@domain`; the domain must be there.
+    /// Parses `local-part@domain` in ASCII; the domain must be there.
     pub fn parse(text: &[u8]) -> Result<Self, Error> {
-        let mailbox = mailbox(text)?;
+        Self::parse_in(text, Alphabet::Ascii)
+    }
+
+    /// The same in an alphabet of the caller's.
+    pub fn parse_in(text: &[u8], alphabet: Alphabet) -> Result<Self, Error> {
+        let mailbox = mailbox(text, alphabet)?;
         let domain = mailbox.domain.ok_or(Error::Syntax)?;
         Ok(Self { local: mailbox.local, domain })
     }
@@ -72,6 +88,11 @@ impl Address {
         &self.domain
     }
 
+    /// Whether anybody can be told of it who does not know SMTPUTF8.
+    pub fn is_ascii(&self) -> bool {
+        self.local.is_ascii() && self.domain.is_ascii()
+    }
+
     /// Whether both name the same mailbox as far as anybody but its host can tell: domains
     /// compare without letter case (RFC 5321 section 2.4).
     pub fn is_same(&self, other: &Self) -> bool {
@@ -82,7 +103,7 @@ impl Address {
 impl fmt::Display for Address {
     /// `local-part@domain`, quoted where it must be.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if is_dot_string(self.local.as_bytes()) {
+        if is_dot_string(&self.local) {
             return write!(f, "{}@{}", self.local, self.domain);
         }
         f.write_str("\"")?;
@@ -105,12 +126,12 @@ impl fmt::Display for Address {
 ///
 /// Quirks: spaces before the path, and a path without angle brackets, are taken, as people type
 /// them into telnet. `None` is the null path `<>`.
-pub fn path(text: &[u8]) -> Result<(Option<Mailbox>, &[u8]), Error> {
+pub fn path(text: &[u8], alphabet: Alphabet) -> Result<(Option<Mailbox>, &[u8]), Error> {
     let text = text.trim_ascii_start();
     let Some(inner) = text.strip_prefix(b"<") else {
         let end = end_of_word(text);
         let (word, rest) = text.split_at(end);
-        return Ok((Some(mailbox(word)?), rest));
+        return Ok((Some(mailbox(word, alphabet)?), rest));
     };
     let end = closing_bracket(inner).ok_or(Error::Syntax)?;
     let (inside, rest) = inner.split_at(end);
@@ -122,11 +143,11 @@ pub fn path(text: &[u8]) -> Result<(Option<Mailbox>, &[u8]), Error> {
     if inside.is_empty() {
         return Ok((None, rest));
     }
-    Ok((Some(mailbox(without_source_route(inside)?)?), rest))
+    Ok((Some(mailbox(without_source_route(inside, alphabet)?, alphabet)?), rest))
 }
 
 /// `A-d-l = At-domain *( "," At-domain )`: to be accepted and ignored (RFC 5321 appendix C).
-fn without_source_route(inside: &[u8]) -> Result<&[u8], Error> {
+fn without_source_route(inside: &[u8], alphabet: Alphabet) -> Result<&[u8], Error> {
     if !inside.starts_with(b"@") {
         return Ok(inside);
     }
@@ -134,7 +155,7 @@ fn without_source_route(inside: &[u8]) -> Result<&[u8], Error> {
     let (route, mailbox) = inside.split_at(colon);
     let valid = route
         .split(|b| *b == b',')
-        .all(|hop| hop.strip_prefix(b"@").is_some_and(|name| domain(name).is_ok()));
+        .all(|hop| hop.strip_prefix(b"@").is_some_and(|name| domain(name, alphabet).is_ok()));
     if valid { Ok(mailbox.get(1..).unwrap_or_default()) } else { Err(Error::Syntax) }
 }
 
@@ -164,68 +185,74 @@ fn outside_quotes(text: &[u8], wanted: impl Fn(u8) -> bool) -> Option<usize> {
     })
 }
 
-/// `Mailbox = Local-part "@" ( Domain / address-literal )`, the domain optional.
-pub fn mailbox(text: &[u8]) -> Result<Mailbox, Error> {
-    if !text.is_ascii() {
+/// The text, where it is in the alphabet.
+fn characters(text: &[u8], alphabet: Alphabet) -> Result<&str, Error> {
+    if alphabet == Alphabet::Ascii && !text.is_ascii() {
         return Err(Error::NotAscii);
     }
+    std::str::from_utf8(text).map_err(|_| Error::Syntax)
+}
+
+/// `Mailbox = Local-part "@" ( Domain / address-literal )`, the domain optional.
+pub fn mailbox(text: &[u8], alphabet: Alphabet) -> Result<Mailbox, Error> {
+    let text = characters(text, alphabet)?;
     // The last @ outside quotes parts the two.
     let mut at = None;
     let mut from = 0;
     while let Some(found) =
-        outside_quotes(text.get(from..).unwrap_or_default(), |byte| byte == b'@')
+        outside_quotes(text.as_bytes().get(from..).unwrap_or_default(), |byte| byte == b'@')
     {
         at = Some(from + found);
         from += found + 1;
     }
-    let (local, host) = match at {
-        Some(at) => {
-            let (local, host) = text.split_at(at);
-            (local, Some(host.get(1..).unwrap_or_default()))
-        }
+    let (local, host) = match at.and_then(|at| text.split_at_checked(at)) {
+        Some((local, host)) => (local, host.strip_prefix('@')),
         None => (text, None),
     };
-    Ok(Mailbox { local: local_part(local)?, domain: host.map(domain).transpose()? })
+    let domain = host.map(|host| domain(host.as_bytes(), alphabet)).transpose()?;
+    Ok(Mailbox { local: local_part(local)?, domain })
 }
 
 /// `Local-part = Dot-string / Quoted-string`. Quirk: empty atoms (`a..b@c`, `.a@c`) are taken, as
 /// some hosts have such users.
-fn local_part(text: &[u8]) -> Result<String, Error> {
-    let local = match text.strip_prefix(b"\"") {
-        Some(rest) => quoted_string(rest.strip_suffix(b"\"").ok_or(Error::Syntax)?)?,
-        None if !text.is_empty() && text.iter().all(|b| is_atext(*b) || *b == b'.') => {
-            String::from_utf8_lossy(text).into_owned()
-        }
+fn local_part(text: &str) -> Result<String, Error> {
+    let local = match text.strip_prefix('"') {
+        Some(rest) => quoted_string(rest.strip_suffix('"').ok_or(Error::Syntax)?)?,
+        None if is_dot_string(text) => text.to_owned(),
         None => return Err(Error::Syntax),
     };
     if local.len() > MAX_LOCAL_PART { Err(Error::TooLong) } else { Ok(local) }
 }
 
-/// The inside of a `Quoted-string`, its `quoted-pairSMTP`s undone; printable ASCII only.
-fn quoted_string(text: &[u8]) -> Result<String, Error> {
+/// The inside of a `Quoted-string`, its `quoted-pairSMTP`s undone; printable ASCII, and with RFC
+/// 6531 `qtextSMTP =/ UTF8-non-ascii`.
+fn quoted_string(text: &str) -> Result<String, Error> {
     let mut local = String::new();
-    let mut bytes = text.iter();
-    while let Some(&byte) = bytes.next() {
-        let byte = match byte {
-            b'\\' => *bytes.next().ok_or(Error::Syntax)?,
-            b'"' => return Err(Error::Syntax),
-            byte => byte,
+    let mut characters = text.chars();
+    while let Some(c) = characters.next() {
+        let (c, escaped) = match c {
+            '\\' => (characters.next().ok_or(Error::Syntax)?, true),
+            '"' => return Err(Error::Syntax),
+            c => (c, false),
         };
-        if !(b' '..=b'~').contains(&byte) {
+        if !((' '..='~').contains(&c) || (!escaped && is_utf8_non_ascii(c))) {
             return Err(Error::Syntax);
         }
-        local.push(char::from(byte));
+        local.push(c);
     }
     if local.is_empty() { Err(Error::Syntax) } else { Ok(local) }
 }
 
 /// `Domain = sub-domain *("." sub-domain)`, or `address-literal = "[" ... "]"`. Quirks: `_` in a
 /// label, and one dot at the end (which is taken off).
-pub fn domain(text: &[u8]) -> Result<String, Error> {
+///
+/// With RFC 6531 `sub-domain =/ U-label`; whether IDNA knows that label is left to who looks it up.
+/// The 63 bytes of a label are those of its ASCII form.
+pub fn domain(text: &[u8], alphabet: Alphabet) -> Result<String, Error> {
     if text.len() > MAX_DOMAIN {
         return Err(Error::TooLong);
     }
-    let text = std::str::from_utf8(text).map_err(|_| Error::NotAscii)?;
+    let text = characters(text, alphabet)?;
     if let Some(literal) = text.strip_prefix('[') {
         let literal = literal.strip_suffix(']').ok_or(Error::Syntax)?;
         return match address_literal(literal) {
@@ -234,9 +261,11 @@ pub fn domain(text: &[u8]) -> Result<String, Error> {
         };
     }
     let text = text.strip_suffix('.').unwrap_or(text);
+    let is_inside =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_') || is_utf8_non_ascii(c);
     let valid = text.split('.').all(|label| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        ((1..=63).contains(&label.len()) || !label.is_ascii())
+            && label.chars().all(is_inside)
             && !label.starts_with('-')
             && !label.ends_with('-')
     });
@@ -252,12 +281,19 @@ pub fn address_literal(text: &str) -> Option<std::net::IpAddr> {
     }
 }
 
-fn is_atext(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte)
+/// `atext` (RFC 5322 section 3.2.3), and `atext =/ UTF8-non-ascii` (RFC 6531 section 3.3).
+fn is_atext(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~".contains(c) || is_utf8_non_ascii(c)
 }
 
-fn is_dot_string(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(|b| is_atext(*b) || *b == b'.')
+/// `UTF8-non-ascii` (RFC 6532 section 3.1), without the control characters from U+0080 on, which no
+/// terminal and no log shall get.
+fn is_utf8_non_ascii(c: char) -> bool {
+    !c.is_ascii() && !c.is_control()
+}
+
+fn is_dot_string(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| is_atext(c) || c == '.')
 }
 
 #[cfg(test)]
@@ -265,7 +301,11 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<String, Error> {
-        path(text.as_bytes()).map(|(mailbox, rest)| {
+        parse_in(text, Alphabet::Ascii)
+    }
+
+    fn parse_in(text: &str, alphabet: Alphabet) -> Result<String, Error> {
+        path(text.as_bytes(), alphabet).map(|(mailbox, rest)| {
             let mailbox =
                 mailbox.map_or("<>".into(), |mailbox| mailbox.or_domain("here").to_string());
             format!("{mailbox}|{}", String::from_utf8_lossy(rest))
@@ -328,6 +368,68 @@ mod tests {
         for text in ["a@b", "\"a b\"@c", "\"a\\\\\\\"\"@[1.2.3.4]", "\"@\"@b"] {
             let address = Address::parse(text.as_bytes()).unwrap();
             assert_eq!(Address::parse(address.to_string().as_bytes()).unwrap(), address);
+        }
+    }
+    #[test]
+    fn utf8_stands_in_local_parts_and_labels_where_it_is_allowed() {
+        let long = format!("<a@{}>", "\u{e9}".repeat(40));
+        for text in [
+            "<jos\u{e9}@b>",
+            "<a@caf\u{e9}.example>",
+            "<\u{30c6}\u{30b9}\u{30c8}@\u{30c6}\u{30b9}\u{30c8}.jp>",
+            "<\"\u{e9} \u{1f600}\"@b>",
+            "<@\u{e9}.org:a@b>",
+            "\u{e9}@b",
+            &long,
+        ] {
+            assert!(parse_in(text, Alphabet::Utf8).is_ok(), "{text}");
+            assert!(parse(text).is_err(), "{text}");
+        }
+        assert_eq!(parse_in("<\u{e9}@b> X", Alphabet::Utf8).as_deref(), Ok("\u{e9}@b| X"));
+        assert!(parse_in("<a@b.c>", Alphabet::Utf8).is_ok());
+        let (mailbox, _) = path("<a@\u{e9}>".as_bytes(), Alphabet::Utf8).unwrap();
+        assert!(!mailbox.unwrap().or_domain("x").is_ascii());
+    }
+
+    #[test]
+    fn control_characters_and_torn_utf8_are_in_no_address() {
+        for text in [
+            "<a\u{80}@b>",
+            "<a\u{9b}1m@b>",
+            "<a@b\u{85}>",
+            "<\"\u{9f}\"@b>",
+            "<\"\\\u{e9}\"@b>",
+            "<\u{e9}\r\n@b>",
+            "<\u{e9}\0@b>",
+            "<\u{e9} x@b>",
+            "<\u{e9}\u{7f}@b>",
+            "<a@-\u{e9}>",
+            "<a@[\u{e9}]>",
+            "<a@\u{e9}..c>",
+        ] {
+            assert_eq!(parse_in(text, Alphabet::Utf8), Err(Error::Syntax), "{text:?}");
+        }
+        for bytes in
+            [&b"<\xc3@b>"[..], b"<\xe9@b>", b"<a@\xc3>", b"<\xc0\xaf@b>", b"<\xed\xa0\x80@b>"]
+        {
+            assert_eq!(path(bytes, Alphabet::Utf8), Err(Error::Syntax), "{bytes:?}");
+            assert_eq!(path(bytes, Alphabet::Ascii), Err(Error::NotAscii), "{bytes:?}");
+        }
+        // Lengths count bytes.
+        let (fits, long) = ("\u{e9}".repeat(127), "\u{e9}".repeat(128));
+        assert!(parse_in(&format!("<{fits}@{fits}>"), Alphabet::Utf8).is_ok());
+        for text in [format!("<{long}@b>"), format!("<a@{long}>")] {
+            assert_eq!(parse_in(&text, Alphabet::Utf8), Err(Error::TooLong));
+        }
+    }
+
+    #[test]
+    fn what_is_written_out_in_utf8_reads_back_the_same() {
+        for text in ["\u{e9}@b", "\"\u{e9} b\"@\u{fc}.c", "\"\u{3000}\\\"\"@c", "\u{3000}@c"] {
+            let address = Address::parse_in(text.as_bytes(), Alphabet::Utf8).unwrap();
+            let written = address.to_string();
+            assert_eq!(Address::parse_in(written.as_bytes(), Alphabet::Utf8).unwrap(), address);
+            assert_eq!(Address::parse(written.as_bytes()), Err(Error::NotAscii));
         }
     }
 }

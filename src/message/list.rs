@@ -1,6 +1,6 @@
 //! Lists of addresses as headers and people write them (RFC 5322 section 3.4).
 
-use super::address::{self, Address};
+use super::address::{self, Address, Alphabet};
 
 /// The longest list, in addresses.
 const MAX: usize = 100_000;
@@ -81,7 +81,7 @@ fn take(
     if found.len() >= MAX {
         return Err(format!("more than {MAX} addresses"));
     }
-    let mailbox = address::mailbox(text)
+    let mailbox = address::mailbox(text, Alphabet::Ascii)
         .map_err(|error| format!("{:?}: {error}", String::from_utf8_lossy(text)))?;
     found.push(mailbox.or_domain(origin));
     Ok(())

@@ -18,7 +18,7 @@ use trust_dns_resolver::proto::rr::{Name, RData, RecordType};
 use trust_dns_resolver::{Hosts, TokioResolver};
 
 use crate::config;
-use crate::message::address;
+use crate::message::address::{self, Alphabet};
 use crate::route::mx::Missing;
 
 /// How long an answer is waited for, with all repetitions.
@@ -169,7 +169,7 @@ impl Resolver {
 /// Whether what somebody claims to be called can stand in a header field as a name.
 fn is_host_name(name: &str) -> bool {
     let is_address = name.starts_with('[') || name.parse::<IpAddr>().is_ok();
-    !is_address && name.len() <= 255 && address::domain(name.as_bytes()).is_ok()
+    !is_address && name.len() <= 255 && address::domain(name.as_bytes(), Alphabet::Ascii).is_ok()
 }
 
 /// A name that is never completed from a search list.

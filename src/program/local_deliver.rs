@@ -321,7 +321,7 @@ impl Delivery<'_> {
             extension => extension.to_owned(),
         };
         let recipient = local::address_of(&self.config, account, &extension);
-        Envelope { sender: self.sender.clone(), recipient, extension }
+        Envelope { sender: self.sender.clone(), recipient, extension, receipt: None }
     }
 
     fn stage(&self, agent: &Agent<'_>, source: &Source) -> Result<Rc<Staged>, Stop> {

@@ -12,12 +12,12 @@ use std::rc::Rc;
 use super::Connection;
 use crate::config::Config;
 use crate::delivery::Failure;
-use crate::delivery::local::{Agent, Delivered, Envelope, Wish};
+use crate::delivery::local::{Agent, Delivered, Envelope, Receipt, Wish};
 use crate::mailbox::{Staged, Stager};
 use crate::message::Address;
 use crate::queue::entry::Path;
 use crate::route::{self, Route};
-use crate::smtp::{Action, Dialect, Limits, Reply, Session, Verdict};
+use crate::smtp::{Action, Dialect, Limits, Recipient, Reply, Session, Verdict};
 use crate::sys::signal::Hold;
 use crate::sys::{Account, Exit, Log};
 
@@ -146,10 +146,14 @@ fn envelopes(session: &Session) -> Vec<Envelope> {
         return Vec::new();
     };
     let sender = Path(transaction.sender.as_ref()).to_string();
-    let to = |to: &Address| Envelope {
+    let to = |to: &Recipient| Envelope {
         sender: sender.clone(),
-        recipient: to.to_string(),
+        recipient: to.address.to_string(),
         extension: String::new(),
+        receipt: to.notify.as_ref().filter(|notify| notify.success).map(|_| Receipt {
+            envelope_id: transaction.envelope_id.as_ref().map(|id| id.as_str().to_owned()),
+            original: to.original.as_ref().map(|to| format!("{};{}", to.kind(), to.address())),
+        }),
     };
     transaction.recipients.iter().map(to).collect()
 }

@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use tokio::sync::Semaphore;
 
 use crate::config;
-use crate::message::address;
+use crate::message::address::{self, Alphabet};
 use crate::net::dns::{self, Resolver};
 use crate::sys::channel::{AsyncChannel, Channel};
 use crate::sys::jail::Jail;
@@ -155,7 +155,7 @@ impl Question {
 /// A name as it may stand in a header field and in the log. The process that found it speaks to
 /// strangers, so it is looked at again. A name of digits would look like an address.
 fn host_name(name: &[u8]) -> Option<String> {
-    let name = address::domain(name).ok().filter(|name| !name.starts_with('['))?;
+    let name = address::domain(name, Alphabet::Ascii).ok().filter(|name| !name.starts_with('['))?;
     let last = name.rsplit('.').next()?;
     last.bytes().any(|byte| byte.is_ascii_alphabetic()).then_some(name)
 }

@@ -1,7 +1,8 @@
 //! Commands: one line of the client, parsed (RFC 5321 section 4.1.1).
 
 use super::Reply;
-use crate::message::address::{self, Mailbox};
+use super::dsn::{EnvelopeId, Notify, OriginalRecipient, Ret};
+use crate::message::address::{self, Alphabet, Mailbox};
 
 /// A command with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +21,12 @@ pub enum Command {
         parameters: MailParameters,
     },
     /// `rcpt = "RCPT TO:" ( "<Postmaster@" Domain ">" / "<Postmaster>" / Forward-path )`
-    Rcpt(Mailbox),
+    Rcpt {
+        /// The forward-path.
+        to: Mailbox,
+        /// What stands behind it.
+        parameters: RcptParameters,
+    },
     /// `data = "DATA"`
     Data,
     /// `bdat = "BDAT" SP chunk-size [ SP "LAST" ]` (RFC 3030 section 2)
@@ -50,17 +56,51 @@ pub struct Chunk {
     pub last: bool,
 }
 
-/// The parameters of MAIL.
+/// The extensions that not every session announces; what belongs to the others is unknown to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extensions {
+    /// RFC 6531.
+    pub smtputf8: bool,
+    /// RFC 3461.
+    pub dsn: bool,
+    /// RFC 3030.
+    pub chunking: bool,
+}
+
+impl Extensions {
+    /// What addresses may be written in.
+    fn alphabet(self) -> Alphabet {
+        if self.smtputf8 { Alphabet::Utf8 } else { Alphabet::Ascii }
+    }
+}
+
+/// The parameters of MAIL.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MailParameters {
     /// `SIZE=n` (RFC 1870): the message's size in bytes, as the client thinks.
     pub size: Option<u64>,
     /// `BODY=8BITMIME` (RFC 6152).
     pub eight_bit: bool,
+    /// `SMTPUTF8` (RFC 6531 section 3.4).
+    pub utf8: bool,
+    /// `RET` (RFC 3461 section 4.3).
+    pub ret: Option<Ret>,
+    /// `ENVID` (RFC 3461 section 4.4).
+    pub envelope_id: Option<EnvelopeId>,
 }
 
-/// Parses a line without its end.
-pub fn parse(line: &[u8]) -> Result<Command, Reply> {
+/// The parameters of RCPT.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RcptParameters {
+    /// `NOTIFY` (RFC 3461 section 4.1).
+    pub notify: Option<Notify>,
+    /// `ORCPT` (RFC 3461 section 4.2).
+    pub original: Option<OriginalRecipient>,
+}
+
+/// Parses a line without its end. Where SMTPUTF8 is among the extensions, any address may have
+/// UTF-8: whether this transaction may is for the session to say, with [`not_ascii`].
+pub fn parse(line: &[u8], extensions: Extensions) -> Result<Command, Reply> {
     if line.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n')) {
         return Err(Reply::new(500, "5.5.2", "Error: control character in the command"));
     }
@@ -80,8 +120,8 @@ pub fn parse(line: &[u8]) -> Result<Command, Reply> {
         b"EHLO" => name(argument).map(Command::Ehlo),
         b"HELO" => name(argument).map(Command::Helo),
         b"LHLO" => name(argument).map(Command::Lhlo),
-        b"MAIL" => mail(argument),
-        b"RCPT" => rcpt(argument),
+        b"MAIL" => mail(argument, extensions),
+        b"RCPT" => rcpt(argument, extensions),
         b"DATA" => none(Command::Data),
         b"BDAT" => bdat(argument),
         b"STARTTLS" => none(Command::StartTls),
@@ -124,34 +164,66 @@ fn bad_address(error: address::Error, enhanced: &'static str) -> Reply {
         address::Error::Syntax | address::Error::TooLong => {
             Reply::new(501, enhanced, format!("Bad address syntax: {error}"))
         }
-        address::Error::NotAscii => Reply::new(553, "5.6.7", format!("Error: {error}")),
+        address::Error::NotAscii => not_ascii(),
     }
 }
 
-fn mail(argument: &[u8]) -> Result<Command, Reply> {
+/// To an address with UTF-8 where MAIL has not said SMTPUTF8 (RFC 6531 section 3.5).
+pub fn not_ascii() -> Reply {
+    Reply::new(553, "5.6.7", format!("Error: {}", address::Error::NotAscii))
+}
+
+fn mail(argument: &[u8], extensions: Extensions) -> Result<Command, Reply> {
     let rest = after_word(argument, "FROM").ok_or_else(|| syntax("MAIL FROM:<address>"))?;
-    let (from, rest) = address::path(rest).map_err(|error| bad_address(error, "5.1.7"))?;
+    let (from, rest) =
+        address::path(rest, extensions.alphabet()).map_err(|error| bad_address(error, "5.1.7"))?;
     let mut parameters = MailParameters::default();
-    for word in words(rest) {
-        let (key, value) = esmtp_param(word)?;
+    for parameter in esmtp_params(rest, extensions) {
+        let (key, given) = parameter?;
+        let value = given.unwrap_or_default();
         match key.to_ascii_uppercase().as_slice() {
             b"SIZE" => parameters.size = Some(size_value(value)?),
             b"BODY" if value.eq_ignore_ascii_case(b"8BITMIME") => parameters.eight_bit = true,
             b"BODY" if value.eq_ignore_ascii_case(b"7BIT") => {}
             b"BODY" => return Err(syntax("BODY=7BIT or BODY=8BITMIME")),
+            b"SMTPUTF8" if extensions.smtputf8 && given.is_none() => parameters.utf8 = true,
+            b"SMTPUTF8" if extensions.smtputf8 => return Err(syntax("SMTPUTF8 has no value")),
+            b"RET" if extensions.dsn => {
+                let ret = Ret::parse(value).ok_or_else(|| syntax("RET=FULL or RET=HDRS"))?;
+                parameters.ret = Some(ret);
+            }
+            b"ENVID" if extensions.dsn => {
+                let id = EnvelopeId::parse(value);
+                parameters.envelope_id = Some(id.ok_or_else(|| syntax("ENVID=xtext"))?);
+            }
             _ => return Err(unknown_parameter(key)),
         }
     }
     Ok(Command::Mail { from, parameters })
 }
 
-fn rcpt(argument: &[u8]) -> Result<Command, Reply> {
+fn rcpt(argument: &[u8], extensions: Extensions) -> Result<Command, Reply> {
     let rest = after_word(argument, "TO").ok_or_else(|| syntax("RCPT TO:<address>"))?;
-    let (to, rest) = address::path(rest).map_err(|error| bad_address(error, "5.1.3"))?;
-    if let Some(word) = words(rest).next() {
-        return Err(unknown_parameter(esmtp_param(word)?.0));
+    let (to, rest) =
+        address::path(rest, extensions.alphabet()).map_err(|error| bad_address(error, "5.1.3"))?;
+    let mut parameters = RcptParameters::default();
+    for parameter in esmtp_params(rest, extensions) {
+        let (key, given) = parameter?;
+        let value = given.unwrap_or_default();
+        match key.to_ascii_uppercase().as_slice() {
+            b"NOTIFY" if extensions.dsn => {
+                let wrong = || syntax("NOTIFY=NEVER, or some of SUCCESS,FAILURE,DELAY");
+                parameters.notify = Some(Notify::parse(value).ok_or_else(wrong)?);
+            }
+            b"ORCPT" if extensions.dsn => {
+                let original = OriginalRecipient::parse(value, extensions.alphabet());
+                parameters.original = Some(original.ok_or_else(|| syntax("ORCPT=type;xtext"))?);
+            }
+            _ => return Err(unknown_parameter(key)),
+        }
     }
-    to.map(Command::Rcpt).ok_or_else(|| syntax("RCPT TO:<address>; the null path can't receive"))
+    let to = to.ok_or_else(|| syntax("RCPT TO:<address>; the null path can't receive"))?;
+    Ok(Command::Rcpt { to, parameters })
 }
 
 fn bdat(argument: &[u8]) -> Result<Command, Reply> {
@@ -173,14 +245,34 @@ fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| *byte == b' ').filter(|word| !word.is_empty())
 }
 
+/// A keyword, and what stands behind its `=` where it has one.
+type Parameter<'a> = (&'a [u8], Option<&'a [u8]>);
+
+/// The parameters behind a path. DSN has each once at most (RFC 3461 section 4); quirk: without it
+/// SIZE and BODY may be repeated, and the last one counts.
+fn esmtp_params(
+    text: &[u8],
+    extensions: Extensions,
+) -> impl Iterator<Item = Result<Parameter<'_>, Reply>> {
+    let mut seen: Vec<&[u8]> = Vec::new();
+    words(text).map(move |word| {
+        let (key, value) = esmtp_param(word)?;
+        if extensions.dsn && seen.iter().any(|other| other.eq_ignore_ascii_case(key)) {
+            return Err(syntax("each parameter once"));
+        }
+        seen.push(key);
+        Ok((key, value))
+    })
+}
+
 /// `esmtp-param = esmtp-keyword ["=" esmtp-value]`
-fn esmtp_param(word: &[u8]) -> Result<(&[u8], &[u8]), Reply> {
+fn esmtp_param(word: &[u8]) -> Result<Parameter<'_>, Reply> {
     let (key, value) = match memchr::memchr(b'=', word) {
         Some(at) => {
             let (key, value) = word.split_at(at);
-            (key, value.get(1..).unwrap_or_default())
+            (key, Some(value.get(1..).unwrap_or_default()))
         }
-        None => (word, &[] as &[u8]),
+        None => (word, None),
     };
     let keyword = key.first().is_some_and(u8::is_ascii_alphanumeric)
         && key.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-');
@@ -205,6 +297,26 @@ fn unknown_parameter(key: &[u8]) -> Reply {
 mod tests {
     use super::*;
 
+    const ALL: Extensions = Extensions { smtputf8: true, dsn: true, chunking: true };
+
+    fn plain(line: &[u8]) -> Result<Command, Reply> {
+        parse(line, Extensions::default())
+    }
+
+    fn mail_parameters(line: &str) -> MailParameters {
+        match parse(line.as_bytes(), ALL) {
+            Ok(Command::Mail { parameters, .. }) => parameters,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    fn rcpt_parameters(line: &str) -> RcptParameters {
+        match parse(line.as_bytes(), ALL) {
+            Ok(Command::Rcpt { parameters, .. }) => parameters,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
     #[test]
     fn commands_are_taken_in_any_letter_case() {
         for (line, wanted) in [
@@ -215,15 +327,16 @@ mod tests {
             ("bdat 5 last", Command::Bdat(Chunk { size: 5, last: true })),
             ("BDAT 0", Command::Bdat(Chunk { size: 0, last: false })),
         ] {
-            assert_eq!(parse(line.as_bytes()), Ok(wanted));
+            assert_eq!(plain(line.as_bytes()), Ok(wanted));
         }
         let Ok(Command::Mail { from: Some(from), parameters }) =
-            parse(b"mail from: <a@b> size=10 body=8bitmime")
+            plain(b"mail from: <a@b> size=10 body=8bitmime")
         else {
             panic!("no MAIL");
         };
         assert_eq!(from.or_domain("x").to_string(), "a@b");
-        assert_eq!(parameters, MailParameters { size: Some(10), eight_bit: true });
+        let wanted = MailParameters { size: Some(10), eight_bit: true, ..Default::default() };
+        assert_eq!(parameters, wanted);
     }
 
     #[test]
@@ -252,8 +365,86 @@ mod tests {
             (b"BDAT 1 FIRST", 501),
             (b"BDAT 1 LAST x", 501),
         ] {
-            let reply = parse(line).unwrap_err();
+            let reply = plain(line).unwrap_err();
             assert_eq!(reply.code(), code, "{:?}", line.escape_ascii().to_string());
+        }
+    }
+
+    #[test]
+    fn parameters_that_were_not_announced_are_unknown() {
+        for line in [
+            "MAIL FROM:<a@b> SMTPUTF8",
+            "MAIL FROM:<a@b> RET=FULL",
+            "MAIL FROM:<a@b> ENVID=x",
+            "MAIL FROM:<a@b> ret=nonsense",
+            "RCPT TO:<a@b> NOTIFY=NEVER",
+            "RCPT TO:<a@b> ORCPT=rfc822;a@b",
+            "MAIL FROM:<a@b> AUTH=<>",
+        ] {
+            assert_eq!(plain(line.as_bytes()).unwrap_err().code(), 555, "{line}");
+        }
+        assert_eq!(parse(b"MAIL FROM:<a@b> AUTH=<>", ALL).unwrap_err().code(), 555);
+        for line in ["MAIL FROM:<\u{e9}@b> SMTPUTF8", "RCPT TO:<\u{e9}@b>"] {
+            assert_eq!(plain(line.as_bytes()), Err(not_ascii()), "{line}");
+        }
+        assert!(plain(b"MAIL FROM:<a@b> SIZE=1 BODY=7BIT SIZE=2").is_ok());
+    }
+
+    #[test]
+    fn the_parameters_of_dsn_are_read() {
+        // The examples of RFC 3461, section 10.
+        let parameters = mail_parameters("MAIL FROM:<Alice@Example.ORG> RET=HDRS ENVID=QQ314159");
+        assert_eq!(parameters.ret, Some(Ret::Headers));
+        assert_eq!(parameters.envelope_id.unwrap().as_str(), "QQ314159");
+        let parameters = rcpt_parameters(
+            "RCPT TO:<Bob@Example.COM> NOTIFY=SUCCESS ORCPT=rfc822;Bob@Example.COM",
+        );
+        assert_eq!(parameters.notify, Some(Notify { success: true, ..Notify::default() }));
+        assert_eq!(parameters.original.unwrap().address(), "Bob@Example.COM");
+        let parameters = rcpt_parameters(
+            "RCPT TO:<Carol@Ivory.EDU> NOTIFY=FAILURE ORCPT=rfc822;Carol@Ivory.EDU",
+        );
+        assert_eq!(parameters.notify, Some(Notify { failure: true, ..Notify::default() }));
+        let parameters = rcpt_parameters("rcpt to:<Fred@Bombs.AF.MIL> notify=never");
+        assert_eq!(parameters, RcptParameters { notify: Some(Notify::default()), original: None });
+        assert_eq!(rcpt_parameters("RCPT TO:<a@b>"), RcptParameters::default());
+        assert_eq!(mail_parameters("MAIL FROM:<>"), MailParameters::default());
+    }
+
+    #[test]
+    fn the_parameter_of_smtputf8_is_read() {
+        let parameters = mail_parameters("MAIL FROM:<jos\u{e9}@b> BODY=8BITMIME smtputf8 SIZE=5");
+        assert!(parameters.utf8 && parameters.eight_bit);
+        let line = "RCPT TO:<a@\u{e9}.example> ORCPT=utf-8;a@\u{e9}.example";
+        assert_eq!(rcpt_parameters(line).original.unwrap().address(), "a@\u{e9}.example");
+    }
+
+    #[test]
+    fn bad_and_repeated_parameters_are_refused() {
+        for line in [
+            "MAIL FROM:<a@b> SMTPUTF8=1",
+            "MAIL FROM:<a@b> SMTPUTF8=",
+            "MAIL FROM:<a@b> RET",
+            "MAIL FROM:<a@b> RET=SOME",
+            "MAIL FROM:<a@b> ENVID",
+            "MAIL FROM:<a@b> ENVID=",
+            "MAIL FROM:<a@b> ENVID=a+0Ab",
+            "MAIL FROM:<a@b> ENVID=a+00b",
+            "MAIL FROM:<a@b> ENVID=a=b",
+            "MAIL FROM:<a@b> BODY=BINARYMIME",
+            "RCPT TO:<a@b> NOTIFY",
+            "RCPT TO:<a@b> NOTIFY=NEVER,DELAY",
+            "RCPT TO:<a@b> ORCPT=a@b",
+            "RCPT TO:<a@b> ORCPT=rfc822;a+0D+0Ab",
+            "MAIL FROM:<a@b> SMTPUTF8 SMTPUTF8",
+            "MAIL FROM:<a@b> RET=FULL ret=FULL",
+            "MAIL FROM:<a@b> ENVID=a ENVID=b",
+            "MAIL FROM:<a@b> SIZE=1 SIZE=1",
+            "MAIL FROM:<a@b> BODY=7BIT BODY=8BITMIME",
+            "RCPT TO:<a@b> NOTIFY=NEVER NOTIFY=DELAY",
+            "RCPT TO:<a@b> ORCPT=rfc822;a ORCPT=rfc822;a",
+        ] {
+            assert_eq!(parse(line.as_bytes(), ALL).unwrap_err().code(), 501, "{line}");
         }
     }
 }

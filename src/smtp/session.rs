@@ -11,8 +11,8 @@
 
 mod commands;
 
-use super::command::Chunk;
-use super::{Reply, Transaction};
+use super::command::{Chunk, Extensions};
+use super::{Recipient, Reply, Transaction};
 use crate::message::Address;
 use crate::message::header::HopCounter;
 use crate::text::data::{Decoder, Piece};
@@ -31,6 +31,17 @@ pub enum Dialect {
     Smtp,
     /// RFC 2033.
     Lmtp,
+}
+
+impl Dialect {
+    /// What is announced beside what both have, and therefore taken: the one place that decides.
+    fn extensions(self) -> Extensions {
+        match self {
+            Self::Smtp => Extensions::default(),
+            // CHUNKING only here: the text comes from our own queue, whose line ends are clean.
+            Self::Lmtp => Extensions { smtputf8: true, dsn: true, chunking: true },
+        }
+    }
 }
 
 /// What a session may take.
@@ -77,15 +88,15 @@ pub enum Verdict {
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     Commands,
-    CheckingRecipient(Address),
+    CheckingRecipient(Recipient),
     StartingTls,
     /// For DATA, or for the first chunk of BDAT.
     Opening(Option<Chunk>),
     Text,
     /// So many bytes of a chunk are left.
     Chunk(Chunk),
-    /// So many bytes of a chunk that is not wanted are left; then this is said.
-    Skip(u64, Reply),
+    /// So many bytes of a chunk that is not wanted are left; then this is said, if anything.
+    Skip(u64, Option<Reply>),
     Committing,
     Closing,
 }
@@ -118,7 +129,8 @@ pub struct Session {
     decoder: Decoder,
     hops: HopCounter,
     size: u64,
-    overflow: bool,
+    /// What is said at its end of a text that is not kept.
+    refusal: Option<Reply>,
     /// Chunks of BDAT have begun a text.
     begun: bool,
     /// That text was given up.
@@ -154,7 +166,7 @@ impl Session {
             decoder: Decoder::default(),
             hops: HopCounter::default(),
             size: 0,
-            overflow: false,
+            refusal: None,
             begun: false,
             abandoned: false,
         };
@@ -178,12 +190,19 @@ impl Session {
         self.helo.as_deref().unwrap_or_default()
     }
 
-    /// The word for Received's `with` (RFC 3848, which has none for HELO under TLS).
+    /// The word for Received's `with` (RFC 3848, which has none for HELO under TLS; RFC 6531 section
+    /// 4.3).
     pub fn protocol(&self) -> &'static str {
+        let utf8 = self.transaction.as_ref().is_some_and(|transaction| transaction.utf8);
         match (self.dialect, self.extended) {
+            (Dialect::Lmtp, _) if utf8 => "UTF8LMTP",
             (Dialect::Lmtp, _) => "LMTP",
-            (Dialect::Smtp, true) if self.tls == Tls::On => "ESMTPS",
-            (Dialect::Smtp, true) => "ESMTP",
+            (Dialect::Smtp, true) => match (self.tls == Tls::On, utf8) {
+                (false, false) => "ESMTP",
+                (false, true) => "UTF8SMTP",
+                (true, false) => "ESMTPS",
+                (true, true) => "UTF8SMTPS",
+            },
             (Dialect::Smtp, false) => "SMTP",
         }
     }
@@ -216,8 +235,8 @@ impl Session {
                     Line::TooLong => self.refuse(&Reply::new(500, "5.5.2", "Error: line too long")),
                     Line::Whole(line) => self.command(&line, !input.is_empty()),
                 },
-                State::CheckingRecipient(address) => {
-                    return Action::CheckRecipient(address.clone());
+                State::CheckingRecipient(recipient) => {
+                    return Action::CheckRecipient(recipient.address.clone());
                 }
                 State::StartingTls => return Action::StartTls,
                 State::Opening(_) => return Action::Open,
@@ -236,7 +255,9 @@ impl Session {
                         self.state = State::Committing;
                     } else {
                         self.state = State::Commands;
-                        self.reply(&Reply::new(250, "2.0.0", "Ok, more"));
+                        let more = || Reply::new(250, "2.0.0", "Ok, more");
+                        let reply = self.refusal.clone().unwrap_or_else(more);
+                        self.reply(&reply);
                     }
                 }
                 State::Chunk(_) | State::Skip(1.., _) if input.is_empty() => return Action::Read,
@@ -251,7 +272,9 @@ impl Session {
                 State::Skip(0, reply) => {
                     let reply = reply.clone();
                     self.state = State::Commands;
-                    self.refuse(&reply);
+                    if let Some(reply) = reply {
+                        self.refuse(&reply);
+                    }
                 }
                 State::Skip(size, reply) => {
                     let reply = reply.clone();
@@ -259,18 +282,19 @@ impl Session {
                     self.state = State::Skip(left, reply);
                 }
                 State::Committing => {
-                    let refusal = if self.overflow {
-                        Reply::new(552, "5.3.4", "Error: message file too big")
-                    } else if self.hops.hops() > MAX_HOPS {
-                        Reply::new(554, "5.4.6", "Error: too many hops")
-                    } else {
+                    // What has a refusal by now was thrown away when it got it.
+                    let is_gone = self.refusal.is_some();
+                    let loops = self.hops.hops() > MAX_HOPS;
+                    let too_many = || Reply::new(554, "5.4.6", "Error: too many hops");
+                    let refusal = self.refusal.take().or_else(|| loops.then(too_many));
+                    let Some(refusal) = refusal else {
                         return Action::Commit;
                     };
                     for _ in 0..self.replies_after_text() {
                         self.reply(&refusal);
                     }
                     self.reset();
-                    if !self.overflow {
+                    if !is_gone {
                         return Action::Discard;
                     }
                 }
@@ -281,8 +305,8 @@ impl Session {
 
     /// The answer to [`Action::CheckRecipient`].
     pub fn recipient(&mut self, verdict: Verdict) {
-        let State::CheckingRecipient(address) = std::mem::replace(&mut self.state, State::Commands)
-        else {
+        let checked = std::mem::replace(&mut self.state, State::Commands);
+        let State::CheckingRecipient(recipient) = checked else {
             return;
         };
         match verdict {
@@ -290,9 +314,10 @@ impl Session {
             Verdict::Accept => {
                 if let Some(transaction) = &mut self.transaction {
                     // LMTP answers for each RCPT, SMTP for the message: only there once is enough.
-                    let known = transaction.recipients.iter().any(|other| other.is_same(&address));
+                    let mut others = transaction.recipients.iter();
+                    let known = others.any(|other| other.address.is_same(&recipient.address));
                     if !known || self.dialect == Dialect::Lmtp {
-                        transaction.recipients.push(address);
+                        transaction.recipients.push(recipient);
                     }
                 }
                 self.reply(&Reply::new(250, "2.1.5", "Ok"));
@@ -320,34 +345,32 @@ impl Session {
         self.reply(&Reply::new(220, "2.0.0", "Ready to start TLS"));
     }
 
-    /// The answer to [`Action::Open`]: `Err` is said instead of 354, and the message is not taken.
+    /// The answer to [`Action::Open`]: the message is not taken after `Err`, which is said.
+    ///
+    /// In the place of 354 it is said once (RFC 2033 section 4.2 counts replies to the final dot
+    /// only). To chunks it is said as an outcome is: once to each, and to the last one as often as
+    /// there are recipients (section 4.3).
     pub fn opened(&mut self, result: Result<(), Reply>) {
         let State::Opening(chunk) = std::mem::replace(&mut self.state, State::Commands) else {
             return;
         };
-        match (result, chunk) {
-            (Ok(()), chunk) => {
-                self.decoder = Decoder::default();
-                self.hops = HopCounter::default();
-                self.size = 0;
-                self.overflow = false;
-                match chunk {
-                    None => {
-                        self.state = State::Text;
-                        self.reply(&Reply::plain(354, "End data with <CR><LF>.<CR><LF>"));
-                    }
-                    Some(chunk) => {
-                        self.state = State::Chunk(chunk);
-                        self.begun = true;
-                    }
-                }
+        self.decoder = Decoder::default();
+        self.hops = HopCounter::default();
+        self.size = 0;
+        self.refusal = None;
+        match (chunk, result) {
+            (None, Ok(())) => {
+                self.state = State::Text;
+                self.reply(&Reply::plain(354, "End data with <CR><LF>.<CR><LF>"));
             }
-            (Err(reply), chunk) => {
+            (None, Err(reply)) => {
                 self.reset();
-                match chunk {
-                    None => self.reply(&reply),
-                    Some(chunk) => self.state = State::Skip(chunk.size, reply),
-                }
+                self.reply(&reply);
+            }
+            (Some(chunk), result) => {
+                self.refusal = result.err();
+                self.begun = true;
+                self.state = State::Chunk(chunk);
             }
         }
     }
@@ -362,15 +385,19 @@ impl Session {
 
     /// A piece of the message's text.
     fn text<'a>(&mut self, text: &'a [u8]) -> Option<Action<'a>> {
+        if self.refusal.is_some() {
+            return None;
+        }
         self.hops.push(text);
         self.size = self.size.saturating_add(text.len() as u64);
         if self.size <= self.limits.message_size {
             return Some(Action::Store(text));
         }
-        let first = !std::mem::replace(&mut self.overflow, true);
-        first.then_some(Action::Discard)
+        self.refusal = Some(Reply::new(552, "5.3.4", "Error: message file too big"));
+        Some(Action::Discard)
     }
 
+    /// One; in LMTP one for each RCPT that was accepted (RFC 2033 sections 4.2 and 4.3).
     fn replies_after_text(&self) -> usize {
         match (self.dialect, &self.transaction) {
             (Dialect::Lmtp, Some(transaction)) => transaction.recipients.len(),
@@ -380,6 +407,7 @@ impl Session {
 
     fn reset(&mut self) {
         self.abandoned = std::mem::take(&mut self.begun);
+        self.refusal = None;
         self.transaction = None;
         self.state = State::Commands;
     }

@@ -173,28 +173,32 @@ postlog unix-dgram n - n - 1 postlogd
     text
 }
 
-/// A private Dovecot: POP3 on loopback, over the spool and the users of a [`Site`].
+/// A private Dovecot: POP3 and, where it has that, LMTP on loopback, over the spool and the users of
+/// a [`Site`].
 pub struct Dovecot {
     server: Option<Server>,
     site: Site,
     address: SocketAddr,
+    lmtp: SocketAddr,
     configuration: PathBuf,
 }
 
 impl Dovecot {
     pub fn start() -> Self {
         let site = Site::new();
-        let address = free_port();
+        let (address, lmtp) = (free_port(), free_port());
         let at = site.path().to_owned();
         let configuration = at.join("dovecot.conf");
-        fs::write(&configuration, dovecot_conf(&at, address)).unwrap();
+        let text = dovecot_conf(&at, address);
+        let lmtp_conf = if find(LMTPD).is_some() { dovecot_lmtp_conf(lmtp) } else { String::new() };
+        fs::write(&configuration, text + &lmtp_conf).unwrap();
         // Its auth process is not root.
         fs::set_permissions(at.join("users"), fs::Permissions::from_mode(0o644)).unwrap();
         let mut command = Command::new(find("dovecot").unwrap());
         command.arg("-F").arg("-c").arg(&configuration).stdin(Stdio::null()).stdout(Stdio::null());
         let server = Some(Server::start(&mut command));
         wait_until("Dovecot", || TcpStream::connect(address).ok());
-        Self { server, site, address, configuration }
+        Self { server, site, address, lmtp, configuration }
     }
 }
 
@@ -224,6 +228,39 @@ impl Host for Dovecot {
     fn between(&mut self) {
         unlocked(&self.site);
     }
+}
+
+/// Its LMTP, which a package of its own brings.
+pub const LMTPD: &str = "/usr/lib/dovecot/lmtp";
+
+/// The same Dovecot, asked by LMTP.
+pub struct DovecotLmtp(pub Dovecot);
+
+impl Host for DovecotLmtp {
+    fn name(&self) -> &'static str {
+        "dovecot"
+    }
+
+    fn address(&mut self, _site: &str, _mailbox: usize) -> SocketAddr {
+        self.0.lmtp
+    }
+}
+
+fn dovecot_lmtp_conf(address: SocketAddr) -> String {
+    format!(
+        "protocols = pop3 lmtp
+hostname = {HOST}
+auth_username_format = %Ln
+service lmtp {{
+  inet_listener lmtp {{
+    address = {ip}
+    port = {port}
+  }}
+}}
+",
+        ip = address.ip(),
+        port = address.port()
+    )
 }
 
 fn dovecot_conf(at: &Path, address: SocketAddr) -> String {

@@ -11,6 +11,7 @@
 //! of which it reads nothing. An agent stays until the session ends, for the next message.
 
 use std::collections::VecDeque;
+use std::fmt::Write;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -25,7 +26,7 @@ use nix::unistd::Pid;
 use super::{Desk, Gone, converse, log_failure, reply};
 use crate::config::Config;
 use crate::delivery::Failure;
-use crate::delivery::local::{self, Agent, Envelope, Wish};
+use crate::delivery::local::{self, Agent, Envelope, Receipt, Wish};
 use crate::message::Address;
 use crate::route::{self, Route};
 use crate::server::Connection;
@@ -266,10 +267,15 @@ impl Desk for Counter<'_> {
             self.replies.extend(envelopes.iter().map(|_| Some(reply.clone())));
             return Ok(());
         }
-        for Envelope { sender, recipient, .. } in envelopes {
+        for Envelope { sender, recipient, receipt, .. } in envelopes {
             let local = recipient.rsplit_once('@').map_or("", |(local, _)| local);
             let (number, size) = (self.given, self.written);
-            let job = format!("{local}\n{number}\n{size}\n{sender}\n{recipient}");
+            let mut job = format!("{local}\n{number}\n{size}\n{sender}\n{recipient}");
+            if let Some(Receipt { envelope_id, original }) = receipt {
+                let (id, original) =
+                    (envelope_id.unwrap_or_default(), original.unwrap_or_default());
+                let _ = write!(job, "\n{id}\n{original}");
+            }
             send_line(self.monitor, ask::DELIVER, &job).map_err(|_| Gone)?;
             self.given += 1;
             self.replies.push(None);
@@ -563,10 +569,14 @@ impl AgentLoop<'_> {
 
     fn deliver(&mut self, job: &str, spool: Option<File>) -> Result<local::Delivered, Failure> {
         let unreadable = || Failure::temporary("4.3.0", "the job can't be read");
-        let mut lines = job.splitn(3, '\n');
+        let mut lines = job.split('\n').map(str::to_owned);
         let mut line = || lines.next().ok_or_else(unreadable);
         let size: u64 = line()?.parse().map_err(|_| unreadable())?;
-        let (sender, recipient) = (line()?.to_owned(), line()?.to_owned());
+        let (sender, recipient) = (line()?, line()?);
+        let receipt = lines.next().map(|envelope_id| Receipt {
+            envelope_id: Some(envelope_id).filter(|id| !id.is_empty()),
+            original: lines.next().filter(|original| !original.is_empty()),
+        });
         let local = recipient.rsplit_once('@').map_or("", |(local, _)| local);
         let extension = route::extension(self.config, &self.account.name, local);
         let extension = extension.unwrap_or_default().to_owned();
@@ -577,7 +587,8 @@ impl AgentLoop<'_> {
                 let mut stager = agent.stage();
                 copy(&spool, size, &mut |piece| Ok(stager.push(piece)?))?;
                 let text = Rc::new(stager.finish()?);
-                let envelope = Envelope { sender, recipient: recipient.clone(), extension };
+                let recipient = recipient.clone();
+                let envelope = Envelope { sender, recipient, extension, receipt };
                 agent.deliver(text, envelope)
             }
         };

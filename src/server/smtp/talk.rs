@@ -285,7 +285,7 @@ impl<'a> Talk<'a> {
             origin: Origin::Smtp,
             sender: transaction.sender.clone(),
             eight_bit: transaction.eight_bit,
-            recipients: transaction.recipients.clone(),
+            recipients: transaction.recipients.iter().map(|to| to.address.clone()).collect(),
         };
         let mut draft = self.inlet.create(Id::new()?, &envelope)?;
         let peer = self.connection.peer;
@@ -312,8 +312,8 @@ impl<'a> Talk<'a> {
         };
         let tls = self.connection.tls_version();
         let tls = tls.map(|version| format!(" tls={version}")).unwrap_or_default();
-        let to: Vec<String> =
-            transaction.recipients.iter().take(20).map(|to| format!("<{to}>")).collect();
+        let recipients = transaction.recipients.iter().take(20);
+        let to: Vec<String> = recipients.map(|to| format!("<{}>", to.address)).collect();
         self.say(
             Ask::Info,
             &format!(

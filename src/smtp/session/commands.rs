@@ -2,13 +2,13 @@
 
 use super::{Dialect, Session, State, Tls};
 use crate::message::address::Mailbox;
-use crate::smtp::command::{self, Chunk, Command, MailParameters};
-use crate::smtp::{Reply, Transaction};
+use crate::smtp::command::{self, Chunk, Command, MailParameters, RcptParameters};
+use crate::smtp::{Recipient, Reply, Transaction};
 
 impl Session {
     /// `more`: the client has sent more behind this command already.
     pub(super) fn command(&mut self, line: &[u8], more: bool) {
-        let command = match command::parse(line) {
+        let command = match command::parse(line, self.dialect.extensions()) {
             Ok(command) => command,
             Err(reply) => return self.refuse(&reply),
         };
@@ -35,7 +35,7 @@ impl Session {
             Command::Ehlo(name) => self.hello(Dialect::Smtp, name, true),
             Command::Lhlo(name) => self.hello(Dialect::Lmtp, name, true),
             Command::Mail { from, parameters } => self.mail(from, parameters),
-            Command::Rcpt(to) => self.rcpt(to),
+            Command::Rcpt { to, parameters } => self.rcpt(to, parameters),
             Command::Data => self.data(),
             Command::Bdat(chunk) => self.bdat(chunk),
             Command::StartTls => self.starttls(),
@@ -54,8 +54,12 @@ impl Session {
             }
             Command::Help => {
                 let tls = if self.tls == Tls::Offered { " STARTTLS" } else { "" };
-                let all = format!("HELO EHLO{tls} MAIL RCPT DATA RSET NOOP VRFY HELP QUIT");
-                self.reply(&Reply::new(214, "2.0.0", format!("Commands: {all}; see RFC 5321")));
+                let (hello, bdat, rfc) = match self.dialect {
+                    Dialect::Smtp => ("HELO EHLO", "", "RFC 5321"),
+                    Dialect::Lmtp => ("LHLO", " BDAT", "RFC 2033"),
+                };
+                let all = format!("{hello}{tls} MAIL RCPT DATA{bdat} RSET NOOP VRFY HELP QUIT");
+                self.reply(&Reply::new(214, "2.0.0", format!("Commands: {all}; see {rfc}")));
             }
             Command::Quit => self.hang_up(&Reply::new(221, "2.0.0", "Bye")),
         }
@@ -72,20 +76,21 @@ impl Session {
         if !extended {
             return self.reply(&Reply::plain(250, self.hostname.clone()));
         }
-        let mut lines = vec![
-            self.hostname.clone(),
-            "PIPELINING".into(),
-            format!("SIZE {}", self.limits.message_size),
-            "8BITMIME".into(),
-            "ENHANCEDSTATUSCODES".into(),
+        let extensions = self.dialect.extensions();
+        let is_smtp = self.dialect == Dialect::Smtp;
+        let announced = [
+            (true, "8BITMIME"),
+            (extensions.smtputf8, "SMTPUTF8"),
+            (true, "ENHANCEDSTATUSCODES"),
+            (extensions.dsn, "DSN"),
+            (extensions.chunking, "CHUNKING"),
+            (self.tls == Tls::Offered, "STARTTLS"),
+            (is_smtp, "VRFY"),
+            (is_smtp, "HELP"),
         ];
-        if self.tls == Tls::Offered {
-            lines.push("STARTTLS".into());
-        }
-        match self.dialect {
-            Dialect::Smtp => lines.extend(["VRFY".into(), "HELP".into()]),
-            Dialect::Lmtp => lines.push("CHUNKING".into()),
-        }
+        let size = format!("SIZE {}", self.limits.message_size);
+        let mut lines = vec![self.hostname.clone(), "PIPELINING".into(), size];
+        lines.extend(announced.iter().filter(|(is_on, _)| *is_on).map(|(_, word)| (*word).into()));
         self.lines(250, &lines);
     }
 
@@ -110,52 +115,71 @@ impl Session {
             let text = "Message size exceeds fixed limit";
             return self.refuse(&Reply::new(552, "5.3.4", text));
         }
+        let sender = from.map(|mailbox| mailbox.or_domain(&self.origin));
+        if !parameters.utf8 && sender.as_ref().is_some_and(|sender| !sender.is_ascii()) {
+            return self.refuse(&command::not_ascii());
+        }
         self.transaction = Some(Transaction {
-            sender: from.map(|mailbox| mailbox.or_domain(&self.origin)),
+            sender,
             recipients: Vec::new(),
             eight_bit: parameters.eight_bit,
+            utf8: parameters.utf8,
+            ret: parameters.ret,
+            envelope_id: parameters.envelope_id,
         });
         self.reply(&Reply::new(250, "2.1.0", "Ok"));
     }
 
-    fn rcpt(&mut self, to: Mailbox) {
+    fn rcpt(&mut self, to: Mailbox, parameters: RcptParameters) {
         let Some(transaction) = self.transaction.as_ref().filter(|_| !self.begun) else {
             return self.refuse(&Reply::new(503, "5.5.1", "Error: need MAIL command"));
         };
         if transaction.recipients.len() >= self.limits.recipients {
             return self.reply(&Reply::new(452, "4.5.3", "Error: too many recipients"));
         }
-        self.state = State::CheckingRecipient(to.or_domain(&self.origin));
+        let address = to.or_domain(&self.origin);
+        if !transaction.utf8 && !address.is_ascii() {
+            return self.refuse(&command::not_ascii());
+        }
+        let RcptParameters { notify, original } = parameters;
+        self.state = State::CheckingRecipient(Recipient { address, notify, original });
     }
 
-    /// Only for LMTP: there the text comes from our own queue, whose line ends are clean.
     fn bdat(&mut self, chunk: Chunk) {
-        let refusal = match &self.transaction {
-            _ if self.dialect == Dialect::Smtp => {
-                // It was not announced; what follows is taken for commands, and refused as such.
-                let text = "Error: command not recognized";
-                return self.refuse(&Reply::new(500, "5.5.1", text));
-            }
-            None => Reply::new(503, "5.5.1", "Error: need MAIL command"),
-            Some(transaction) if transaction.recipients.is_empty() => {
-                Reply::new(554, "5.5.1", "Error: no valid recipients")
-            }
-            Some(_) if self.begun => return self.state = State::Chunk(chunk),
-            Some(_) => return self.state = State::Opening(Some(chunk)),
+        if !self.dialect.extensions().chunking {
+            // What follows is taken for commands, and refused as such.
+            let text = "Error: command not recognized";
+            return self.refuse(&Reply::new(500, "5.5.1", text));
+        }
+        self.state = match self.without_recipients() {
+            None if self.begun => State::Chunk(chunk),
+            None => State::Opening(Some(chunk)),
+            // One reply for each recipient, and there is none (RFC 2033 section 4.3).
+            Some(_) if chunk.last && self.dialect == Dialect::Lmtp => State::Skip(chunk.size, None),
+            refusal => State::Skip(chunk.size, refusal),
         };
-        self.state = State::Skip(chunk.size, refusal);
     }
 
     fn data(&mut self) {
+        if self.begun {
+            return self.refuse(&Reply::new(503, "5.5.1", "Error: DATA after BDAT"));
+        }
+        match self.without_recipients() {
+            None => self.state = State::Opening(None),
+            Some(refusal) => self.refuse(&refusal),
+        }
+    }
+
+    /// What is said to a text for nobody.
+    fn without_recipients(&self) -> Option<Reply> {
+        // RFC 2033 section 4.2 wants 503.
+        let code = if self.dialect == Dialect::Lmtp { 503 } else { 554 };
         match &self.transaction {
-            Some(_) if self.begun => {
-                self.refuse(&Reply::new(503, "5.5.1", "Error: DATA after BDAT"));
-            }
-            None => self.refuse(&Reply::new(503, "5.5.1", "Error: need MAIL command")),
+            None => Some(Reply::new(503, "5.5.1", "Error: need MAIL command")),
             Some(transaction) if transaction.recipients.is_empty() => {
-                self.refuse(&Reply::new(554, "5.5.1", "Error: no valid recipients"));
+                Some(Reply::new(code, "5.5.1", "Error: no valid recipients"))
             }
-            Some(_) => self.state = State::Opening(None),
+            Some(_) => None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The report to a sender whose message could not be delivered (RFC 3461 to 3464).
+//! The report to a sender on what became of a message (RFC 3461 to 3464).
 //!
 //! A multipart/report of three parts: a text for the person, the facts for programs, and the
 //! returned message's header. Its reverse-path is null, so that a report never causes a report.
@@ -22,13 +22,19 @@ pub enum Action {
     Failed,
     /// It waits, and will be tried again.
     Delayed,
+    /// It is in the mailbox.
+    Delivered,
+    /// It was sent on, to where nothing more will be reported from.
+    Relayed,
 }
 
-/// A recipient who does not have the message.
+/// A recipient, and what became of the message there.
 #[derive(Clone, Debug)]
-pub struct Failed {
+pub struct Recipient {
     /// Who.
-    pub recipient: Address,
+    pub address: Address,
+    /// Whom the sender meant, as `type;address` (`ORCPT`, RFC 3461 section 4.2).
+    pub original: Option<String>,
     /// Enhanced status code (RFC 3463).
     pub code: String,
     /// Why, in words.
@@ -42,8 +48,10 @@ pub struct Failed {
 pub struct Report<'a> {
     /// This host.
     pub hostname: &'a str,
-    /// Its queue id.
-    pub id: &'a Id,
+    /// Its queue id, where it was in the queue.
+    pub id: Option<&'a Id>,
+    /// What its sender calls it (`ENVID`, RFC 3461 section 4.4).
+    pub envelope_id: Option<&'a str>,
     /// Its envelope's sender, who gets the report.
     pub sender: &'a Address,
     /// When it arrived, seconds since 1970.
@@ -51,7 +59,7 @@ pub struct Report<'a> {
     /// What is reported.
     pub action: Action,
     /// Of whom.
-    pub failed: &'a [Failed],
+    pub recipients: &'a [Recipient],
     /// The start of its text, [`MAX_HEADER`] bytes at most.
     pub text: &'a [u8],
 }
@@ -85,10 +93,11 @@ impl Report<'_> {
         }
     }
 
-    fn message(&self, own_id: &Id, now: &jiff::ZonedDateTime) -> Vec<u8> {
-        let Self { hostname, id, sender, .. } = self;
+    /// The message, with CRLF line ends.
+    pub fn message(&self, own_id: &Id, now: &jiff::ZonedDateTime) -> Vec<u8> {
+        let Self { hostname, sender, .. } = self;
         // Not in the returned header: its writer could not know our id.
-        let boundary = format!("{own_id}.{id}/{hostname}");
+        let boundary = format!("{own_id}/{hostname}");
         let date = date::rfc5322(now);
         let (subject, action, what) = match self.action {
             Action::Failed => (
@@ -101,6 +110,17 @@ impl Report<'_> {
                 "delayed",
                 "Your message could not be delivered yet. You do not need to send it\nagain: it \
                  will be tried until it is delivered or too old.",
+            ),
+            Action::Delivered => (
+                "Successful Mail Delivery Report",
+                "delivered",
+                "Your message was put into the mailbox of the recipient.",
+            ),
+            Action::Relayed => (
+                "Successful Mail Delivery Report",
+                "relayed",
+                "Your message was sent on as the recipient wished. You will hear no more of it\n\
+                 unless that fails.",
             ),
         };
         let header = self.header();
@@ -129,8 +149,8 @@ impl Report<'_> {
              {what}\n\
              The header of your message is attached below.\n\n"
         );
-        for Failed { recipient, text: why, .. } in self.failed {
-            let _ = writeln!(text, "<{recipient}>: {}\n", printable(why));
+        for Recipient { address, text: why, .. } in self.recipients {
+            let _ = writeln!(text, "<{address}>: {}\n", printable(why));
         }
         let arrived = clock::at(self.arrived).map(|time| date::rfc5322(&time));
         let _ = write!(
@@ -139,17 +159,27 @@ impl Report<'_> {
              Content-Description: Delivery report\n\
              Content-Type: message/delivery-status\n\
              \n\
-             Reporting-MTA: dns; {hostname}\n\
-             X-Hikyaku-Queue-ID: {id}\n"
+             Reporting-MTA: dns; {hostname}\n"
         );
+        if let Some(id) = self.envelope_id {
+            let _ = writeln!(text, "Original-Envelope-Id: {}", printable(id));
+        }
+        if let Some(id) = self.id {
+            let _ = writeln!(text, "X-Hikyaku-Queue-ID: {id}");
+        }
         if let Some(arrived) = arrived {
             let _ = writeln!(text, "Arrival-Date: {arrived}");
         }
-        for Failed { recipient, code, text: why, remote } in self.failed {
+        let succeeded = matches!(self.action, Action::Delivered | Action::Relayed);
+        for Recipient { address, original, code, text: why, remote } in self.recipients {
+            text.push('\n');
+            if let Some((kind, address)) = original.as_ref().and_then(|o| o.split_once(';')) {
+                let (kind, address) = (printable(kind), printable(address));
+                let _ = writeln!(text, "Original-Recipient: {kind}; {address}");
+            }
             let _ = write!(
                 text,
-                "\n\
-                 Final-Recipient: rfc822; {recipient}\n\
+                "Final-Recipient: rfc822; {address}\n\
                  Action: {action}\n\
                  Status: {code}\n"
             );
@@ -160,13 +190,14 @@ impl Report<'_> {
                     printable(host),
                     printable(reply)
                 ),
+                None if succeeded => Ok(()),
                 None => writeln!(text, "Diagnostic-Code: X-Hikyaku; {}", printable(why)),
             };
         }
         let _ = write!(
             text,
             "\n--{boundary}\n\
-             Content-Description: Undelivered Message Headers\n\
+             Content-Description: Message Headers\n\
              Content-Type: text/rfc822-headers\n\
              Content-Transfer-Encoding: {encoding}\n\n"
         );
@@ -188,8 +219,9 @@ mod tests {
     #[test]
     fn the_report_is_read_by_an_independent_parser() {
         let sender = Address::parse(b"toshi@tenbin.org").unwrap();
-        let failed = [Failed {
-            recipient: Address::parse(b"nobody@smkwlab.net").unwrap(),
+        let recipients = [Recipient {
+            address: Address::parse(b"nobody@smkwlab.net").unwrap(),
+            original: Some("rfc822;somebody@smkwlab.net".into()),
             code: "5.1.1".into(),
             text: "no such user\r\nX-Forged: \u{e9}".into(),
             remote: None,
@@ -197,11 +229,12 @@ mod tests {
         let id = Id::parse("0123456789ABCDE").unwrap();
         let report = Report {
             hostname: "mx.smkwlab.net",
-            id: &id,
+            id: Some(&id),
+            envelope_id: Some("QQ314159"),
             sender: &sender,
             arrived: 1_087_755_320,
             action: Action::Failed,
-            failed: &failed,
+            recipients: &recipients,
             text: b"Subject: hello\r\nX-Long: a\r\n b\r\n\r\nsecret body\r\n",
         };
         let message = report.message(&Id::new().unwrap(), &clock::now());
@@ -216,6 +249,8 @@ mod tests {
         assert!(
             status.contains("Final-Recipient: rfc822; nobody@smkwlab.net\r\nAction: failed\r\n")
         );
+        assert!(status.contains("\nOriginal-Envelope-Id: QQ314159\r\n"));
+        assert!(status.contains("\nOriginal-Recipient: rfc822; somebody@smkwlab.net\r\n"));
         assert!(!status.contains("\nX-Forged"));
         assert!(mail.subparts[2].get_body().unwrap().contains("Subject: hello\r\n"));
     }
