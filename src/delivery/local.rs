@@ -126,7 +126,7 @@ impl<'a> Agent<'a> {
         let Some(plan) = forward else {
             return Plan::inbox(config, account);
         };
-        let is_same = |other: &[u8]| other.eq_ignore_ascii_case(envelope.recipient.as_bytes());
+        let is_same = |other: &[u8]| is_same(config, &envelope.recipient, other);
         let passes = plan.addresses.is_empty() && plan.commands.is_empty();
         let again = !plan.addresses.is_empty() && message.was_delivered_to(is_same);
         if passes || !(again || message.was_delivered_to(|_| false)) {
@@ -446,6 +446,16 @@ impl Letter {
     fn delivered(&self, how: String) -> Delivered {
         Delivered { size: self.text.length(), how }
     }
+}
+
+/// Whether two addresses mean the same recipient: all domains of this host are one.
+fn is_same(config: &Config, recipient: &str, other: &[u8]) -> bool {
+    let other = String::from_utf8_lossy(other);
+    let [(local, domain), (other_local, other_domain)] =
+        [recipient, &other].map(|address| address.rsplit_once('@').unwrap_or((address, "")));
+    let both_here = config.is_local_domain(domain) && config.is_local_domain(other_domain);
+    local.eq_ignore_ascii_case(other_local)
+        && (domain.eq_ignore_ascii_case(other_domain) || both_here)
 }
 
 /// What a stranger said, for the environment of a shell: what could be more than a word there

@@ -92,10 +92,8 @@ fn make_empty(dir: impl AsFd, name: &OsStr, mode: u32) -> io::Result<bool> {
 /// The user's and the domain's part of an account's name; a name without a domain is of the first
 /// local one.
 fn names<'a>(config: &'a Config, account: &'a Account) -> (&'a str, &'a str) {
-    match account.name.rsplit_once('@') {
-        Some((user, domain)) => (user, domain),
-        None => (&account.name, config.origin()),
-    }
+    let own = config.local_domains.first().unwrap_or(&config.hostname);
+    account.name.rsplit_once('@').unwrap_or((&account.name, own))
 }
 
 fn inbox_of(config: &Config, account: &Account) -> Result<PathBuf, Failure> {
