@@ -27,6 +27,7 @@ const USAGE: i32 = 64;
 const DATAERR: i32 = 65;
 const NOUSER: i32 = 67;
 const IOERR: i32 = 74;
+const CANTCREAT: i32 = 73;
 const TEMPFAIL: i32 = 75;
 const NOPERM: i32 = 77;
 const CONFIG: i32 = 78;
@@ -412,4 +413,170 @@ fn the_setgid_helper_locks_where_the_user_may_not() {
     let refused = feed(as_user().arg(&foreign), b"l").stdout;
     assert!(refused.starts_with(b"e"), "{refused:?}");
     assert!(!host.spool.join("root.lock").exists());
+}
+
+/// The texts in a Maildir's `new/`.
+fn in_maildir(path: &Path) -> Vec<String> {
+    let entries = fs::read_dir(path.join("new")).into_iter().flatten();
+    entries.map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap()).collect()
+}
+
+impl Host {
+    /// Puts keys into a section that the configuration has already.
+    fn set(&self, section: &str, keys: &str) {
+        let text = fs::read_to_string(self.config()).unwrap();
+        let text = text.replace(&format!("[{section}]\n"), &format!("[{section}]\n{keys}\n"));
+        fs::write(self.config(), text).unwrap();
+    }
+
+    fn folders(&self) -> PathBuf {
+        self.dir.path().join("users").join(&self.account.name)
+    }
+}
+
+#[test]
+fn an_inbox_that_ends_in_a_slash_is_a_maildir() {
+    let host = Host::new();
+    let text = fs::read_to_string(host.config()).unwrap();
+    fs::write(host.config(), text.replace("/%u\"\nindex", "/%u/\"\nindex")).unwrap();
+    expect(&host.deliver(b"A: 1\r\n\r\nFrom x\r\n"), OK, "status=delivered");
+    let name = &host.account.name;
+    let head = format!("Return-Path: <s@b.org>\nDelivered-To: {name}@mx.example.org\n");
+    assert_eq!(in_maildir(&host.inbox), [format!("{head}A: 1\n\nFrom x\n")]);
+    assert_eq!(fs::metadata(&host.inbox).unwrap().uid(), host.account.uid.as_raw());
+    assert_eq!(fs::metadata(&host.inbox).unwrap().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn a_folder_is_an_mbox_or_a_maildir_as_it_is_named_or_found() {
+    let host = Host::new();
+    host.set("paths", &format!("folders = \"{}/users/%u\"", host.dir.path().display()));
+    let into = |folder: &str| {
+        let name = host.account.name.clone();
+        expect(&host.run(&["-f", "s@b.org", "-m", folder, &name], b"A: 1\n\nx\n"), OK, "mailbox=");
+    };
+    for folder in ["box", "lists/rust", "dir/", "lists/dir/"] {
+        into(folder);
+    }
+    let folders = host.folders();
+    // Found as it is, whatever the name says.
+    into("dir");
+    assert_eq!(in_maildir(&folders.join("dir")).len(), 2);
+    assert_eq!(in_maildir(&folders.join("lists/dir")).len(), 1);
+    for name in ["box", "lists/rust"] {
+        let text = fs::read_to_string(folders.join(name)).unwrap();
+        assert!(text.starts_with("From s@b.org ") && text.contains("\nA: 1\n\nx\n"), "{text}");
+    }
+    into("INBOX");
+    assert_eq!(host.shown().len(), 1);
+    for folder in ["../x", "/etc/x", ".index/x", "a//b", ""] {
+        let name = &host.account.name;
+        expect(&host.run(&["-m", folder, name], b"A: 1\n\nx\n"), USAGE, "no name of a folder");
+    }
+    // Maildir++.
+    let text = fs::read_to_string(host.config()).unwrap();
+    let text = text.replace("/users/%u\"", "/users/%u/Maildir/\"");
+    fs::write(host.config(), text).unwrap();
+    into("lists/rust");
+    let folder = folders.join("Maildir/.lists.rust");
+    assert_eq!(in_maildir(&folder).len(), 1);
+    assert!(folder.join("maildirfolder").exists());
+    let name = &host.account.name;
+    let dotted = host.run(&["-m", "a.b", name], b"A: 1\n\nx\n");
+    expect(&dotted, CANTCREAT, "a dot parts");
+}
+
+#[test]
+fn a_full_mailbox_refuses_or_waits_and_its_user_is_warned_before() {
+    let host = Host::new();
+    let message = format!("Subject: m\n\n{}\n", "x".repeat(700));
+    let deliver = || host.deliver(message.as_bytes());
+    let size = || fs::metadata(&host.inbox).map_or(0, |found| found.len());
+    let subjects = || -> Vec<String> {
+        let lines = host.content();
+        let lines = lines.lines().filter_map(|line| line.strip_prefix("Subject: "));
+        lines.map(str::to_owned).collect()
+    };
+    // With the line for the warning in the middle of the next message.
+    let limit = |room: u64, one: u64, more: &str| {
+        let quota = size() + room;
+        let percent = (size() + one / 2) * 100 / quota;
+        let keys = format!("quota = {quota}\nquota_warning = {percent}\n{more}");
+        host.configure(&format!("[mailbox]\n{keys}"));
+    };
+    expect(&deliver(), OK, "");
+    let first = size();
+    expect(&deliver(), OK, "");
+    let one = size() - first;
+    limit(2 * one + 1000, one, "");
+    expect(&deliver(), OK, "mailbox=");
+    assert_eq!(subjects(), ["m", "m", "m", "Your mailbox is nearly full"]);
+    expect(&deliver(), OK, "mailbox=");
+    assert_eq!(subjects().last().unwrap(), "m", "once is enough");
+    limit(one + 10, one, "");
+    expect(&deliver(), OK, "the user can't be warned of the quota");
+    let before = host.content();
+    limit(one - 10, one, "");
+    expect(&deliver(), CANTCREAT, "status=failed 5.2.2 mailbox");
+    expect(&host.run(&["-t", &host.account.name], message.as_bytes()), TEMPFAIL, "5.2.2");
+    limit(one - 10, one, "over_quota = \"wait\"\n");
+    expect(&deliver(), TEMPFAIL, "status=deferred 4.2.2 mailbox");
+    assert_eq!(host.content(), before);
+}
+
+#[test]
+fn a_message_comes_once_where_copies_are_not_wanted() {
+    let host = Host::new();
+    let message = b"Message-ID: <1@b.org>\nA: 1\n\nx\n";
+    let deliver = |arguments: &[&str]| {
+        let name = host.account.name.clone();
+        host.run(&[arguments, &[name.as_str()]].concat(), message)
+    };
+    for _ in 0..2 {
+        expect(&deliver(&[]), OK, "mailbox=");
+    }
+    assert_eq!(host.shown().len(), 2, "they are, by default");
+    host.configure("[mailbox]\ndrop_duplicates = \"1h\"\n");
+    expect(&deliver(&[]), OK, "mailbox=");
+    expect(&deliver(&[]), OK, "dropped, a duplicate");
+    expect(&deliver(&["-a", "lists"]), OK, "mailbox=");
+    expect(&host.deliver(b"A: 1\n\nx\n"), OK, "mailbox=");
+    expect(&host.deliver(b"A: 1\n\nx\n"), OK, "mailbox=");
+    assert_eq!(host.shown().len(), 6);
+    // What could not be delivered was not delivered.
+    let other = b"Message-ID: <2@b.org>\n\nx\n";
+    fs::rename(&host.inbox, host.spool.join("away")).unwrap();
+    fs::create_dir(&host.inbox).unwrap();
+    expect(&host.deliver(other), TEMPFAIL, "is a directory");
+    fs::remove_dir(&host.inbox).unwrap();
+    expect(&host.deliver(other), OK, "mailbox=");
+}
+
+#[test]
+fn a_recipient_may_be_an_address_and_have_an_extension() {
+    let host = Host::new();
+    let name = host.account.name.clone();
+    for (given, to) in [
+        (vec![format!("{name}@mx.example.org")], name.clone()),
+        (vec![format!("{name}+a+b")], format!("{name}+a+b")),
+        (vec!["-a".into(), "x".into(), "-d".into(), name.clone()], format!("{name}+x")),
+        (vec!["-r".into(), "s@b.org".into(), name.to_uppercase()], name.clone()),
+    ] {
+        let given: Vec<&str> = given.iter().map(String::as_str).collect();
+        expect(&host.run(&given, b"A: 1\n\nx\n"), OK, &format!("to=<{to}@mx.example.org>"));
+        let content = host.content();
+        let last = content.rsplit("\nDelivered-To: ").next().unwrap();
+        assert!(last.starts_with(&format!("{to}@mx.example.org\n")), "{last}");
+    }
+    expect(&host.run(&[&format!("{name}@elsewhere.org")], b"A: 1\n\nx\n"), NOUSER, "no user");
+    host.configure("[delivery]\nrecipient_delimiter = \"\"\n");
+    expect(&host.run(&[&format!("{name}+a")], b"A: 1\n\nx\n"), NOUSER, "no user");
+}
+
+#[test]
+fn soft_failures_are_all_worth_another_try() {
+    let host = Host::new();
+    expect(&host.run(&["-t", "no-such-user"], b"A: 1\n\n"), TEMPFAIL, "no user");
+    expect(&host.run(&["-t", &host.account.name], b""), TEMPFAIL, "no message");
+    expect(&host.run(&["-t", "-v", &host.account.name], b"A: 1\n\n"), OK, "delivered, 6 bytes");
 }

@@ -224,6 +224,8 @@ impl<'a> Agent<'a> {
         if let Some(Err(error)) = duplicates.map(Duplicates::remember) {
             self.warnings.push(format!("a delivery can't be remembered: {error}"));
         }
+        let elsewhere = plan.mailboxes.is_empty() && !plan.addresses.is_empty();
+        self.tell_sender(letter, if elsewhere { Action::Relayed } else { Action::Delivered });
         let mailbox =
             plan.mailboxes.iter().map(|place| format!("mailbox={}", place.path.display()));
         let command = plan.commands.iter().map(|command| format!("command={command:?}"));
@@ -249,9 +251,10 @@ impl<'a> Agent<'a> {
 
     /// Puts messages into a mailbox together.
     fn put(&mut self, place: &Place, messages: &[NewMessage]) -> Result<(), Failure> {
-        let folders = crate::config::expand(&self.config.paths.folders, "", "", &self.account.home);
-        if let (Some(parent), Some(folders)) = (place.path.parent(), folders)
+        let folders = recipient::folders_of(self.config, self.account);
+        if let (Some(parent), Ok(folders)) = (place.path.parent(), folders)
             && place.path.starts_with(folders)
+            && !parent.is_dir()
         {
             // A folder of the user's; where this fails, opening it tells why.
             let _ = mailbox::directory::make(parent);

@@ -148,6 +148,11 @@ pub fn place_of(config: &Config, account: &Account, path: PathBuf) -> Result<Pla
     })
 }
 
+/// The directory of the account's folders.
+pub fn folders_of(config: &Config, account: &Account) -> Result<PathBuf, Failure> {
+    expand(config, account, "folders", &config.paths.folders)
+}
+
 /// The directory of the account's small files.
 pub fn index_of(config: &Config, account: &Account) -> Result<PathBuf, Failure> {
     expand(config, account, "index", &config.paths.index)
@@ -182,7 +187,7 @@ impl Folder {
         if name.eq_ignore_ascii_case("INBOX") {
             return inbox_of(config, account);
         }
-        let root = expand(config, account, "folders", &config.paths.folders)?;
+        let root = folders_of(config, account)?;
         if !names_maildir(&root) {
             return Ok(root.join(name));
         }
