@@ -33,7 +33,9 @@ fn site() -> Site {
     let drop = fs::Permissions::from_mode(if is_root() { 0o3733 } else { 0o1733 });
     fs::set_permissions(site.queue().join("drop"), drop).unwrap();
     let text = fs::read_to_string(site.configuration()).unwrap();
-    let key = format!("[delivery]\nsendmail = [{sendmail:?}, \"-C\", {:?}]", site.configuration());
+    let (program, configuration) = (sendmail.display(), site.configuration());
+    let configuration = configuration.display();
+    let key = format!("[delivery]\nsendmail = [\"{program}\", \"-C\", \"{configuration}\"]");
     fs::write(site.configuration(), text.replace("[delivery]", &key)).unwrap();
     site
 }

@@ -1,7 +1,7 @@
 //! `local-deliver`: the delivery agent.
 //!
-//! As root it forks once a recipient; the child becomes the recipient before anything of the
-//! message is looked at. Root itself copies bytes at most.
+//! As root it becomes the recipient before anything of the message is looked at; for several it
+//! forks once a recipient. Root itself copies bytes at most.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -10,7 +10,6 @@ use std::process::ExitCode;
 use std::rc::Rc;
 
 use clap::Parser;
-use nix::sys::stat::{Mode, umask};
 use nix::unistd::getuid;
 
 use super::{Common, Failure, complain, handed, load, login_account, run, services, start};
@@ -79,8 +78,6 @@ pub fn main() -> ExitCode {
 fn local_deliver(arguments: &Args) -> Result<Exit, Failure> {
     let handed = if arguments.lmtp { Some(handed(&[])?) } else { None };
     start()?;
-    // Whatever is made is its user's alone; the spool says its own mode.
-    umask(Mode::S_IRWXG | Mode::S_IRWXO);
     let config = load(&arguments.common)?;
     let log = Log::open(NAME, config.log.into());
     let wish = Wish { folder: arguments.folder.clone(), ignore_forward: arguments.no_forward };
@@ -267,7 +264,8 @@ impl Delivery<'_> {
     }
 
     fn to_one(&self, name: &str, account: &Account, source: &Source) -> Exit {
-        if !privilege::is_root() {
+        // For one recipient this process can become them itself.
+        if !privilege::is_root() || matches!(source, Source::Stdin) {
             return self.as_recipient(name, account, source);
         }
         let child = process::fork(|| self.as_recipient(name, account, source));

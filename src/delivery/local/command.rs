@@ -11,6 +11,8 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::stat::{Mode, umask};
+
 use crate::delivery::Failure;
 use crate::sys::{Account, Exit, fd, process, signal};
 
@@ -72,7 +74,11 @@ impl Program<'_> {
         let directory = if home.is_dir() { home } else { Path::new("/") };
         command.current_dir(directory).process_group(0);
         command.stdin(message).stdout(output.try_clone()?).stderr(Stdio::from(output));
-        command.spawn()
+        // What it makes is the user's alone, unless it says otherwise.
+        let before = umask(Mode::S_IRWXG | Mode::S_IRWXO);
+        let child = command.spawn();
+        umask(before);
+        child
     }
 
     /// Reads what it says until it ends; `None` where it was to be given up.

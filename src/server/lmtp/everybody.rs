@@ -41,8 +41,11 @@ use crate::sys::{Account, Exit, Log, clock, process};
 /// The longest record.
 const MAX: usize = 4096;
 
-/// Jobs that are under way at once in a session, and agents that stay.
+/// Jobs that are under way at once in a session.
 const WINDOW: usize = 32;
+
+/// Agents that stay: so many users can get mail in turn without a new process for each message.
+const MAX_AGENTS: usize = 128;
 
 /// So long may an agent be at one job.
 const PATIENCE: Duration = Duration::from_mins(10);
@@ -477,7 +480,7 @@ impl Monitor<'_> {
         if let Some(index) = self.agents.iter().position(|agent| agent.name == account.name) {
             return Ok(index);
         }
-        if self.agents.len() >= WINDOW {
+        if self.agents.len() >= MAX_AGENTS {
             let idle = self.agents.iter().enumerate().filter(|(_, agent)| agent.jobs.is_empty());
             let oldest = idle.min_by_key(|(_, agent)| agent.used).map(|(index, _)| index);
             self.agents.swap_remove(oldest.ok_or(io::ErrorKind::WouldBlock)?);
