@@ -297,7 +297,7 @@ fn what_can_not_be_understood_names_its_line_and_the_mail_waits() {
         ("ok\n\n~/mail/x\n", ".forward:3: ~/mail/x: a path from the root is wanted"),
         (":include:list\n", ".forward:1: "),
         ("|\n", ".forward:1: there is no command"),
-        (":include:/nonexistent/list\n", "/nonexistent/list does not exist"),
+        (":include:/no/such/list\n", "/no/such/list does not exist"),
     ] {
         write(&site, "hunt", ".forward", forward);
         let ran = deliver(&site, &["hunt"], MESSAGE).expect(TEMPFAIL);

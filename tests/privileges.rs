@@ -256,7 +256,7 @@ fn the_queue_runner_that_reads_mail_is_the_queues_owner() {
     }
     let site = Site::plan().set("queue", "wakeup", "\"nudge\"").build();
     let mut command = site.command("mta-queue");
-    command.arg("--watch").stdin(std::process::Stdio::null());
+    command.arg("--watch").stdin(Stdio::null());
     let launcher = Server::start(&mut command);
     // The child that makes missing directories ends at once; the worker opens the FIFO.
     let wake = site.queue().join("wake");
@@ -454,7 +454,7 @@ fn the_lmtp_session_is_nobody_in_a_jail_and_each_agent_is_its_user() {
     peer.command("LHLO client.example");
     peer.command("MAIL FROM:<>");
     for user in ["hunt", "alice"] {
-        assert!(peer.command(&format!("RCPT TO:<{user}@smkwlab.net>")).starts_with("250"));
+        assert!(peer.command(format!("RCPT TO:<{user}@smkwlab.net>")).starts_with("250"));
     }
     peer.command("DATA");
     peer.send("Subject: x\r\n\r\nx\r\n.\r\n");
