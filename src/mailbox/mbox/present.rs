@@ -111,7 +111,8 @@ impl Presenter {
 
     /// The beginning of a header line tells what becomes of it.
     fn decide(&mut self, line: &[u8], hidden: bool, out: &mut Vec<u8>) {
-        if matches!(line, b"\n" | b"\r\n") {
+        // A CR alone comes here when the message has ended: half of the blank line.
+        if matches!(line, b"\n" | b"\r\n" | b"\r") {
             out.extend_from_slice(b"\r\n");
             self.part = if self.lines_left == Some(0) { Part::Done } else { Part::Body };
             return;
@@ -246,6 +247,7 @@ mod tests {
             assert_eq!(shown(stored, false, Some(9), step), "A: 1\r\n\r\n1\r\n2\r\n3\r\n");
             assert_eq!(shown(b"A: 1", false, None, step), "A: 1\r\n\r\n");
             assert_eq!(shown(b"Status: 1", false, None, step), "\r\n");
+            assert_eq!(shown(b"A: 1\n\r", false, None, step), "A: 1\r\n\r\n");
             assert_eq!(shown(b"\nx\r", false, None, step), "\r\nx\r\n");
         }
     }

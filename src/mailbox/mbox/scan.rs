@@ -197,7 +197,8 @@ impl Facts {
             let line = view.get(..end.unwrap_or(view.len())).unwrap_or_default();
             at = at.saturating_add(count(line.len()));
             if !within_line {
-                if matches!(line, b"\n" | b"\r\n") {
+                // A CR alone is the last byte of the file: half of the blank line.
+                if matches!(line, b"\n" | b"\r\n" | b"\r") {
                     break;
                 }
                 facts.field(line);
