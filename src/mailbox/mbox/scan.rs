@@ -98,11 +98,12 @@ pub(super) fn scan(file: &File, identity: Identity) -> Result<Snapshot, Error> {
     let mut window = Window::new(file, identity.size);
     let mut seen: HashMap<[u8; 32], u32> = HashMap::new();
     let mut messages = Vec::new();
-    let mut at = first(&mut window).map_err(Error::reading)?;
+    let first = first(&mut window).map_err(Error::reading)?;
+    let mut at = first;
     while let Some(mut message) = message(&mut window, at).map_err(Error::reading)? {
         at = message.end;
         // c-client's is the first message or none.
-        if message.internal && messages.is_empty() && seen.is_empty() {
+        if message.internal && message.start == first {
             continue;
         }
         let count = seen.entry(message.digest).or_insert(0);
