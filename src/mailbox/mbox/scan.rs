@@ -250,12 +250,13 @@ fn counted(window: &mut Window<'_>, body: u64, length: u64) -> io::Result<Option
     let view = window.peek(body_end, LOOK)?;
     let gap = view.iter().take_while(|b| matches!(b, b'\n' | b'\r')).count();
     let ended = matches!(last, None | Some(b'\n')) || gap > 0 || view.is_empty();
-    let (line_ends, next) = view.split_at_checked(gap).unwrap_or_default();
-    let at_end = next.is_empty() && view.len() < LOOK;
-    if !ended || !(at_end || from_line::begins(next) && !line_ends.ends_with(b"\r")) {
-        return Ok(None);
-    }
-    Ok(Some((body_end, body_end.saturating_add(count(gap)))))
+    let cr = view.get(..gap).is_some_and(|line_ends| line_ends.ends_with(b"\r"));
+    let at_end = gap == view.len() && gap < LOOK;
+    let end = body_end.saturating_add(count(gap));
+    // The whole line is looked at, as by whoever reads on from there: were it none for them, all
+    // that stands behind would not be listed.
+    let followed = !cr && from_line::begins(window.peek(end, LOOK)?);
+    Ok((ended && (at_end || followed)).then_some((body_end, end)))
 }
 
 /// From a line's start on, finds where the next message begins; gives `sink` what is before the
