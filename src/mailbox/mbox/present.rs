@@ -36,9 +36,6 @@ enum Part {
     Done,
 }
 
-/// A field name longer than this is not one of ours.
-const HOLD: usize = 256;
-
 impl Presenter {
     /// For a message whose header has our marker (`quoted`) or not; with `body_lines`, so many
     /// lines of the body at most.
@@ -98,7 +95,7 @@ impl Presenter {
     }
 
     fn header_line(&mut self, piece: &[u8], hidden: bool, out: &mut Vec<u8>) {
-        let enough = |line: &[u8]| line.ends_with(b"\n") || line.len() >= HOLD;
+        let enough = |line: &[u8]| line.ends_with(b"\n") || line.len() >= fields::LONGEST;
         if self.held.is_empty() && enough(piece) {
             return self.decide(piece, hidden, out);
         }

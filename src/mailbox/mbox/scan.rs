@@ -194,6 +194,8 @@ impl Facts {
             if view.is_empty() {
                 break;
             }
+            // What a field says does not depend on how much more the window holds.
+            let view = view.get(..LOOK).unwrap_or(view);
             let end = memchr::memchr(b'\n', view).map(|end| end + 1);
             let line = view.get(..end.unwrap_or(view.len())).unwrap_or_default();
             at = at.saturating_add(count(line.len()));
@@ -306,6 +308,8 @@ fn to_boundary(
 /// Whether a message begins where `before` ends and `line` begins.
 fn is_boundary(before: &[u8], from_line_start: bool, line: &[u8]) -> bool {
     let header_follows = || {
+        // No more than whoever looks at this message alone can see.
+        let line = line.get(..LOOK).unwrap_or(line);
         let next = memchr::memchr(b'\n', line).and_then(|end| line.get(end + 1..));
         next.and_then(|next| next.split(|b| *b == b'\n').next())
             .is_some_and(|next| fields::name(next).is_some())
