@@ -129,6 +129,32 @@ pub(super) fn message_at(window: &mut Window<'_>, at: u64) -> io::Result<Option<
     message(window, at)
 }
 
+/// What may be removed of these messages (sorted, apart) so that what stands behind them does not
+/// become text of what stands before: where a blank line is missing there, their last line end stays
+/// and makes it.
+pub(super) fn removable(
+    file: &File,
+    identity: Identity,
+    ranges: Vec<(u64, u64)>,
+) -> io::Result<Vec<(u64, u64)>> {
+    let mut window = Window::new(file, identity.size);
+    let mut joined: Vec<(u64, u64)> = Vec::new();
+    for (start, end) in ranges {
+        match joined.last_mut() {
+            Some((_, last)) if *last == start => *last = end,
+            _ => joined.push((start, end)),
+        }
+    }
+    for (start, end) in &mut joined {
+        let from = start.saturating_sub(3);
+        let length = usize::try_from(start.saturating_sub(from)).unwrap_or(0);
+        if *end < identity.size && !after_blank_line(window.peek(from, length)?, from == 0) {
+            *end = end.saturating_sub(1);
+        }
+    }
+    Ok(joined)
+}
+
 /// Where the first message begins: blank lines and garbage before it are nobody's.
 fn first(window: &mut Window<'_>) -> io::Result<u64> {
     if from_line::begins(window.view(0, LOOK)?) {
