@@ -189,8 +189,11 @@ impl Mbox {
         let mut ranges = self.places(&opened, &wanted)?;
         ranges.sort_unstable();
         ranges.dedup();
+        let count = ranges.len();
+        let ranges = scan::removable(&opened.file, opened.identity, ranges)
+            .map_err(|error| Error::io(&self.place.inbox, "be read", error))?;
         redo::remove(&mut opened, &index, &ranges)?;
-        Ok(ranges.len())
+        Ok(count)
     }
 
     /// Where messages (in their order) stand now, as [`Self::find`] tells of one: in one pass over
