@@ -16,6 +16,8 @@ use std::path::Path;
 mod addresses;
 #[path = "../fuzz/checks/dice.rs"]
 mod dice;
+#[path = "../fuzz/checks/forward.rs"]
+mod forward;
 #[path = "../fuzz/checks/header.rs"]
 mod header;
 #[path = "../fuzz/checks/home.rs"]
@@ -38,6 +40,11 @@ fn replay(target: &str, check: impl Fn(&[u8])) {
 #[test]
 fn an_address_is_read_back_as_it_is_printed() {
     replay("addresses", addresses::check);
+}
+
+#[test]
+fn a_forward_file_is_understood_or_its_line_is_named() {
+    replay("forward", forward::check);
 }
 
 #[test]

@@ -21,12 +21,13 @@ impl Home {
         let inbox = dir.path().join("box");
         fs::write(&inbox, content).unwrap();
         let mailbox = Mbox::new(Place {
-            inbox: inbox.clone(),
+            path: inbox.clone(),
             index: dir.path().join("index"),
             owner: nix::unistd::geteuid(),
             locks: vec![LockKind::Fcntl],
             libexec: "/nonexistent".into(),
             lock_timeout: Duration::from_secs(1),
+            quota: 0,
         });
         Self { _dir: dir, inbox, mailbox }
     }

@@ -3,9 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::ops::Range;
+use std::rc::Rc;
+use std::time::UNIX_EPOCH;
 
 use hikyaku::mailbox::mbox::{fields, from_line};
-use hikyaku::mailbox::{Snapshot, StoredMessage};
+use hikyaku::mailbox::{NewMessage, Snapshot, Stager};
 use sha2::{Digest, Sha256};
 
 use crate::dice::Dice;
@@ -70,14 +72,24 @@ pub fn check_changing(input: &[u8], choices: usize) {
 fn check_appending(file: &[u8], found: &[Message]) {
     let mut home = Home::new(file);
     let mut wanted = shown(list(found));
-    let stored = b"From s@b.org Thu Jan  1 00:00:00 1970\nContent-Length: 22\nX-Mbox-Quoted: yes\n\
-                   Subject: new\n\n\n>From a\n\n>>From b\n.\n\n";
-    home.mailbox.append(&StoredMessage::from_bytes(stored.to_vec()).unwrap()).unwrap();
+    let mut stager = Stager::new(u64::MAX);
+    stager.push(b"Subject: new\n\n\nFrom a\n\n>From b\n.\n\n").unwrap();
+    home.mailbox
+        .append(&[NewMessage {
+            sender: b"s@b.org".to_vec(),
+            at: UNIX_EPOCH,
+            trace: Vec::new(),
+            text: Rc::new(stager.finish().unwrap()),
+        }])
+        .unwrap();
     let content = home.content();
     let (before, behind) = content.split_at_checked(file.len()).unwrap();
     assert!(before == file);
-    assert_eq!(text(behind.trim_ascii()), text(stored.trim_ascii()));
-    assert!(content.ends_with(&[&stored[..], b"\n"].concat()));
+    let behind = behind.trim_ascii();
+    assert!(behind.starts_with(&from_line::write(b"s@b.org", UNIX_EPOCH)));
+    let body = b"\nSubject: new\n\n\n>From a\n\n>>From b\n.";
+    assert!(behind.ends_with(body), "{}", text(behind));
+    assert!(content.ends_with(b"\n.\n\n\n"));
     wanted.push(b"Subject: new\r\n\r\n\r\nFrom a\r\n\r\n>From b\r\n.\r\n\r\n".to_vec());
     // A Content-Length that reached past the end of the file may reach what has come.
     if found.last().is_none_or(|last| !last.overreaches()) {

@@ -108,9 +108,9 @@ impl Mbox {
         let stored = (0..).zip(messages).map(|(number, one)| Stored::of(one, is_first(number)));
         let stored: Vec<Stored> = stored.collect();
         let batch = Batch(&stored);
-        let after = before.saturating_add(batch.length().unwrap_or(u64::MAX));
-        self.place.has_room(after)?;
-        append::append(&mut opened, &index, batch)?;
+        let length = batch.length().unwrap_or(u64::MAX);
+        self.place.has_room(before.saturating_add(length).saturating_add(1))?;
+        let after = append::append(&mut opened, &index, batch)?;
         Ok(Growth { before, after })
     }
 
@@ -191,7 +191,7 @@ impl Mbox {
         ranges.dedup();
         let count = ranges.len();
         let ranges = scan::removable(&opened.file, opened.identity, ranges)
-            .map_err(|error| Error::io(&self.place.inbox, "be read", error))?;
+            .map_err(|error| Error::io(&self.place.path, "be read", error))?;
         redo::remove(&mut opened, &index, &ranges)?;
         Ok(count)
     }
