@@ -59,6 +59,7 @@ run:
 bench:
 	tests/bench/run
 	tests/bench/relay
+	tests/bench/deliver
 
 clean:
 	$(CARGO) clean
