@@ -59,7 +59,7 @@ impl Host {
 fn send(peer: &mut Peer, to: &[&str], text: &str) -> Vec<String> {
     assert!(peer.command("MAIL FROM:<toshi@tenbin.org>").starts_with("250"));
     let mut replies: Vec<String> =
-        to.iter().map(|to| peer.command(&format!("RCPT TO:<{to}>"))).collect();
+        to.iter().map(|to| peer.command(format!("RCPT TO:<{to}>"))).collect();
     let data = peer.command("DATA");
     if !data.starts_with("354") {
         return replies;
@@ -148,7 +148,7 @@ fn one_who_can_not_have_it_keeps_no_other_from_having_it() {
     fs::create_dir(host.site.inbox("alice")).unwrap();
     let mut peer = host.client();
     let to = ["hunt@smkwlab.net", "alice@smkwlab.net", "bob@smkwlab.net"];
-    let full = [&b"From x Thu Jan  1 00:00:00 1970\n\n"[..], &[b'x'; 99_000]].concat();
+    let full = [&b"From x Thu Jan  1 00:00:00 1970\n\n"[..], &b"x".repeat(99_000)].concat();
     host.site.fill("bob", &full);
     let replies = send(&mut peer, &to, &format!("Subject: x\n\n{}\n", "y".repeat(2000)));
     assert_eq!(codes(&replies), ["250 2.0.0", "451 4.3.0", "552 5.2.2"], "{replies:?}");
@@ -186,7 +186,7 @@ fn an_agent_that_dies_is_replaced_and_its_message_waits() {
     kill(Pid::from_raw(agent), Signal::SIGSTOP).unwrap();
     assert!(peer.command("MAIL FROM:<>").starts_with("250"));
     for to in to {
-        assert!(peer.command(&format!("RCPT TO:<{to}>")).starts_with("250"));
+        assert!(peer.command(format!("RCPT TO:<{to}>")).starts_with("250"));
     }
     assert!(peer.command("DATA").starts_with("354"));
     peer.send("Subject: 2\r\n\r\n.\r\n");
@@ -290,7 +290,7 @@ fn a_sender_who_asks_for_it_is_told_of_the_delivery() {
         "<bob@smkwlab.net> NOTIFY=FAILURE",
         "<alice@smkwlab.net> NOTIFY=SUCCESS",
     ] {
-        assert!(peer.command(&format!("RCPT TO:{to}")).starts_with("250"));
+        assert!(peer.command(format!("RCPT TO:{to}")).starts_with("250"));
     }
     peer.command("DATA");
     peer.send("Subject: notify\r\nX: y\r\n\r\nsecret\r\n.\r\n");
