@@ -6,7 +6,6 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
-use std::process::ExitCode;
 use std::rc::Rc;
 
 use clap::Parser;
@@ -71,7 +70,7 @@ pub(super) struct Args {
 const NAME: &str = "local-deliver";
 
 /// Runs the program.
-pub fn main() -> ExitCode {
+pub fn main() -> Exit {
     run(std::env::args_os(), local_deliver)
 }
 
@@ -324,7 +323,8 @@ impl Delivery<'_> {
 
     fn stage(&self, agent: &Agent<'_>, source: &Source) -> Result<Rc<Staged>, Stop> {
         let mut stager = agent.stage();
-        let mut buffer = vec![0; 64 * 1024];
+        // Most messages are short, and memory that is not touched costs nothing.
+        let mut buffer = vec![0; 16 * 1024];
         let mut at = 0;
         loop {
             let read = match source {

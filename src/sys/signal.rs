@@ -75,7 +75,7 @@ pub fn unblock_all() -> io::Result<()> {
 }
 
 /// Turns SIGXFSZ into EFBIG: a file size limit is an error to report, not a death in the middle of
-/// a write. (SIGPIPE is ignored by Rust's runtime already.)
+/// a write. (SIGPIPE is ignored from the beginning: [`super::start`].)
 #[allow(unsafe_code, reason = "signal() has no safe form")]
 pub fn ignore_file_size_signal() -> io::Result<()> {
     // SAFETY: ignoring a signal runs no handler.

@@ -41,21 +41,24 @@ fn make_inbox(inbox: &Path, account: &Account) -> io::Result<()> {
     let (Some(parent), Some(name)) = (inbox.parent(), inbox.file_name()) else {
         return Ok(());
     };
-    let mail = Group::from_name("mail")?.map(|group| group.gid);
     // Looked at with the user's rights, too: the way there may lead through their home.
-    let made = privilege::with_group(account, account.gid, || -> io::Result<_> {
+    let looked = privilege::with_group(account, account.gid, || -> io::Result<_> {
         // Where it can't be opened, that is the mailbox's error, in its own words.
         let Ok(dir) = directory::open_directory(parent) else {
             return Ok(None);
         };
+        if fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok() {
+            return Ok(None);
+        }
         let found = fstat(&dir)?;
-        let group = Gid::from_raw(found.st_gid);
-        let is_spool = found.st_uid == 0 && Some(group) == mail;
-        Ok(Some((dir, is_spool.then_some(group))))
+        Ok(Some((dir, found)))
     })??;
-    let Some((dir, group)) = made else {
+    let Some((dir, found)) = looked else {
         return Ok(());
     };
+    let group = Gid::from_raw(found.st_gid);
+    let mail = Group::from_name("mail")?.map(|group| group.gid);
+    let group = (found.st_uid == 0 && Some(group) == mail).then_some(group);
     let make = || {
         if names_maildir(inbox) {
             // Where it can't be made, that is the mailbox's error, too.
@@ -73,9 +76,6 @@ fn make_inbox(inbox: &Path, account: &Account) -> io::Result<()> {
 
 /// Makes the file; false where it was there.
 fn make_empty(dir: impl AsFd, name: &OsStr, mode: u32) -> io::Result<bool> {
-    if fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok() {
-        return Ok(false);
-    }
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
     let flags = flags | OFlag::O_CLOEXEC;
     match openat(&dir, name, flags, Mode::S_IRUSR | Mode::S_IWUSR) {
