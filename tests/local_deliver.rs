@@ -200,6 +200,17 @@ fn the_null_sender_is_mailer_daemon_and_the_default_is_the_caller() {
 }
 
 #[test]
+fn a_sender_and_an_extension_may_begin_with_a_hyphen() {
+    let host = Host::new();
+    let name = &host.account.name;
+    expect(&host.run(&["-f", "-d@b.org", "-a", "-n", "-d", name], b"A: 1\n\n"), OK, "");
+    let content = host.content();
+    assert!(content.contains("\nReturn-Path: <-d@b.org>\n"), "{content}");
+    let to = format!("\nDelivered-To: {name}+-n@mx.example.org\n");
+    assert!(content.contains(&to), "{content}");
+}
+
+#[test]
 fn exit_statuses_tell_the_caller_what_to_do() {
     let host = Host::new();
     expect(&host.deliver(b""), DATAERR, "no message");

@@ -40,10 +40,16 @@ pub(super) struct Args {
     #[arg(short = 'd', long = "deliver-to", value_name = "USER")]
     deliver_to: Vec<String>,
     /// The envelope's sender, for Return-Path; empty or <> for none
-    #[arg(short = 'f', long = "from", value_name = "SENDER", visible_short_alias = 'r')]
+    #[arg(
+        short = 'f',
+        long = "from",
+        value_name = "SENDER",
+        visible_short_alias = 'r',
+        allow_hyphen_values = true
+    )]
     from: Option<String>,
     /// The extension of the address, as in USER+EXT
-    #[arg(short = 'a', long, value_name = "EXT", default_value = "")]
+    #[arg(short = 'a', long, value_name = "EXT", default_value = "", allow_hyphen_values = true)]
     extension: String,
     /// Deliver into the user's FOLDER; with a / at its end, a Maildir
     #[arg(short = 'm', long, value_name = "FOLDER", value_parser = Folder::parse)]
