@@ -9,7 +9,7 @@
 )]
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -18,7 +18,8 @@ use std::time::Duration;
 use hikyaku::config::LockKind;
 use hikyaku::mailbox::{Mbox, Place};
 use hikyaku::sys::Account;
-use nix::unistd::{Gid, Uid, geteuid};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Gid, Pid, Uid, geteuid};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_local-deliver");
 
@@ -361,6 +362,27 @@ fn a_foreign_lock_makes_the_mail_wait() {
         other.unlock().unwrap();
         expect(&waiting.join().unwrap(), OK, "");
     });
+}
+
+#[test]
+fn a_signal_ends_the_waiting_and_the_exit_status_tells_what_came_of_it() {
+    let host = Host::new();
+    host.put("");
+    let other = fs::File::options().write(true).open(&host.inbox).unwrap();
+    other.lock().unwrap();
+    let mut command = Command::new(PROGRAM);
+    command.arg("-C").arg(host.config()).args(["-v", "-f", "s@b.org", &host.account.name]);
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"A: 1\n\nx\n").unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert!(line.contains(": mailbox "), "it has all, and says what it is going to do: {line}");
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(TEMPFAIL));
+    said.read_line(&mut line).unwrap();
+    assert!(line.contains("status=deferred 4.2.0"), "{line}");
+    assert_eq!(host.content(), "");
 }
 
 #[test]

@@ -5,11 +5,13 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::mem::ManuallyDrop;
 use std::os::unix::fs::FileExt;
 use std::process::ExitCode;
 use std::rc::Rc;
 
 use clap::Parser;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::getuid;
 
 use super::{Common, Failure, complain, handed, load, login_account, run, services, start};
@@ -27,8 +29,8 @@ use crate::server::{self, Connection};
 use crate::sys::jail::Jail;
 use crate::sys::log::Level;
 use crate::sys::process::{self, Ended};
-use crate::sys::signal::Hold;
-use crate::sys::{Account, Exit, Log, privilege};
+use crate::sys::signal::{self, Hold, Signals};
+use crate::sys::{Account, Exit, Log, fd, privilege};
 
 /// Delivery agent: puts the message on stdin into users' mailboxes.
 #[derive(Debug, Parser)]
@@ -274,8 +276,7 @@ impl Delivery<'_> {
         if !privilege::is_root() || matches!(source, Source::Stdin) {
             return self.as_recipient(name, account, source);
         }
-        let child = process::fork(|| self.as_recipient(name, account, source));
-        match child.and_then(process::wait) {
+        match self.by_child(name, account, source) {
             Ok(Ended::Exited(status)) => exit_of(status),
             Ok(Ended::Killed(signal)) => {
                 let text = format!("the delivery was killed by signal {signal}");
@@ -288,18 +289,42 @@ impl Delivery<'_> {
         }
     }
 
+    /// A child delivers. A signal that asks us to end is the child's to obey: its status tells what
+    /// came of the delivery.
+    fn by_child(&self, name: &str, account: &Account, source: &Source) -> io::Result<Ended> {
+        let ending = signal::ENDING;
+        let signals = Signals::take(&[&ending[..], &[Signal::SIGCHLD]].concat())?;
+        let child = process::fork(|| match signal::unblock_all() {
+            Ok(()) => self.as_recipient(name, account, source),
+            Err(_) => Exit::OsErr,
+        })?;
+        loop {
+            while let Some(signal) = signals.next() {
+                if ending.contains(&signal) {
+                    let _ = kill(child, signal);
+                }
+            }
+            if let Some((process, how)) = process::reap()
+                && process == child
+            {
+                return Ok(how);
+            }
+            fd::wait_readable(&signals, u32::MAX)?;
+        }
+    }
+
     /// Becomes the recipient, reads the message and delivers it.
     fn as_recipient(&self, given: &str, account: &Account, source: &Source) -> Exit {
-        // Not dropped before the end: what was delivered is told by the exit status, whatever
-        // signal has come meanwhile.
-        let mut hold = None;
+        // Never dropped: what was delivered is told by the exit status, whatever signal has come
+        // meanwhile.
+        let mut hold = ManuallyDrop::new(None);
         let done = local::become_recipient(&self.config, account)
             .and_then(|()| Agent::new(&self.config, account, self.wish.clone()))
             .map_err(Stop::from)
             .and_then(|mut agent| {
                 let envelope = self.envelope(given, account);
                 let text = self.stage(&agent, source)?;
-                hold = Hold::begin().ok();
+                *hold = Hold::begin().ok();
                 let done = self.deliver(&mut agent, text, envelope);
                 for warning in agent.take_warnings() {
                     self.log.warning(&warning);
