@@ -201,6 +201,28 @@ fn the_null_sender_is_mailer_daemon_and_the_default_is_the_caller() {
 }
 
 #[test]
+fn a_message_that_comes_with_a_from_line_says_itself_who_sent_it() {
+    let host = Host::new();
+    let from = "From a@b.org Mon Jun 21 03:15:20 2004\n";
+    for (head, option, sender) in [
+        ("", None, "a@b.org"),
+        ("Return-Path: <o'c@b.org>\n", None, "o'c@b.org"),
+        ("Return-Path: <o'c@b.org>\n", Some("x@b.org"), "x@b.org"),
+    ] {
+        let mut arguments = vec!["-d", host.account.name.as_str()];
+        arguments.extend(option.iter().flat_map(|option| ["-f", *option]));
+        expect(&host.run(&arguments, format!("{from}{head}A: 1\n\n").as_bytes()), OK, "");
+        let content = host.content();
+        assert!(content.starts_with(&format!("From {sender} ")), "{content}");
+        assert!(
+            content.contains(&format!("\nReturn-Path: <{sender}>\nDelivered-To: ")),
+            "{content}"
+        );
+        fs::remove_file(&host.inbox).unwrap();
+    }
+}
+
+#[test]
 fn a_sender_and_an_extension_may_begin_with_a_hyphen() {
     let host = Host::new();
     let name = &host.account.name;

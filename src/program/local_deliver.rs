@@ -20,6 +20,7 @@ use crate::config::{Config, LogTarget};
 use crate::delivery;
 use crate::delivery::local::{self, Agent, Delivered, Envelope, Folder, Wish};
 use crate::mailbox::Staged;
+use crate::mailbox::mbox::from_line;
 use crate::net::activation::Handed;
 use crate::net::limits::Connections;
 use crate::route;
@@ -96,8 +97,10 @@ fn local_deliver(arguments: &Args) -> Result<Exit, Failure> {
     if names.is_empty() {
         names.push(caller()?);
     }
-    let sender = sender(arguments.from.as_deref())?;
-    let delivery = Delivery { config, log, sender, arguments, wish };
+    let sender = arguments.from.as_deref().map(sender).transpose()?;
+    // Before the process becomes somebody else.
+    let caller = if sender.is_some() { Ok(String::new()) } else { caller() };
+    let delivery = Delivery { config, log, sender, caller, arguments, wish };
     let mut seen = std::collections::HashSet::new();
     names.retain(|name| seen.insert(name.clone()));
     let exit = delivery.to_all(&names)?;
@@ -169,20 +172,42 @@ fn caller() -> Result<String, Failure> {
     }
 }
 
-/// The reverse-path, without its angle brackets; the caller's login name where none is given.
-fn sender(from: Option<&str>) -> Result<String, Failure> {
-    let sender = match from {
-        None => caller()?,
-        Some(from) => match from.strip_prefix('<').and_then(|s| s.strip_suffix('>')) {
-            Some(bare) => bare.to_owned(),
-            None => from.to_owned(),
-        },
-    };
-    if sender.contains(|c: char| c.is_control()) {
+/// A reverse-path, without its angle brackets.
+fn sender(from: &str) -> Result<String, Failure> {
+    if from.contains(char::is_control) {
         let what = "a sender (-f) has no control characters";
         return Err(Failure::new(Exit::Usage, what));
     }
-    Ok(sender)
+    Ok(bare(from).to_owned())
+}
+
+fn bare(path: &str) -> &str {
+    path.strip_prefix('<').and_then(|path| path.strip_suffix('>')).unwrap_or(path)
+}
+
+/// So much of a message is looked at for its sender.
+const BEGINNING: usize = 8 * 1024;
+
+/// The sender that a message names which comes out of a mailbox, or from a mail system on its way
+/// there: it begins with a `From_` line. Return-Path right behind that has the sender as it is, the
+/// line itself perhaps not, and `MAILER-DAEMON` for the null sender.
+///
+/// A message as it comes over a network does not begin so, and its fields are a stranger's.
+fn sender_in(beginning: &[u8]) -> Option<String> {
+    let beginning = String::from_utf8_lossy(beginning);
+    let mut lines = beginning.lines();
+    let first = lines.next().filter(|line| from_line::begins(line.as_bytes()))?;
+    let next = lines.find(|line| !line.starts_with(">From "));
+    let field = next.and_then(|line| line.split_once(':'));
+    if let Some((_, path)) = field.filter(|(name, _)| name.eq_ignore_ascii_case("Return-Path")) {
+        return Some(bare(path.trim()).to_owned()).filter(|path| !path.contains(char::is_control));
+    }
+    match first.split_ascii_whitespace().nth(1)? {
+        "MAILER-DAEMON" => Some(String::new()),
+        // Mozilla names nobody, and of a quoted word this is a part only.
+        sender if sender == "-" || sender.contains(['"', '?']) => None,
+        sender => Some(sender.to_owned()),
+    }
 }
 
 fn account(config: &Config, name: &str) -> Result<Account, delivery::Failure> {
@@ -224,7 +249,10 @@ fn local_part<'a>(config: &Config, name: &'a str) -> &'a str {
 struct Delivery<'a> {
     config: Config,
     log: Log,
-    sender: String,
+    /// As the caller names it.
+    sender: Option<String>,
+    /// The caller's login name, who is the sender where nothing else names one.
+    caller: Result<String, Failure>,
     arguments: &'a Args,
     wish: Wish,
 }
@@ -322,8 +350,8 @@ impl Delivery<'_> {
             .and_then(|()| Agent::new(&self.config, account, self.wish.clone()))
             .map_err(Stop::from)
             .and_then(|mut agent| {
-                let envelope = self.envelope(given, account);
-                let text = self.stage(&agent, source)?;
+                let (text, beginning) = self.stage(&agent, source)?;
+                let envelope = self.envelope(given, account, &beginning)?;
                 *hold = Hold::begin().ok();
                 let done = self.deliver(&mut agent, text, envelope);
                 for warning in agent.take_warnings() {
@@ -342,7 +370,7 @@ impl Delivery<'_> {
         }
     }
 
-    fn envelope(&self, given: &str, account: &Account) -> Envelope {
+    fn envelope(&self, given: &str, account: &Account, beginning: &[u8]) -> Result<Envelope, Stop> {
         let local = local_part(&self.config, given);
         let named = route::extension(&self.config, &account.name, local).unwrap_or_default();
         let extension = match self.arguments.extension.as_str() {
@@ -350,13 +378,22 @@ impl Delivery<'_> {
             extension => extension.to_owned(),
         };
         let recipient = local::address_of(&self.config, account, &extension);
-        Envelope { sender: self.sender.clone(), recipient, extension, receipt: None }
+        let sender = match (self.sender.clone().or_else(|| sender_in(beginning)), &self.caller) {
+            (Some(sender), _) => sender,
+            (None, Ok(caller)) => caller.clone(),
+            (None, Err(failure)) => {
+                return Err(Stop::Input(failure.exit, failure.what.clone()));
+            }
+        };
+        Ok(Envelope { sender, recipient, extension, receipt: None })
     }
 
-    fn stage(&self, agent: &Agent<'_>, source: &Source) -> Result<Rc<Staged>, Stop> {
+    /// Reads the message: all of it, and its beginning as it came.
+    fn stage(&self, agent: &Agent<'_>, source: &Source) -> Result<(Rc<Staged>, Vec<u8>), Stop> {
         let mut stager = agent.stage();
         let mut buffer = vec![0; 64 * 1024];
         let mut at = 0;
+        let mut beginning = Vec::new();
         loop {
             let read = match source {
                 Source::Stdin => io::stdin().lock().read(&mut buffer),
@@ -365,7 +402,10 @@ impl Delivery<'_> {
             match read {
                 Ok(0) => break,
                 Ok(n) => {
-                    let pushed = stager.push(buffer.get(..n).unwrap_or_default());
+                    let piece = buffer.get(..n).unwrap_or_default();
+                    let room = BEGINNING.saturating_sub(beginning.len()).min(n);
+                    beginning.extend_from_slice(piece.get(..room).unwrap_or_default());
+                    let pushed = stager.push(piece);
                     pushed.map_err(delivery::Failure::from)?;
                     at = at.saturating_add(n as u64);
                 }
@@ -380,7 +420,8 @@ impl Delivery<'_> {
             let what = "there is no message on stdin".to_owned();
             return Err(Stop::Input(Exit::DataErr, what));
         }
-        Ok(Rc::new(stager.finish().map_err(delivery::Failure::from)?))
+        let staged = stager.finish().map_err(delivery::Failure::from)?;
+        Ok((Rc::new(staged), beginning))
     }
 
     fn deliver(
@@ -463,4 +504,31 @@ fn exit_of(status: i32) -> Exit {
         Exit::NoPerm,
     ];
     known.into_iter().find(|exit| i32::from(*exit as u8) == status).unwrap_or(Exit::TempFail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sender_in;
+
+    #[test]
+    fn a_message_with_a_from_line_names_its_sender() {
+        let from = "From a@b.org Mon Jun 21 03:15:20 2004\n";
+        for (message, sender) in [
+            (format!("{from}Subject: x\n\n"), Some("a@b.org")),
+            (format!("{from}return-path: <o'c@b.org>\nA: 1\n\n"), Some("o'c@b.org")),
+            (format!("{from}>From x\r\nReturn-Path: <\"a b\"@c.org>\r\n"), Some("\"a b\"@c.org")),
+            (format!("{from}Return-Path: <>\n\n"), Some("")),
+            // Of a stranger.
+            (format!("{from}A: 1\nReturn-Path: <x@b.org>\n\n"), Some("a@b.org")),
+            (format!("{from}\nReturn-Path: <x@b.org>\n\n"), Some("a@b.org")),
+            ("Return-Path: <x@b.org>\n\n".into(), None),
+            ("From here on\nReturn-Path: <x@b.org>\n\n".into(), None),
+            (from.replace("a@b.org", "MAILER-DAEMON"), Some("")),
+            (from.replace("a@b.org", "-"), None),
+            (from.replace("a@b.org", "\"a b\"@c.org"), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(sender_in(message.as_bytes()).as_deref(), sender, "{message}");
+        }
+    }
 }
