@@ -223,6 +223,31 @@ fn a_message_that_comes_with_a_from_line_says_itself_who_sent_it() {
 }
 
 #[test]
+fn where_the_users_file_is_closed_to_its_users_each_is_known_by_their_own_name() {
+    let host = Host::new();
+    let users = host.dir.path().join("passwords");
+    fs::write(&users, "").unwrap();
+    fs::set_permissions(&users, fs::Permissions::from_mode(0o000)).unwrap();
+    let text = fs::read_to_string(host.config()).unwrap();
+    let section = format!("[users]\nsource = \"file\"\nfile = {users:?}\n");
+    fs::write(host.config(), text.replace("[users]\n", &section)).unwrap();
+    let name = &host.account.name;
+    let ids = [host.account.uid.as_raw(), host.account.gid.as_raw()].map(|id| id.to_string());
+    for (number, user) in ["", "+x", "@mx.example.org", "+x@mx.example.org"].iter().enumerate() {
+        let mut command = Command::new(PROGRAM);
+        if geteuid().is_root() {
+            command = Command::new("setpriv");
+            command.args(["--reuid", &ids[0], "--regid", &ids[1], "--clear-groups", PROGRAM]);
+        }
+        command.arg("-C").arg(host.config()).args(["-f", "s@b.org", "-d"]);
+        command.arg(format!("{name}{user}")).env("HOME", host.dir.path().join("users"));
+        expect(&feed(&mut command, b"A: 1\n\n"), OK, "status=delivered");
+        assert_eq!(host.content().matches("\nDelivered-To: ").count(), number + 1, "{user}");
+    }
+    assert_eq!(host.content().matches(&format!("\nDelivered-To: {name}+x@")).count(), 2);
+}
+
+#[test]
 fn a_sender_and_an_extension_may_begin_with_a_hyphen() {
     let host = Host::new();
     let name = &host.account.name;

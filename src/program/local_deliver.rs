@@ -219,9 +219,12 @@ fn account(config: &Config, name: &str) -> Result<Account, delivery::Failure> {
         Ok(Some(account)) => return Ok(account),
         Ok(None) => {}
         // The users file holds passwords: it is not for the users. Whoever started us knew who
-        // we are to be, and we can act as nobody else.
+        // we are to be, and we can act as nobody else: by our own name, if that is what is meant.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_name(name) => {
-            return Ok(Account::own(name));
+            let local = local_part(config, name);
+            let is_own = |own: &String| route::extension(config, own, local).is_some();
+            let own = caller().ok().filter(is_own);
+            return Ok(Account::own(own.as_deref().unwrap_or(name)));
         }
         Err(error) => return Err(look_up(error)),
     }
