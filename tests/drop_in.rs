@@ -16,7 +16,7 @@ use std::os::unix::fs::MetadataExt;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use support::handover::{hard, message, plan};
+use support::handover::{QUOTA, hard, message, nearly_full, plan};
 use support::mbox;
 use support::mta::{Kind, Mta};
 use support::outbox::Outbox;
@@ -38,15 +38,6 @@ const ARGUMENTS: [&str; 2] =
 
 fn postfix_site() -> Plan {
     plan(Kind::Postfix)
-}
-
-/// The one message of this subject.
-#[track_caller]
-fn with_subject(site: &Site, user: &str, subject: &str) -> mbox::Message {
-    let mut messages = site.messages(user);
-    messages.retain(|message| message.field("Subject") == Some(subject));
-    assert_eq!(messages.len(), 1, "{subject} for {user}");
-    messages.remove(0)
 }
 
 #[test]
@@ -100,12 +91,12 @@ fn by_mailbox_command_senders_and_extensions_arrive_as_they_are() {
     mta.wait_until_idle();
     let delivered_to = ["hunt+lists", "hunt", "hunt+-f", "hunt+a+b"];
     for (number, (from, _)) in envelopes.into_iter().enumerate() {
-        let message = with_subject(&site, "hunt", &number.to_string());
+        let message = site.with_subject("hunt", &number.to_string());
         assert_eq!(message.fields("Return-Path"), [format!("<{from}>")]);
         let to = format!("{}@postfix.test", delivered_to[number]);
         assert_eq!(message.field("Delivered-To"), Some(to.as_str()));
     }
-    let null = with_subject(&site, "hunt", "0");
+    let null = site.with_subject("hunt", "0");
     assert!(null.from_line.starts_with("From MAILER-DAEMON "), "{}", null.from_line);
 }
 
@@ -136,12 +127,11 @@ fn what_is_put_off_stays_in_the_queue_of_postfix_and_is_delivered_later() {
         return;
     }
     let site = postfix_site()
-        .set("mailbox", "quota", "65536")
+        .set("mailbox", "quota", QUOTA)
         .set("mailbox", "over_quota", "\"wait\"")
         .build();
     let mta = by_command(&site, ARGUMENTS[0]);
-    let old = format!("From a@b.org Mon Jun 21 03:15:20 2004\n\n{}\n\n", "x".repeat(65_000));
-    site.fill("hunt", old.as_bytes());
+    site.fill("hunt", nearly_full().as_bytes());
     mta.submit("alice@postfix.test", &["hunt@postfix.test"], &message("quota", &[b'y'; 1000]));
     let log = mta.wait_for_log("status=deferred");
     assert!(log.contains("Command output: local-deliver: "), "our words: {log}");
@@ -165,7 +155,7 @@ fn what_is_put_off_stays_in_the_queue_of_postfix_and_is_delivered_later() {
     site.wait_for_mail("hunt", 2);
     mta.wait_until_idle();
     for subject in ["quota", "lock"] {
-        with_subject(&site, "hunt", subject);
+        site.with_subject("hunt", subject);
     }
     assert!(!mta.log().contains("status=bounced"), "{}", mta.log());
     assert_eq!(site.messages("alice"), [], "the sender is not bothered");
@@ -176,7 +166,7 @@ fn what_is_refused_goes_back_to_its_sender_with_our_words() {
     if !Kind::Postfix.need() {
         return;
     }
-    let site = postfix_site().set("mailbox", "quota", "65536").build();
+    let site = postfix_site().set("mailbox", "quota", QUOTA).build();
     // An account of the host that is no user of ours: Postfix knows it, and we do not.
     let words =
         format!("local_recipient_maps =\nmailbox_command = exec {} {}", site.agent(), ARGUMENTS[0]);
@@ -190,20 +180,9 @@ fn what_is_refused_goes_back_to_its_sender_with_our_words() {
         ("hunt@postfix.test", "failed")
     );
     assert!(report.status.starts_with("5.2."), "{report:?}");
-    assert!(report.words.contains("65536"), "{report:?}");
+    assert!(report.words.contains(QUOTA), "{report:?}");
     mta.wait_until_idle();
     assert_eq!(site.messages("hunt"), []);
-}
-
-/// A `.forward` that keeps a copy, sends one on and runs a command.
-fn forward(site: &Site, entries: &str) {
-    let entries = entries.replace("PIPED", site.home("hunt").join("piped").to_str().unwrap());
-    site.write_home("hunt", ".forward", &entries);
-}
-
-/// How often a command of that `.forward` has had a message.
-fn piped(site: &Site) -> usize {
-    mbox::parse(&fs::read(site.home("hunt").join("piped")).unwrap_or_default()).len()
 }
 
 #[test]
@@ -214,15 +193,15 @@ fn a_forward_that_postfix_has_obeyed_is_not_obeyed_again() {
     let outbox = Outbox::new();
     let site = outbox.plan(postfix_site()).build();
     let mta = by_command(&site, ARGUMENTS[0]);
-    forward(&site, "\\hunt, alice@postfix.test, \"|cat >> PIPED\"\n");
+    site.forward("hunt", "\\hunt, alice@postfix.test, \"|cat >> PIPED\"\n");
     mta.submit("toshi@example.org", &["hunt@postfix.test"], &message("all", b"x\n"));
     site.wait_for_mail("alice", 1);
     mta.wait_until_idle();
-    assert_eq!((site.messages("hunt").len(), piped(&site)), (1, 1));
+    assert_eq!((site.messages("hunt").len(), site.piped("hunt")), (1, 1));
     // Without the word, Postfix's Delivered-To tells that it was sent on.
     drop(mta);
     let mta = by_command(&site, "-a \"$EXTENSION\"");
-    forward(&site, "\\hunt, alice@postfix.test\n");
+    site.forward("hunt", "\\hunt, alice@postfix.test\n");
     let to = ["hunt@postfix.test", "hunt+x@postfix.test", "Hunt@mx.postfix.test"];
     for to in to {
         mta.submit("toshi@example.org", &[to], &message(to, b"x\n"));
@@ -230,15 +209,15 @@ fn a_forward_that_postfix_has_obeyed_is_not_obeyed_again() {
     mta.wait_until_idle();
     for to in to {
         for user in ["hunt", "alice"] {
-            with_subject(&site, user, to);
+            site.with_subject(user, to);
         }
     }
     assert_eq!(outbox.sent(), []);
     // Only an address: nothing comes to us.
-    forward(&site, "alice@postfix.test\n");
+    site.forward("hunt", "alice@postfix.test\n");
     mta.submit("toshi@example.org", &["hunt@postfix.test"], &message("on", b"x\n"));
     mta.wait_until_idle();
-    with_subject(&site, "alice", "on");
+    site.with_subject("alice", "on");
     assert_eq!(outbox.sent(), []);
     assert_eq!(site.messages("hunt").len(), 1 + to.len());
 }
@@ -248,7 +227,7 @@ fn a_forward_that_postfix_has_obeyed_is_not_obeyed_again() {
 fn by_lmtp(site: &Site, setting: &str, arguments: &[&str]) -> (Server, Mta) {
     let socket = site.path().join("lmtp");
     let postfix = nix::unistd::User::from_name("postfix").unwrap().unwrap();
-    let server = site.serve_lmtp(&socket, postfix.uid.as_raw(), arguments);
+    let server = site.serve_lmtp(&socket, Some(postfix.uid.as_raw()), arguments);
     let words = format!("{setting} = lmtp:unix:{}\nlocal_recipient_maps =", socket.display());
     (server, Mta::start_for(Kind::Postfix, site, &words))
 }
@@ -302,10 +281,9 @@ fn by_lmtp_each_recipient_has_a_fate_of_its_own() {
     if !Kind::Postfix.need() {
         return;
     }
-    let site = lmtp_site().set("mailbox", "quota", "65536").build();
+    let site = lmtp_site().set("mailbox", "quota", QUOTA).build();
     let (_server, mta) = by_lmtp(&site, "local_transport", &[]);
-    let old = format!("From a@b.org Mon Jun 21 03:15:20 2004\n\n{}\n\n", "x".repeat(65_000));
-    site.fill("hunt", old.as_bytes());
+    site.fill("hunt", nearly_full().as_bytes());
     let to = ["toshi", "hunt", "stranger", "alice+x"].map(|name| format!("{name}@postfix.test"));
     let to: Vec<&str> = to.iter().map(String::as_str).collect();
     mta.submit("bob@postfix.test", &to, &message("fates", &[b'y'; 1000]));
@@ -313,7 +291,7 @@ fn by_lmtp_each_recipient_has_a_fate_of_its_own() {
     mta.wait_until_idle();
     assert_eq!((bounces.len(), site.messages("hunt").len()), (1, 1));
     for user in ["toshi", "alice"] {
-        with_subject(&site, user, "fates");
+        site.with_subject(user, "fates");
     }
     let text = bounces[0].text();
     for words in [
@@ -334,13 +312,10 @@ fn by_lmtp_what_is_put_off_is_delivered_later_and_to_nobody_twice() {
     if !Kind::Postfix.need() {
         return;
     }
-    let site = lmtp_site()
-        .set("mailbox", "quota", "65536")
-        .set("mailbox", "over_quota", "\"wait\"")
-        .build();
+    let site =
+        lmtp_site().set("mailbox", "quota", QUOTA).set("mailbox", "over_quota", "\"wait\"").build();
     let (_server, mta) = by_lmtp(&site, "local_transport", &[]);
-    let old = format!("From a@b.org Mon Jun 21 03:15:20 2004\n\n{}\n\n", "x".repeat(65_000));
-    site.fill("hunt", old.as_bytes());
+    site.fill("hunt", nearly_full().as_bytes());
     let to = ["toshi@postfix.test", "hunt@postfix.test"];
     mta.submit("bob@postfix.test", &to, &message("later", &[b'y'; 1000]));
     let log = mta.wait_for_log("status=deferred");
@@ -349,7 +324,7 @@ fn by_lmtp_what_is_put_off_is_delivered_later_and_to_nobody_twice() {
     site.wait_for_mail("hunt", 1);
     mta.wait_until_idle();
     for user in ["toshi", "hunt"] {
-        with_subject(&site, user, "later");
+        site.with_subject(user, "later");
     }
     assert_eq!(site.messages("bob"), []);
 }
@@ -362,16 +337,16 @@ fn by_mailbox_transport_postfix_obeys_forward_and_we_do_not() {
     let outbox = Outbox::new();
     let site = outbox.plan(lmtp_site()).build();
     let (_server, mta) = by_lmtp(&site, "mailbox_transport", &["--no-forward"]);
-    forward(&site, "\\hunt, alice@postfix.test, \"|cat >> PIPED\"\n");
+    site.forward("hunt", "\\hunt, alice@postfix.test, \"|cat >> PIPED\"\n");
     mta.submit("o'brien@example.org", &["hunt@postfix.test"], &message("all", b"x\n"));
     mta.submit("bob@postfix.test", &["toshi+x@mx.postfix.test"], &message("own", b"x\n"));
     mta.wait_until_idle();
-    let all = with_subject(&site, "hunt", "all");
+    let all = site.with_subject("hunt", "all");
     assert_eq!(all.field("Return-Path"), Some("<o'brien@example.org>"));
-    let own = with_subject(&site, "toshi", "own");
+    let own = site.with_subject("toshi", "own");
     assert_eq!(own.field("Delivered-To"), Some("toshi+x@mx.postfix.test"));
-    with_subject(&site, "alice", "all");
-    assert_eq!((piped(&site), outbox.sent()), (1, Vec::new()));
+    site.with_subject("alice", "all");
+    assert_eq!((site.piped("hunt"), outbox.sent()), (1, Vec::new()));
 }
 
 #[test]
@@ -400,7 +375,7 @@ fn a_sender_who_asks_postfix_for_it_hears_of_a_delivery_by_lmtp_once() {
     let sent = outbox.wait_for(1);
     mta.wait_until_idle();
     for user in ["hunt", "toshi", "alice"] {
-        with_subject(&site, user, "notify");
+        site.with_subject(user, "notify");
     }
     assert_eq!(outbox.sent(), sent, "one report");
     assert_eq!(site.messages("bob"), [], "and none of Postfix");

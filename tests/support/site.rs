@@ -441,11 +441,11 @@ impl Site {
         Server::start(&mut command)
     }
 
-    /// `local-deliver --lmtp` for all users, on a listening socket at this path that belongs to
-    /// `owner` alone.
-    pub fn serve_lmtp(&self, path: &Path, owner: u32, more: &[&str]) -> Server {
+    /// `local-deliver --lmtp` for all users, on a listening socket at this path, to which `owner`
+    /// alone may connect, or everybody.
+    pub fn serve_lmtp(&self, path: &Path, owner: Option<u32>, more: &[&str]) -> Server {
         let listener = UnixListener::bind(path).unwrap();
-        self.own(path, 0o600, Some(owner));
+        self.own(path, if owner.is_some() { 0o600 } else { 0o666 }, owner);
         let mut command = self.command("local-deliver");
         command.arg("--lmtp").args(more);
         let mut command = activated(&command);
