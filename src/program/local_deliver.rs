@@ -210,6 +210,22 @@ fn sender_in(beginning: &[u8]) -> Option<String> {
     }
 }
 
+/// Whether a message of this length comes out of an mbox with the empty line behind it that is no
+/// part of it, as formail(1) hands it over: it has one byte more than its Content-Length tells.
+fn ends_with_separator(beginning: &[u8], length: u64) -> bool {
+    if !from_line::begins(beginning) {
+        return false;
+    }
+    let Some(end) = memchr::memmem::find(beginning, b"\n\n") else {
+        return false;
+    };
+    let header = String::from_utf8_lossy(beginning.get(..end).unwrap_or_default());
+    let mut fields = header.lines().filter_map(|line| line.split_once(':'));
+    let told = fields.find(|(name, _)| name.eq_ignore_ascii_case("Content-Length"));
+    let told = told.and_then(|(_, value)| value.trim().parse::<u64>().ok());
+    told.is_some_and(|told| length.checked_sub(end as u64 + 3) == Some(told))
+}
+
 fn account(config: &Config, name: &str) -> Result<Account, delivery::Failure> {
     use delivery::Failure;
     let look_up = |error: io::Error| {
@@ -395,8 +411,11 @@ impl Delivery<'_> {
     fn stage(&self, agent: &Agent<'_>, source: &Source) -> Result<(Rc<Staged>, Vec<u8>), Stop> {
         let mut stager = agent.stage();
         let mut buffer = vec![0; 64 * 1024];
-        let mut at = 0;
+        let mut at = 0_u64;
         let mut beginning = Vec::new();
+        // A line end that may be the last byte.
+        let mut held: &[u8] = b"";
+        let failed = delivery::Failure::from;
         loop {
             let read = match source {
                 Source::Stdin => io::stdin().lock().read(&mut buffer),
@@ -408,8 +427,10 @@ impl Delivery<'_> {
                     let piece = buffer.get(..n).unwrap_or_default();
                     let room = BEGINNING.saturating_sub(beginning.len()).min(n);
                     beginning.extend_from_slice(piece.get(..room).unwrap_or_default());
-                    let pushed = stager.push(piece);
-                    pushed.map_err(delivery::Failure::from)?;
+                    stager.push(held).map_err(failed)?;
+                    let rest = piece.strip_suffix(b"\n");
+                    held = if rest.is_some() { b"\n" } else { b"" };
+                    stager.push(rest.unwrap_or(piece)).map_err(failed)?;
                     at = at.saturating_add(n as u64);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -419,11 +440,14 @@ impl Delivery<'_> {
                 }
             }
         }
-        if stager.is_empty() && !self.arguments.dry_run {
+        if at == 0 && !self.arguments.dry_run {
             let what = "there is no message on stdin".to_owned();
             return Err(Stop::Input(Exit::DataErr, what));
         }
-        let staged = stager.finish().map_err(delivery::Failure::from)?;
+        if !ends_with_separator(&beginning, at) {
+            stager.push(held).map_err(failed)?;
+        }
+        let staged = stager.finish().map_err(failed)?;
         Ok((Rc::new(staged), beginning))
     }
 
@@ -511,7 +535,25 @@ fn exit_of(status: i32) -> Exit {
 
 #[cfg(test)]
 mod tests {
-    use super::sender_in;
+    use super::{ends_with_separator, sender_in};
+
+    #[test]
+    fn a_message_out_of_an_mbox_ends_where_its_content_length_says() {
+        let from = "From a@b.org Mon Jun 21 03:15:20 2004\n";
+        for (message, is_one) in [
+            (format!("{from}Content-Length: 3\nA: 1\n\nx\n\n\n"), true),
+            (format!("{from}content-length:  0\n\n\n"), true),
+            (format!("{from}Content-Length: 3\n\nx\n\n"), false),
+            (format!("{from}Content-Length: 2\n\nx\n\n\n"), false),
+            (format!("{from}A: 1\n\nContent-Length: 18\n\n"), false),
+            (format!("{from}A: 1\n\nx\n\n"), false),
+            (format!("{from}Content-Length: 2\n"), false),
+            ("Content-Length: 2\n\nx\n\n".into(), false),
+        ] {
+            let found = ends_with_separator(message.as_bytes(), message.len() as u64);
+            assert_eq!(found, is_one, "{message:?}");
+        }
+    }
 
     #[test]
     fn a_message_with_a_from_line_names_its_sender() {
