@@ -9,9 +9,9 @@ use super::site::{Plan, Site};
 /// A quota in which there is room for little.
 pub const QUOTA: &str = "65536";
 
-/// A mailbox that has as good as none left.
+/// A mailbox that leaves as good as none of it.
 pub fn nearly_full() -> String {
-    let text = "x".repeat(65_000);
+    let text = "x".repeat(65_400);
     format!("From a@b.org Mon Jun 21 03:15:20 2004\n\n{text}\n\n")
 }
 

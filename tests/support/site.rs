@@ -420,10 +420,15 @@ impl Site {
         command
     }
 
-    /// The words by which a mail system calls our delivery agent, for a shell.
-    pub fn agent(&self) -> String {
+    /// The words by which another program calls our delivery agent.
+    pub fn agent_words(&self) -> [String; 3] {
         let program = self.libexec().join("local-deliver");
-        format!("'{}' -C '{}'", program.display(), self.configuration().display())
+        [&program, Path::new("-C"), &self.configuration()].map(|word| word.display().to_string())
+    }
+
+    /// The same for a shell.
+    pub fn agent(&self) -> String {
+        self.agent_words().map(|word| format!("'{word}'")).join(" ")
     }
 
     /// Starts a server on a listening socket that we made, handed over as systemd does: no port
