@@ -17,7 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use support::handover::{QUOTA, hard, message, nearly_full, plan};
-use support::mbox;
+
 use support::mta::{Kind, Mta};
 use support::outbox::Outbox;
 use support::peer::{Peer, stuffed};
@@ -171,7 +171,7 @@ fn what_is_refused_goes_back_to_its_sender_with_our_words() {
     let words =
         format!("local_recipient_maps =\nmailbox_command = exec {} {}", site.agent(), ARGUMENTS[0]);
     let mta = Mta::start_for(Kind::Postfix, &site, &words);
-    mta.submit("alice@postfix.test", &["hunt@postfix.test"], &message("full", &[b'y'; 70_000]));
+    mta.submit("alice@postfix.test", &["hunt@postfix.test"], &message("full", &vec![b'y'; 70_000]));
     let bounce = &site.wait_for_mail("alice", 1)[0];
     assert_eq!(bounce.field("Return-Path"), Some("<>"));
     let report = report::of_message(bounce);

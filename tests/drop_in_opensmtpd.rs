@@ -22,7 +22,7 @@ fn opensmtpd_site() -> Plan {
 
 /// OpenSMTPD that calls us with these arguments.
 fn by_mda(site: &Site, arguments: &str) -> Mta {
-    let words = format!("mda \"exec {} {arguments}\"", site.agent());
+    let words = format!("mda \"exec {} \\\n    {arguments}\"", site.agent());
     Mta::start_for(Kind::OpenSmtpd, site, &words)
 }
 

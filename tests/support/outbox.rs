@@ -36,7 +36,7 @@ impl Outbox {
     /// A site that sends into it.
     pub fn plan(&self, plan: Plan) -> Plan {
         let script = self.0.path().join("sendmail");
-        plan.set("delivery", "sendmail", &format!("[\"/bin/sh\", {script:?}]"))
+        plan.set("delivery", "sendmail", &format!("[\"/bin/sh\", \"{}\"]", script.display()))
     }
 
     /// What was sent until now.

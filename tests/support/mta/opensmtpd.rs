@@ -44,12 +44,10 @@ fn configuration(setting: &Setting) -> String {
         write!(later, "\"{recipient}\", ").unwrap();
     }
     let later = if later.is_empty() { "\"nobody\"" } else { later.trim_end_matches(", ") };
+    let mail = setting.path("mail");
     let action = match &setting.local {
         Some(local) => format!("action \"in\" {}", local.words),
-        None => {
-            let mail = setting.path("mail");
-            format!("action \"in\" maildir \"{mail}/%{{dest.user}}\" virtual <users>")
-        }
+        None => format!("action \"in\" maildir \"{mail}/%{{dest.user}}\" virtual <users>"),
     };
     let mut text = format!(
         "pki {domain} cert \"{at}/certificate.pem\"
