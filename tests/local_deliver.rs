@@ -9,7 +9,7 @@
 )]
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -18,7 +18,8 @@ use std::time::Duration;
 use hikyaku::config::LockKind;
 use hikyaku::mailbox::{Mbox, Place};
 use hikyaku::sys::Account;
-use nix::unistd::{Gid, Uid, geteuid};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Gid, Pid, Uid, geteuid};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_local-deliver");
 
@@ -200,6 +201,64 @@ fn the_null_sender_is_mailer_daemon_and_the_default_is_the_caller() {
 }
 
 #[test]
+fn a_message_that_comes_with_a_from_line_says_itself_who_sent_it() {
+    let host = Host::new();
+    let from = "From a@b.org Mon Jun 21 03:15:20 2004\n";
+    for (head, option, sender) in [
+        ("", None, "a@b.org"),
+        ("Return-Path: <o'c@b.org>\n", None, "o'c@b.org"),
+        ("Return-Path: <o'c@b.org>\n", Some("x@b.org"), "x@b.org"),
+    ] {
+        let mut arguments = vec!["-d", host.account.name.as_str()];
+        arguments.extend(option.iter().flat_map(|option| ["-f", *option]));
+        expect(&host.run(&arguments, format!("{from}{head}A: 1\n\n").as_bytes()), OK, "");
+        let content = host.content();
+        assert!(content.starts_with(&format!("From {sender} ")), "{content}");
+        assert!(
+            content.contains(&format!("\nReturn-Path: <{sender}>\nDelivered-To: ")),
+            "{content}"
+        );
+        fs::remove_file(&host.inbox).unwrap();
+    }
+}
+
+#[test]
+fn where_the_users_file_is_closed_to_its_users_each_is_known_by_their_own_name() {
+    let host = Host::new();
+    let users = host.dir.path().join("passwords");
+    fs::write(&users, "").unwrap();
+    fs::set_permissions(&users, fs::Permissions::from_mode(0o000)).unwrap();
+    let text = fs::read_to_string(host.config()).unwrap();
+    let section = format!("[users]\nsource = \"file\"\nfile = {users:?}\n");
+    fs::write(host.config(), text.replace("[users]\n", &section)).unwrap();
+    let name = &host.account.name;
+    let ids = [host.account.uid.as_raw(), host.account.gid.as_raw()].map(|id| id.to_string());
+    for (number, user) in ["", "+x", "@mx.example.org", "+x@mx.example.org"].iter().enumerate() {
+        let mut command = Command::new(PROGRAM);
+        if geteuid().is_root() {
+            command = Command::new("setpriv");
+            command.args(["--reuid", &ids[0], "--regid", &ids[1], "--clear-groups", PROGRAM]);
+        }
+        command.arg("-C").arg(host.config()).args(["-f", "s@b.org", "-d"]);
+        command.arg(format!("{name}{user}")).env("HOME", host.dir.path().join("users"));
+        expect(&feed(&mut command, b"A: 1\n\n"), OK, "status=delivered");
+        assert_eq!(host.content().matches("\nDelivered-To: ").count(), number + 1, "{user}");
+    }
+    assert_eq!(host.content().matches(&format!("\nDelivered-To: {name}+x@")).count(), 2);
+}
+
+#[test]
+fn a_sender_and_an_extension_may_begin_with_a_hyphen() {
+    let host = Host::new();
+    let name = &host.account.name;
+    expect(&host.run(&["-f", "-d@b.org", "-a", "-n", "-d", name], b"A: 1\n\n"), OK, "");
+    let content = host.content();
+    assert!(content.contains("\nReturn-Path: <-d@b.org>\n"), "{content}");
+    let to = format!("\nDelivered-To: {name}+-n@mx.example.org\n");
+    assert!(content.contains(&to), "{content}");
+}
+
+#[test]
 fn exit_statuses_tell_the_caller_what_to_do() {
     let host = Host::new();
     expect(&host.deliver(b""), DATAERR, "no message");
@@ -350,6 +409,33 @@ fn a_foreign_lock_makes_the_mail_wait() {
         other.unlock().unwrap();
         expect(&waiting.join().unwrap(), OK, "");
     });
+}
+
+#[test]
+fn a_signal_ends_the_waiting_and_the_exit_status_tells_what_came_of_it() {
+    let host = Host::new();
+    host.put("");
+    let other = fs::File::options().write(true).open(&host.inbox).unwrap();
+    other.lock().unwrap();
+    // For several, root waits for one process after the other.
+    let several = ["daemon"].iter().filter(|_| geteuid().is_root());
+    for more in [Vec::new(), several.collect()] {
+        let mut command = Command::new(PROGRAM);
+        command.arg("-C").arg(host.config()).args(["-v", "-f", "s@b.org", &host.account.name]);
+        command.args(more).stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(b"A: 1\n\nx\n").unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        assert!(line.contains(": mailbox "), "it has all, and says what it will do: {line}");
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+        said.read_line(&mut line).unwrap();
+        assert!(line.contains("status=deferred 4.2.0"), "{line}");
+        std::io::copy(&mut said, &mut std::io::sink()).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(TEMPFAIL));
+        assert_eq!(host.content(), "");
+    }
 }
 
 #[test]

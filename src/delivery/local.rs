@@ -29,6 +29,7 @@ use crate::mailbox::mbox::from_line;
 use crate::mailbox::{self, Growth, Mailbox, NewMessage, Place, StageError, Staged, Stager};
 use crate::message::{Address, date};
 use crate::queue::Id;
+use crate::route::{self, Route};
 use crate::sys::{Account, clock};
 
 use command::Program;
@@ -126,7 +127,10 @@ impl<'a> Agent<'a> {
         let Some(plan) = forward else {
             return Plan::inbox(config, account);
         };
-        let is_same = |other: &[u8]| is_same(config, &envelope.recipient, other);
+        let is_same = |other: &[u8]| {
+            is_same(config, &envelope.recipient, other)
+                || self.is_sent_on_alike(other, &envelope.extension)
+        };
         let passes = plan.addresses.is_empty() && plan.commands.is_empty();
         let again = !plan.addresses.is_empty() && message.was_delivered_to(is_same);
         if passes || !(again || message.was_delivered_to(|_| false)) {
@@ -139,6 +143,20 @@ impl<'a> Agent<'a> {
         }
         let text = format!("mail loop: it was delivered to {} before", envelope.recipient);
         Err(Failure::permanent("5.4.6", text))
+    }
+
+    /// Whether an address is this user's with another extension, and the same file sends its mail
+    /// on: Postfix takes the extension off for `\user`.
+    fn is_sent_on_alike(&self, address: &[u8], extension: &str) -> bool {
+        let (config, account) = (self.config, self.account);
+        let Ok(address) = Address::parse(address) else {
+            return false;
+        };
+        let Route::Local(local) = route::route(config, &address) else {
+            return false;
+        };
+        route::extension(config, &account.name, local)
+            .is_some_and(|other| plan::is_same_file(config, account, other, extension))
     }
 
     /// Delivers a message.

@@ -5,10 +5,12 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::mem::ManuallyDrop;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
 use clap::Parser;
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::getuid;
 
 use super::{Common, Failure, complain, handed, load, login_account, run, services, start};
@@ -17,6 +19,7 @@ use crate::config::{Config, LogTarget};
 use crate::delivery;
 use crate::delivery::local::{self, Agent, Delivered, Envelope, Folder, Wish};
 use crate::mailbox::Staged;
+use crate::mailbox::mbox::from_line;
 use crate::net::activation::Handed;
 use crate::net::limits::Connections;
 use crate::route;
@@ -26,8 +29,8 @@ use crate::server::{self, Connection};
 use crate::sys::jail::Jail;
 use crate::sys::log::Level;
 use crate::sys::process::{self, Ended};
-use crate::sys::signal::Hold;
-use crate::sys::{Account, Exit, Log, privilege};
+use crate::sys::signal::{self, Hold, Signals};
+use crate::sys::{Account, Exit, Log, fd, privilege};
 
 /// Delivery agent: puts the message on stdin into users' mailboxes.
 #[derive(Debug, Parser)]
@@ -39,10 +42,16 @@ pub(super) struct Args {
     #[arg(short = 'd', long = "deliver-to", value_name = "USER")]
     deliver_to: Vec<String>,
     /// The envelope's sender, for Return-Path; empty or <> for none
-    #[arg(short = 'f', long = "from", value_name = "SENDER", visible_short_alias = 'r')]
+    #[arg(
+        short = 'f',
+        long = "from",
+        value_name = "SENDER",
+        visible_short_alias = 'r',
+        allow_hyphen_values = true
+    )]
     from: Option<String>,
     /// The extension of the address, as in USER+EXT
-    #[arg(short = 'a', long, value_name = "EXT", default_value = "")]
+    #[arg(short = 'a', long, value_name = "EXT", default_value = "", allow_hyphen_values = true)]
     extension: String,
     /// Deliver into the user's FOLDER; with a / at its end, a Maildir
     #[arg(short = 'm', long, value_name = "FOLDER", value_parser = Folder::parse)]
@@ -87,8 +96,10 @@ fn local_deliver(arguments: &Args) -> Result<Exit, Failure> {
     if names.is_empty() {
         names.push(caller()?);
     }
-    let sender = sender(arguments.from.as_deref())?;
-    let delivery = Delivery { config, log, sender, arguments, wish };
+    let sender = arguments.from.as_deref().map(sender).transpose()?;
+    // Before the process becomes somebody else.
+    let caller = if sender.is_some() { Ok(String::new()) } else { caller() };
+    let delivery = Delivery { config, log, sender, caller, arguments, wish };
     let mut seen = std::collections::HashSet::new();
     names.retain(|name| seen.insert(name.clone()));
     let exit = delivery.to_all(&names)?;
@@ -160,20 +171,58 @@ fn caller() -> Result<String, Failure> {
     }
 }
 
-/// The reverse-path, without its angle brackets; the caller's login name where none is given.
-fn sender(from: Option<&str>) -> Result<String, Failure> {
-    let sender = match from {
-        None => caller()?,
-        Some(from) => match from.strip_prefix('<').and_then(|s| s.strip_suffix('>')) {
-            Some(bare) => bare.to_owned(),
-            None => from.to_owned(),
-        },
-    };
-    if sender.contains(|c: char| c.is_control()) {
+/// A reverse-path, without its angle brackets.
+fn sender(from: &str) -> Result<String, Failure> {
+    if from.contains(char::is_control) {
         let what = "a sender (-f) has no control characters";
         return Err(Failure::new(Exit::Usage, what));
     }
-    Ok(sender)
+    Ok(bare(from).to_owned())
+}
+
+fn bare(path: &str) -> &str {
+    path.strip_prefix('<').and_then(|path| path.strip_suffix('>')).unwrap_or(path)
+}
+
+/// So much of a message is looked at for its sender.
+const BEGINNING: usize = 8 * 1024;
+
+/// The sender that a message names which comes out of a mailbox, or from a mail system on its way
+/// there: it begins with a `From_` line. Return-Path right behind that has the sender as it is, the
+/// line itself perhaps not, and `MAILER-DAEMON` for the null sender.
+///
+/// A message as it comes over a network does not begin so, and its fields are a stranger's.
+fn sender_in(beginning: &[u8]) -> Option<String> {
+    let beginning = String::from_utf8_lossy(beginning);
+    let mut lines = beginning.lines();
+    let first = lines.next().filter(|line| from_line::begins(line.as_bytes()))?;
+    let next = lines.find(|line| !line.starts_with(">From "));
+    let field = next.and_then(|line| line.split_once(':'));
+    if let Some((_, path)) = field.filter(|(name, _)| name.eq_ignore_ascii_case("Return-Path")) {
+        return Some(bare(path.trim()).to_owned()).filter(|path| !path.contains(char::is_control));
+    }
+    match first.split_ascii_whitespace().nth(1)? {
+        "MAILER-DAEMON" => Some(String::new()),
+        // Mozilla names nobody, and of a quoted word this is a part only.
+        sender if sender == "-" || sender.contains(['"', '?']) => None,
+        sender => Some(sender.to_owned()),
+    }
+}
+
+/// Whether a message of this length comes out of an mbox with the empty line behind it that is no
+/// part of it, as formail(1) hands it over: it has one byte more than its Content-Length tells.
+fn ends_with_separator(beginning: &[u8], length: u64) -> bool {
+    if !from_line::begins(beginning) {
+        return false;
+    }
+    let Some(end) = memchr::memmem::find(beginning, b"\n\n") else {
+        return false;
+    };
+    let header = String::from_utf8_lossy(beginning.get(..end).unwrap_or_default());
+    let mut fields = header.lines().filter_map(|line| line.split_once(':'));
+    let told = fields.find(|(name, _)| name.eq_ignore_ascii_case("Content-Length"));
+    let told = told.and_then(|(_, value)| value.trim().parse::<u64>().ok());
+    told.is_some_and(|told| length.checked_sub(end as u64 + 3) == Some(told))
 }
 
 fn account(config: &Config, name: &str) -> Result<Account, delivery::Failure> {
@@ -185,9 +234,12 @@ fn account(config: &Config, name: &str) -> Result<Account, delivery::Failure> {
         Ok(Some(account)) => return Ok(account),
         Ok(None) => {}
         // The users file holds passwords: it is not for the users. Whoever started us knew who
-        // we are to be, and we can act as nobody else.
+        // we are to be, and we can act as nobody else: by our own name, if that is what is meant.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_name(name) => {
-            return Ok(Account::own(name));
+            let local = local_part(config, name);
+            let is_own = |own: &String| route::extension(config, own, local).is_some();
+            let own = caller().ok().filter(is_own);
+            return Ok(Account::own(own.as_deref().unwrap_or(name)));
         }
         Err(error) => return Err(look_up(error)),
     }
@@ -215,7 +267,10 @@ fn local_part<'a>(config: &Config, name: &'a str) -> &'a str {
 struct Delivery<'a> {
     config: Config,
     log: Log,
-    sender: String,
+    /// As the caller names it.
+    sender: Option<String>,
+    /// The caller's login name, who is the sender where nothing else names one.
+    caller: Result<String, Failure>,
     arguments: &'a Args,
     wish: Wish,
 }
@@ -267,8 +322,7 @@ impl Delivery<'_> {
         if !privilege::is_root() || matches!(source, Source::Stdin) {
             return self.as_recipient(name, account, source);
         }
-        let child = process::fork(|| self.as_recipient(name, account, source));
-        match child.and_then(process::wait) {
+        match self.by_child(name, account, source) {
             Ok(Ended::Exited(status)) => exit_of(status),
             Ok(Ended::Killed(signal)) => {
                 let text = format!("the delivery was killed by signal {signal}");
@@ -281,18 +335,42 @@ impl Delivery<'_> {
         }
     }
 
+    /// A child delivers. A signal that asks us to end is the child's to obey: its status tells what
+    /// came of the delivery.
+    fn by_child(&self, name: &str, account: &Account, source: &Source) -> io::Result<Ended> {
+        let ending = signal::ENDING;
+        let signals = Signals::take(&[&ending[..], &[Signal::SIGCHLD]].concat())?;
+        let child = process::fork(|| match signal::unblock_all() {
+            Ok(()) => self.as_recipient(name, account, source),
+            Err(_) => Exit::OsErr,
+        })?;
+        loop {
+            while let Some(signal) = signals.next() {
+                if ending.contains(&signal) {
+                    let _ = kill(child, signal);
+                }
+            }
+            if let Some((process, how)) = process::reap()
+                && process == child
+            {
+                return Ok(how);
+            }
+            fd::wait_readable(&signals, u32::MAX)?;
+        }
+    }
+
     /// Becomes the recipient, reads the message and delivers it.
     fn as_recipient(&self, given: &str, account: &Account, source: &Source) -> Exit {
-        // Not dropped before the end: what was delivered is told by the exit status, whatever
-        // signal has come meanwhile.
-        let mut hold = None;
+        // Never dropped: what was delivered is told by the exit status, whatever signal has come
+        // meanwhile.
+        let mut hold = ManuallyDrop::new(None);
         let done = local::become_recipient(&self.config, account)
             .and_then(|()| Agent::new(&self.config, account, self.wish.clone()))
             .map_err(Stop::from)
             .and_then(|mut agent| {
-                let envelope = self.envelope(given, account);
-                let text = self.stage(&agent, source)?;
-                hold = Hold::begin().ok();
+                let (text, beginning) = self.stage(&agent, source)?;
+                let envelope = self.envelope(given, account, &beginning)?;
+                *hold = Hold::begin().ok();
                 let done = self.deliver(&mut agent, text, envelope);
                 for warning in agent.take_warnings() {
                     self.log.warning(&warning);
@@ -310,7 +388,7 @@ impl Delivery<'_> {
         }
     }
 
-    fn envelope(&self, given: &str, account: &Account) -> Envelope {
+    fn envelope(&self, given: &str, account: &Account, beginning: &[u8]) -> Result<Envelope, Stop> {
         let local = local_part(&self.config, given);
         let named = route::extension(&self.config, &account.name, local).unwrap_or_default();
         let extension = match self.arguments.extension.as_str() {
@@ -318,14 +396,26 @@ impl Delivery<'_> {
             extension => extension.to_owned(),
         };
         let recipient = local::address_of(&self.config, account, &extension);
-        Envelope { sender: self.sender.clone(), recipient, extension, receipt: None }
+        let sender = match (self.sender.clone().or_else(|| sender_in(beginning)), &self.caller) {
+            (Some(sender), _) => sender,
+            (None, Ok(caller)) => caller.clone(),
+            (None, Err(failure)) => {
+                return Err(Stop::Input(failure.exit, failure.what.clone()));
+            }
+        };
+        Ok(Envelope { sender, recipient, extension, receipt: None })
     }
 
-    fn stage(&self, agent: &Agent<'_>, source: &Source) -> Result<Rc<Staged>, Stop> {
+    /// Reads the message: all of it, and its beginning as it came.
+    fn stage(&self, agent: &Agent<'_>, source: &Source) -> Result<(Rc<Staged>, Vec<u8>), Stop> {
         let mut stager = agent.stage();
         // Most messages are short, and memory that is not touched costs nothing.
         let mut buffer = vec![0; 16 * 1024];
-        let mut at = 0;
+        let mut at = 0_u64;
+        let mut beginning = Vec::new();
+        // A line end that may be the last byte.
+        let mut held: &[u8] = b"";
+        let failed = delivery::Failure::from;
         loop {
             let read = match source {
                 Source::Stdin => io::stdin().lock().read(&mut buffer),
@@ -334,8 +424,13 @@ impl Delivery<'_> {
             match read {
                 Ok(0) => break,
                 Ok(n) => {
-                    let pushed = stager.push(buffer.get(..n).unwrap_or_default());
-                    pushed.map_err(delivery::Failure::from)?;
+                    let piece = buffer.get(..n).unwrap_or_default();
+                    let room = BEGINNING.saturating_sub(beginning.len()).min(n);
+                    beginning.extend_from_slice(piece.get(..room).unwrap_or_default());
+                    stager.push(held).map_err(failed)?;
+                    let rest = piece.strip_suffix(b"\n");
+                    held = if rest.is_some() { b"\n" } else { b"" };
+                    stager.push(rest.unwrap_or(piece)).map_err(failed)?;
                     at = at.saturating_add(n as u64);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -345,11 +440,15 @@ impl Delivery<'_> {
                 }
             }
         }
-        if stager.is_empty() && !self.arguments.dry_run {
+        if at == 0 && !self.arguments.dry_run {
             let what = "there is no message on stdin".to_owned();
             return Err(Stop::Input(Exit::DataErr, what));
         }
-        Ok(Rc::new(stager.finish().map_err(delivery::Failure::from)?))
+        if !ends_with_separator(&beginning, at) {
+            stager.push(held).map_err(failed)?;
+        }
+        let staged = stager.finish().map_err(failed)?;
+        Ok((Rc::new(staged), beginning))
     }
 
     fn deliver(
@@ -432,4 +531,49 @@ fn exit_of(status: i32) -> Exit {
         Exit::NoPerm,
     ];
     known.into_iter().find(|exit| i32::from(*exit as u8) == status).unwrap_or(Exit::TempFail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ends_with_separator, sender_in};
+
+    #[test]
+    fn a_message_out_of_an_mbox_ends_where_its_content_length_says() {
+        let from = "From a@b.org Mon Jun 21 03:15:20 2004\n";
+        for (message, is_one) in [
+            (format!("{from}Content-Length: 3\nA: 1\n\nx\n\n\n"), true),
+            (format!("{from}content-length:  0\n\n\n"), true),
+            (format!("{from}Content-Length: 3\n\nx\n\n"), false),
+            (format!("{from}Content-Length: 2\n\nx\n\n\n"), false),
+            (format!("{from}A: 1\n\nContent-Length: 18\n\n"), false),
+            (format!("{from}A: 1\n\nx\n\n"), false),
+            (format!("{from}Content-Length: 2\n"), false),
+            ("Content-Length: 2\n\nx\n\n".into(), false),
+        ] {
+            let found = ends_with_separator(message.as_bytes(), message.len() as u64);
+            assert_eq!(found, is_one, "{message:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_with_a_from_line_names_its_sender() {
+        let from = "From a@b.org Mon Jun 21 03:15:20 2004\n";
+        for (message, sender) in [
+            (format!("{from}Subject: x\n\n"), Some("a@b.org")),
+            (format!("{from}return-path: <o'c@b.org>\nA: 1\n\n"), Some("o'c@b.org")),
+            (format!("{from}>From x\r\nReturn-Path: <\"a b\"@c.org>\r\n"), Some("\"a b\"@c.org")),
+            (format!("{from}Return-Path: <>\n\n"), Some("")),
+            // Of a stranger.
+            (format!("{from}A: 1\nReturn-Path: <x@b.org>\n\n"), Some("a@b.org")),
+            (format!("{from}\nReturn-Path: <x@b.org>\n\n"), Some("a@b.org")),
+            ("Return-Path: <x@b.org>\n\n".into(), None),
+            ("From here on\nReturn-Path: <x@b.org>\n\n".into(), None),
+            (from.replace("a@b.org", "MAILER-DAEMON"), Some("")),
+            (from.replace("a@b.org", "-"), None),
+            (from.replace("a@b.org", "\"a b\"@c.org"), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(sender_in(message.as_bytes()).as_deref(), sender, "{message}");
+        }
+    }
 }

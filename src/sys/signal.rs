@@ -31,7 +31,7 @@ impl Signals {
 }
 
 /// The signals that ask a process to end.
-const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
+pub const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
 
 /// While it lives, a signal that asks the process to end waits: what must not be left half done is
 /// done, or undone, first. Dropping it lets the signal through.

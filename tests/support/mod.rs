@@ -10,6 +10,8 @@
 pub mod dns;
 pub mod entry;
 pub mod exchange;
+pub mod handover;
+pub mod host;
 pub mod kill;
 pub mod lan;
 pub mod machine;
@@ -17,6 +19,7 @@ pub mod mbox;
 pub mod mta;
 pub mod mutt;
 pub mod network;
+pub mod outbox;
 pub mod peer;
 pub mod powercut;
 pub mod reference;
