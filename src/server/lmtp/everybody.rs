@@ -36,7 +36,7 @@ use crate::sys::jail::Jail;
 use crate::sys::log::Level;
 use crate::sys::process::Ended;
 use crate::sys::signal::Hold;
-use crate::sys::{Account, Exit, Log, clock, process};
+use crate::sys::{Account, Exit, Log, clock, fd, process};
 
 /// The longest record.
 const MAX: usize = 4096;
@@ -104,6 +104,10 @@ impl Server<'_> {
         drop(child_end);
         // The client is the child's: when that ends, the client must see it.
         drop(connection);
+        // Where it was 0 and 1, no channel may take their place: agents keep those open.
+        if let Err(error) = fd::ensure_standard() {
+            return self.fail(&format!("can't open /dev/null: {error}"));
+        }
         let mut monitor = Monitor {
             server: self,
             channel: monitor,
