@@ -510,7 +510,11 @@ impl Monitor<'_> {
         };
         let mut record = [0; MAX - 16];
         let length = agent.channel.receive(&mut record).unwrap_or(0);
-        let (1.., Some(job)) = (length, agent.jobs.pop_front()) else {
+        if length == 0 {
+            // Its jobs stay with it: whoever buries it answers them.
+            return Ok(false);
+        }
+        let Some(job) = agent.jobs.pop_front() else {
             return Ok(false);
         };
         agent.since = Instant::now();
