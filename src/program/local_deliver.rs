@@ -27,8 +27,8 @@ use crate::server::lmtp::everybody;
 use crate::server::{self, Connection};
 use crate::sys::jail::Jail;
 use crate::sys::log::Level;
-use crate::sys::process::{self, Ended};
-use crate::sys::signal::Hold;
+use crate::sys::process::Ended;
+use crate::sys::signal::{Foreman, Hold};
 use crate::sys::{Account, Exit, Log, privilege};
 
 /// Delivery agent: puts the message on stdin into users' mailboxes.
@@ -245,8 +245,16 @@ impl Delivery<'_> {
             [_] => Source::Stdin,
             _ => Source::Copy(self.copy_of_stdin()?),
         };
+        if !privilege::is_root() {
+            for (name, account) in &accounts {
+                exit = worse(exit, self.as_recipient(name, account, &source));
+            }
+            return Ok(exit);
+        }
+        let mut foreman = Foreman::begin().map_err(|error| Failure::new(Exit::OsErr, error))?;
         for (name, account) in &accounts {
-            exit = worse(exit, self.to_one(name, account, &source));
+            let ended = foreman.let_do(|| self.as_recipient(name, account, &source));
+            exit = worse(exit, self.judge(account, ended));
         }
         Ok(exit)
     }
@@ -266,12 +274,9 @@ impl Delivery<'_> {
         })
     }
 
-    fn to_one(&self, name: &str, account: &Account, source: &Source) -> Exit {
-        if !privilege::is_root() {
-            return self.as_recipient(name, account, source);
-        }
-        let child = process::fork(|| self.as_recipient(name, account, source));
-        match child.and_then(process::wait) {
+    /// What a child's end says of its delivery.
+    fn judge(&self, account: &Account, ended: io::Result<Ended>) -> Exit {
+        match ended {
             Ok(Ended::Exited(status)) => exit_of(status),
             Ok(Ended::Killed(signal)) => {
                 let text = format!("the delivery was killed by signal {signal}");
@@ -286,16 +291,15 @@ impl Delivery<'_> {
 
     /// Becomes the recipient, reads the message and delivers it.
     fn as_recipient(&self, given: &str, account: &Account, source: &Source) -> Exit {
-        // Not dropped before the end: what was delivered is told by the exit status, whatever
-        // signal has come meanwhile.
-        let mut hold = None;
         let done = local::become_recipient(&self.config, account)
             .and_then(|()| Agent::new(&self.config, account, self.wish.clone()))
             .map_err(Stop::from)
             .and_then(|mut agent| {
                 let envelope = self.envelope(given, account);
                 let text = self.stage(&agent, source)?;
-                hold = Hold::begin().ok();
+                // Until it ends: what was delivered is told by the exit status, whatever signal has
+                // come meanwhile.
+                Hold::for_good().map_err(|error| delivery::Failure::temporary("4.3.0", error))?;
                 let done = self.deliver(&mut agent, text, envelope);
                 for warning in agent.take_warnings() {
                     self.log.warning(&warning);

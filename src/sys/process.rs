@@ -84,6 +84,12 @@ pub fn wait(child: Pid) -> io::Result<Ended> {
     }
 }
 
+/// How a child has ended, if it has.
+pub fn try_wait(child: Pid) -> io::Result<Option<Ended>> {
+    let status = nix::sys::wait::waitpid(child, Some(WaitPidFlag::WNOHANG))?;
+    Ok(ended(status).map(|(_, how)| how))
+}
+
 fn ended(status: WaitStatus) -> Option<(Pid, Ended)> {
     match status {
         WaitStatus::Exited(pid, code) => Some((pid, Ended::Exited(code))),
