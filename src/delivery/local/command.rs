@@ -51,7 +51,11 @@ impl Program<'_> {
         let Some(status) = ended else {
             process::kill_group(&child);
             let _ = child.wait();
-            let text = format!("{name} did not end within {} s", self.limit.as_secs());
+            let text = if signal::is_end_asked_for() {
+                format!("{name} was killed: the delivery was asked to end")
+            } else {
+                format!("{name} did not end within {} s", self.limit.as_secs())
+            };
             return Err(Failure::temporary("4.3.0", text));
         };
         judge(status, name, &said)
@@ -72,7 +76,8 @@ impl Program<'_> {
         let directory = if home.is_dir() { home } else { Path::new("/") };
         command.current_dir(directory).process_group(0);
         command.stdin(message).stdout(output.try_clone()?).stderr(Stdio::from(output));
-        command.spawn()
+        // The delivery holds signals back: not so what it runs.
+        process::with_usual_signals(&mut command).spawn()
     }
 
     /// Reads what it says until it ends; `None` where it was to be given up.
