@@ -18,7 +18,7 @@ use crate::auth::is_name;
 use crate::config::{Config, LogTarget};
 use crate::delivery;
 use crate::delivery::local::{self, Agent, Delivered, Envelope, Folder, Wish};
-use crate::mailbox::Staged;
+use crate::mailbox::{StageError, Staged};
 use crate::net::activation::Handed;
 use crate::net::limits::Connections;
 use crate::route;
@@ -261,17 +261,26 @@ impl Delivery<'_> {
 
     /// Reads stdin into a file without a name, byte for byte, for more than one reader.
     fn copy_of_stdin(&self) -> Result<File, Failure> {
-        let limit = self.config.smtp.max_message_size;
-        let copy = || -> io::Result<File> {
-            let mut file = tempfile::tempfile()?;
-            // One byte more shows that there is more; the recipients refuse it then.
-            let mut input = io::stdin().lock().take(limit.saturating_add(1));
-            io::copy(&mut input, &mut file)?;
-            Ok(file)
-        };
-        copy().map_err(|error| {
-            Failure::new(Exit::IoErr, format!("the message can't be read: {error}"))
-        })
+        let unwritten = |error| Failure::new(Exit::TempFail, StageError::Spool(error));
+        let mut file = tempfile::tempfile().map_err(unwritten)?;
+        // One byte more shows that there is more; the recipients refuse it then.
+        let most = self.config.smtp.max_message_size.saturating_add(1);
+        let mut input = io::stdin().lock().take(most);
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match input.read(&mut buffer) {
+                Ok(0) => return Ok(file),
+                Ok(n) => {
+                    let piece = buffer.get(..n).unwrap_or_default();
+                    file.write_all(piece).map_err(unwritten)?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let what = format!("the message can't be read: {error}");
+                    return Err(Failure::new(Exit::IoErr, what));
+                }
+            }
+        }
     }
 
     /// What a child's end says of its delivery.
