@@ -114,7 +114,10 @@ fn load(common: &Common) -> Result<Config, Failure> {
     if common.config.is_some() && privilege::is_elevated() {
         return Err(Failure::new(Exit::NoPerm, "-C is not for a setuid or setgid program"));
     }
-    config::load(common.config.as_deref()).map_err(|error| Failure::new(Exit::Config, error))
+    config::load(common.config.as_deref()).map_err(|error| {
+        let exit = if error.may_pass() { Exit::TempFail } else { Exit::Config };
+        Failure::new(exit, error)
+    })
 }
 
 /// What every program does first: 0, 1 and 2 are open, so that no file takes their place, a file
