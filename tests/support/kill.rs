@@ -105,7 +105,10 @@ impl Attempt {
                 prefix.extend(["-e".into(), format!("trace=?{}", self.calls.join(",?")).into()])
             }
         }
-        behind(&prefix, command)
+        let mut wrapped = behind(&prefix, command);
+        // cargo's: the loader would look for everything in many places, and these calls be tried.
+        wrapped.env_remove("LD_LIBRARY_PATH");
+        wrapped
     }
 
     /// Whether it is the run in which nothing is killed.
