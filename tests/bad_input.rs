@@ -13,10 +13,10 @@ mod support;
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
+use support::disk::{on_a_small_disk, with_small_files};
 use support::entry;
 use support::peer::{Heard, Peer};
 use support::run::{Server, run};
@@ -380,20 +380,6 @@ fn a_pop_session_that_ends_anywhere_but_in_quit_loses_no_mail() {
         }
     }
     assert_eq!(site.messages("hunt").len(), before);
-}
-
-/// A command in a mount namespace of its own, where a directory is a small disk.
-fn on_a_small_disk(directory: &Path, options: &str, command: &Command) -> Command {
-    let script =
-        format!("mount -t tmpfs -o {options} tmpfs '{}' && exec \"$@\"", directory.display());
-    behind(&["unshare", "-m", "sh", "-c", &script, "sh"], command)
-}
-
-/// A command that can't make a file larger than so many blocks of 512 bytes. Behind dash's builtin
-/// the unit is 512; bash in its POSIX mode agrees.
-fn with_small_files(blocks: u32, command: &Command) -> Command {
-    let script = format!("ulimit -f {blocks} && exec \"$@\"");
-    behind(&["sh", "-c", &script, "sh"], command)
 }
 
 /// A message that is larger than the small disks.

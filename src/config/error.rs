@@ -16,6 +16,7 @@ pub struct Error {
     file: PathBuf,
     position: Option<(usize, usize)>,
     what: String,
+    passing: bool,
 }
 
 impl std::error::Error for Error {}
@@ -40,11 +41,26 @@ impl Error {
         });
         // One line: toml's own messages may have several.
         let what = what.lines().collect::<Vec<_>>().join(", ");
-        Self { file: file.to_owned(), position, what }
+        Self { file: file.to_owned(), position, what, passing: false }
     }
 
     pub(super) fn unreadable(file: &Path, error: &io::Error) -> Self {
-        Self { file: file.to_owned(), position: None, what: format!("can't be read: {error}") }
+        // The operator's to mend; anything else (no descriptors, a broken disk) is no word on what
+        // stands in the file.
+        let mistaken = matches!(
+            error.kind(),
+            io::ErrorKind::NotFound
+                | io::ErrorKind::NotADirectory
+                | io::ErrorKind::IsADirectory
+                | io::ErrorKind::PermissionDenied
+        );
+        let what = format!("can't be read: {error}");
+        Self { file: file.to_owned(), position: None, what, passing: !mistaken }
+    }
+
+    /// Whether it may be gone at the next try, as nothing is known to be wrong with the file.
+    pub fn may_pass(&self) -> bool {
+        self.passing
     }
 }
 

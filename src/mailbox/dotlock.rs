@@ -52,6 +52,8 @@ impl Dotlock {
     pub fn try_make(dir: &OwnedFd, mailbox: &OsStr) -> io::Result<Tried> {
         let mut name = mailbox.to_owned();
         name.push(".lock");
+        // First of all: where it fails there must be no lock that nobody gives back.
+        let held = dir.try_clone()?;
         let mut made = make(dir, &name)?;
         if made.is_none() {
             // None: given back between the two looks.
@@ -65,7 +67,7 @@ impl Dotlock {
         let Some(file) = made else {
             return Ok(Tried::Held("dot lock".into()));
         };
-        Ok(Tried::Made(Self { dir: dir.try_clone()?, name, file, touched: Instant::now() }))
+        Ok(Tried::Made(Self { dir: held, name, file, touched: Instant::now() }))
     }
 
     /// To be called now and then while the lock is held: keeps it fresh. False when the lock has

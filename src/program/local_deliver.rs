@@ -5,12 +5,10 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::mem::ManuallyDrop;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
 use clap::Parser;
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::getuid;
 
 use super::{Common, Failure, complain, handed, load, login_account, run, services, start};
@@ -18,8 +16,8 @@ use crate::auth::is_name;
 use crate::config::{Config, LogTarget};
 use crate::delivery;
 use crate::delivery::local::{self, Agent, Delivered, Envelope, Folder, Wish};
-use crate::mailbox::Staged;
-use crate::mailbox::mbox::from_line;
+use crate::mailbox::mbox::piped;
+use crate::mailbox::{StageError, Staged};
 use crate::net::activation::Handed;
 use crate::net::limits::Connections;
 use crate::route;
@@ -28,9 +26,9 @@ use crate::server::lmtp::everybody;
 use crate::server::{self, Connection};
 use crate::sys::jail::Jail;
 use crate::sys::log::Level;
-use crate::sys::process::{self, Ended};
-use crate::sys::signal::{self, Hold, Signals};
-use crate::sys::{Account, Exit, Log, fd, privilege};
+use crate::sys::process::Ended;
+use crate::sys::signal::{Foreman, Hold};
+use crate::sys::{Account, Exit, Log, privilege};
 
 /// Delivery agent: puts the message on stdin into users' mailboxes.
 #[derive(Debug, Parser)]
@@ -177,52 +175,7 @@ fn sender(from: &str) -> Result<String, Failure> {
         let what = "a sender (-f) has no control characters";
         return Err(Failure::new(Exit::Usage, what));
     }
-    Ok(bare(from).to_owned())
-}
-
-fn bare(path: &str) -> &str {
-    path.strip_prefix('<').and_then(|path| path.strip_suffix('>')).unwrap_or(path)
-}
-
-/// So much of a message is looked at for its sender.
-const BEGINNING: usize = 8 * 1024;
-
-/// The sender that a message names which comes out of a mailbox, or from a mail system on its way
-/// there: it begins with a `From_` line. Return-Path right behind that has the sender as it is, the
-/// line itself perhaps not, and `MAILER-DAEMON` for the null sender.
-///
-/// A message as it comes over a network does not begin so, and its fields are a stranger's.
-fn sender_in(beginning: &[u8]) -> Option<String> {
-    let beginning = String::from_utf8_lossy(beginning);
-    let mut lines = beginning.lines();
-    let first = lines.next().filter(|line| from_line::begins(line.as_bytes()))?;
-    let next = lines.find(|line| !line.starts_with(">From "));
-    let field = next.and_then(|line| line.split_once(':'));
-    if let Some((_, path)) = field.filter(|(name, _)| name.eq_ignore_ascii_case("Return-Path")) {
-        return Some(bare(path.trim()).to_owned()).filter(|path| !path.contains(char::is_control));
-    }
-    match first.split_ascii_whitespace().nth(1)? {
-        "MAILER-DAEMON" => Some(String::new()),
-        // Mozilla names nobody, and of a quoted word this is a part only.
-        sender if sender == "-" || sender.contains(['"', '?']) => None,
-        sender => Some(sender.to_owned()),
-    }
-}
-
-/// Whether a message of this length comes out of an mbox with the empty line behind it that is no
-/// part of it, as formail(1) hands it over: it has one byte more than its Content-Length tells.
-fn ends_with_separator(beginning: &[u8], length: u64) -> bool {
-    if !from_line::begins(beginning) {
-        return false;
-    }
-    let Some(end) = memchr::memmem::find(beginning, b"\n\n") else {
-        return false;
-    };
-    let header = String::from_utf8_lossy(beginning.get(..end).unwrap_or_default());
-    let mut fields = header.lines().filter_map(|line| line.split_once(':'));
-    let told = fields.find(|(name, _)| name.eq_ignore_ascii_case("Content-Length"));
-    let told = told.and_then(|(_, value)| value.trim().parse::<u64>().ok());
-    told.is_some_and(|told| length.checked_sub(end as u64 + 3) == Some(told))
+    Ok(piped::bare(from).to_owned())
 }
 
 fn account(config: &Config, name: &str) -> Result<Account, delivery::Failure> {
@@ -296,33 +249,48 @@ impl Delivery<'_> {
             [_] => Source::Stdin,
             _ => Source::Copy(self.copy_of_stdin()?),
         };
+        // For one recipient, as root, this process can become them itself.
+        if !privilege::is_root() || accounts.len() == 1 {
+            for (name, account) in &accounts {
+                exit = worse(exit, self.as_recipient(name, account, &source));
+            }
+            return Ok(exit);
+        }
+        let mut foreman = Foreman::begin().map_err(|error| Failure::new(Exit::OsErr, error))?;
         for (name, account) in &accounts {
-            exit = worse(exit, self.to_one(name, account, &source));
+            let ended = foreman.let_do(|| self.as_recipient(name, account, &source));
+            exit = worse(exit, self.judge(account, ended));
         }
         Ok(exit)
     }
 
     /// Reads stdin into a file without a name, byte for byte, for more than one reader.
     fn copy_of_stdin(&self) -> Result<File, Failure> {
-        let limit = self.config.smtp.max_message_size;
-        let copy = || -> io::Result<File> {
-            let mut file = tempfile::tempfile()?;
-            // One byte more shows that there is more; the recipients refuse it then.
-            let mut input = io::stdin().lock().take(limit.saturating_add(1));
-            io::copy(&mut input, &mut file)?;
-            Ok(file)
-        };
-        copy().map_err(|error| {
-            Failure::new(Exit::IoErr, format!("the message can't be read: {error}"))
-        })
+        let unwritten = |error| Failure::new(Exit::TempFail, StageError::Spool(error));
+        let mut file = tempfile::tempfile().map_err(unwritten)?;
+        // One byte more shows that there is more; the recipients refuse it then.
+        let most = self.config.smtp.max_message_size.saturating_add(1);
+        let mut input = io::stdin().lock().take(most);
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match input.read(&mut buffer) {
+                Ok(0) => return Ok(file),
+                Ok(n) => {
+                    let piece = buffer.get(..n).unwrap_or_default();
+                    file.write_all(piece).map_err(unwritten)?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let what = format!("the message can't be read: {error}");
+                    return Err(Failure::new(Exit::IoErr, what));
+                }
+            }
+        }
     }
 
-    fn to_one(&self, name: &str, account: &Account, source: &Source) -> Exit {
-        // For one recipient this process can become them itself.
-        if !privilege::is_root() || matches!(source, Source::Stdin) {
-            return self.as_recipient(name, account, source);
-        }
-        match self.by_child(name, account, source) {
+    /// What a child's end says of its delivery.
+    fn judge(&self, account: &Account, ended: io::Result<Ended>) -> Exit {
+        match ended {
             Ok(Ended::Exited(status)) => exit_of(status),
             Ok(Ended::Killed(signal)) => {
                 let text = format!("the delivery was killed by signal {signal}");
@@ -335,42 +303,17 @@ impl Delivery<'_> {
         }
     }
 
-    /// A child delivers. A signal that asks us to end is the child's to obey: its status tells what
-    /// came of the delivery.
-    fn by_child(&self, name: &str, account: &Account, source: &Source) -> io::Result<Ended> {
-        let ending = signal::ENDING;
-        let signals = Signals::take(&[&ending[..], &[Signal::SIGCHLD]].concat())?;
-        let child = process::fork(|| match signal::unblock_all() {
-            Ok(()) => self.as_recipient(name, account, source),
-            Err(_) => Exit::OsErr,
-        })?;
-        loop {
-            while let Some(signal) = signals.next() {
-                if ending.contains(&signal) {
-                    let _ = kill(child, signal);
-                }
-            }
-            if let Some((process, how)) = process::reap()
-                && process == child
-            {
-                return Ok(how);
-            }
-            fd::wait_readable(&signals, u32::MAX)?;
-        }
-    }
-
     /// Becomes the recipient, reads the message and delivers it.
     fn as_recipient(&self, given: &str, account: &Account, source: &Source) -> Exit {
-        // Never dropped: what was delivered is told by the exit status, whatever signal has come
-        // meanwhile.
-        let mut hold = ManuallyDrop::new(None);
         let done = local::become_recipient(&self.config, account)
             .and_then(|()| Agent::new(&self.config, account, self.wish.clone()))
             .map_err(Stop::from)
             .and_then(|mut agent| {
                 let (text, beginning) = self.stage(&agent, source)?;
                 let envelope = self.envelope(given, account, &beginning)?;
-                *hold = Hold::begin().ok();
+                // Until it ends: what was delivered is told by the exit status, whatever signal has
+                // come meanwhile.
+                Hold::for_good().map_err(|error| delivery::Failure::temporary("4.3.0", error))?;
                 let done = self.deliver(&mut agent, text, envelope);
                 for warning in agent.take_warnings() {
                     self.log.warning(&warning);
@@ -396,7 +339,8 @@ impl Delivery<'_> {
             extension => extension.to_owned(),
         };
         let recipient = local::address_of(&self.config, account, &extension);
-        let sender = match (self.sender.clone().or_else(|| sender_in(beginning)), &self.caller) {
+        let sender = match (self.sender.clone().or_else(|| piped::sender(beginning)), &self.caller)
+        {
             (Some(sender), _) => sender,
             (None, Ok(caller)) => caller.clone(),
             (None, Err(failure)) => {
@@ -425,7 +369,7 @@ impl Delivery<'_> {
                 Ok(0) => break,
                 Ok(n) => {
                     let piece = buffer.get(..n).unwrap_or_default();
-                    let room = BEGINNING.saturating_sub(beginning.len()).min(n);
+                    let room = piped::BEGINNING.saturating_sub(beginning.len()).min(n);
                     beginning.extend_from_slice(piece.get(..room).unwrap_or_default());
                     stager.push(held).map_err(failed)?;
                     let rest = piece.strip_suffix(b"\n");
@@ -444,7 +388,7 @@ impl Delivery<'_> {
             let what = "there is no message on stdin".to_owned();
             return Err(Stop::Input(Exit::DataErr, what));
         }
-        if !ends_with_separator(&beginning, at) {
+        if !piped::has_separator(&beginning, at) {
             stager.push(held).map_err(failed)?;
         }
         let staged = stager.finish().map_err(failed)?;
@@ -531,49 +475,4 @@ fn exit_of(status: i32) -> Exit {
         Exit::NoPerm,
     ];
     known.into_iter().find(|exit| i32::from(*exit as u8) == status).unwrap_or(Exit::TempFail)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{ends_with_separator, sender_in};
-
-    #[test]
-    fn a_message_out_of_an_mbox_ends_where_its_content_length_says() {
-        let from = "From a@b.org Mon Jun 21 03:15:20 2004\n";
-        for (message, is_one) in [
-            (format!("{from}Content-Length: 3\nA: 1\n\nx\n\n\n"), true),
-            (format!("{from}content-length:  0\n\n\n"), true),
-            (format!("{from}Content-Length: 3\n\nx\n\n"), false),
-            (format!("{from}Content-Length: 2\n\nx\n\n\n"), false),
-            (format!("{from}A: 1\n\nContent-Length: 18\n\n"), false),
-            (format!("{from}A: 1\n\nx\n\n"), false),
-            (format!("{from}Content-Length: 2\n"), false),
-            ("Content-Length: 2\n\nx\n\n".into(), false),
-        ] {
-            let found = ends_with_separator(message.as_bytes(), message.len() as u64);
-            assert_eq!(found, is_one, "{message:?}");
-        }
-    }
-
-    #[test]
-    fn a_message_with_a_from_line_names_its_sender() {
-        let from = "From a@b.org Mon Jun 21 03:15:20 2004\n";
-        for (message, sender) in [
-            (format!("{from}Subject: x\n\n"), Some("a@b.org")),
-            (format!("{from}return-path: <o'c@b.org>\nA: 1\n\n"), Some("o'c@b.org")),
-            (format!("{from}>From x\r\nReturn-Path: <\"a b\"@c.org>\r\n"), Some("\"a b\"@c.org")),
-            (format!("{from}Return-Path: <>\n\n"), Some("")),
-            // Of a stranger.
-            (format!("{from}A: 1\nReturn-Path: <x@b.org>\n\n"), Some("a@b.org")),
-            (format!("{from}\nReturn-Path: <x@b.org>\n\n"), Some("a@b.org")),
-            ("Return-Path: <x@b.org>\n\n".into(), None),
-            ("From here on\nReturn-Path: <x@b.org>\n\n".into(), None),
-            (from.replace("a@b.org", "MAILER-DAEMON"), Some("")),
-            (from.replace("a@b.org", "-"), None),
-            (from.replace("a@b.org", "\"a b\"@c.org"), None),
-            (String::new(), None),
-        ] {
-            assert_eq!(sender_in(message.as_bytes()).as_deref(), sender, "{message}");
-        }
-    }
 }

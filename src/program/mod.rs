@@ -113,14 +113,18 @@ fn load(common: &Common) -> Result<Config, Failure> {
     if common.config.is_some() && privilege::is_elevated() {
         return Err(Failure::new(Exit::NoPerm, "-C is not for a setuid or setgid program"));
     }
-    config::load(common.config.as_deref()).map_err(|error| Failure::new(Exit::Config, error))
+    config::load(common.config.as_deref()).map_err(|error| {
+        let exit = if error.may_pass() { Exit::TempFail } else { Exit::Config };
+        Failure::new(exit, error)
+    })
 }
 
-/// What every program does first: 0, 1 and 2 are open, so that no file takes their place, and a
-/// file size limit fails a write instead of ending the process.
+/// What every program does first: 0, 1 and 2 are open, so that no file takes their place, a file
+/// size limit fails a write instead of ending the process, and the ends of children are heard of.
 fn start() -> Result<(), Failure> {
     crate::sys::fd::ensure_standard()
         .and_then(|()| crate::sys::signal::ignore_file_size_signal())
+        .and_then(|()| crate::sys::signal::hear_of_children())
         .map_err(|error| Failure::new(Exit::OsErr, error))
 }
 

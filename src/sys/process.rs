@@ -5,7 +5,9 @@ use std::fs::File;
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal};
@@ -84,6 +86,12 @@ pub fn wait(child: Pid) -> io::Result<Ended> {
     }
 }
 
+/// How a child has ended, if it has.
+pub fn try_wait(child: Pid) -> io::Result<Option<Ended>> {
+    let status = nix::sys::wait::waitpid(child, Some(WaitPidFlag::WNOHANG))?;
+    Ok(ended(status).map(|(_, how)| how))
+}
+
 fn ended(status: WaitStatus) -> Option<(Pid, Ended)> {
     match status {
         WaitStatus::Exited(pid, code) => Some((pid, Ended::Exited(code))),
@@ -139,6 +147,15 @@ fn duplicate(from: i32, to: i32) -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// Lets a program begin as [`exec`] has it begin: no signal held back, and none ignored of those that
+/// we ignore or look at ourselves.
+#[allow(unsafe_code, reason = "pre_exec has no safe form")]
+pub fn with_usual_signals(command: &mut Command) -> &mut Command {
+    // SAFETY: between fork and exec, reset_signals makes system calls and touches no memory of
+    // anybody's.
+    unsafe { command.pre_exec(reset_signals) }
 }
 
 #[allow(unsafe_code, reason = "signal() has no safe form")]

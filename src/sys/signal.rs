@@ -6,6 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use super::Exit;
+use super::process::{self, Ended};
+
 /// Blocked signals that are read from a descriptor, so that a poll loop sees them in its turn.
 pub struct Signals(SignalFd);
 
@@ -46,6 +49,13 @@ impl Hold {
         nix::sys::signal::sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut before))?;
         Ok(Self(before))
     }
+
+    /// Holds them back to the process's end, which then tells by its exit status what came of it: a
+    /// caller who sees it killed believes that nothing was done.
+    pub fn for_good() -> io::Result<()> {
+        std::mem::forget(Self::begin()?);
+        Ok(())
+    }
 }
 
 impl Drop for Hold {
@@ -68,9 +78,67 @@ pub fn is_end_asked_for() -> bool {
     known && ENDING.iter().any(is_pending)
 }
 
+/// Children at work for this process, one after the other. A signal that asks this process to end
+/// is passed on to the child: what it makes of that is what came of the work, and is waited for.
+#[derive(Debug)]
+pub struct Foreman {
+    before: SigSet,
+    /// What is waited for: a child's end, or a signal to pass on.
+    news: SigSet,
+    asked: bool,
+}
+
+impl Foreman {
+    /// Holds these signals back from now on, to the process's end.
+    pub fn begin() -> io::Result<Self> {
+        let mut news = ENDING.into_iter().collect::<SigSet>();
+        news.add(Signal::SIGCHLD);
+        let mut before = SigSet::empty();
+        nix::sys::signal::sigprocmask(SigmaskHow::SIG_BLOCK, Some(&news), Some(&mut before))?;
+        Ok(Self { before, news, asked: false })
+    }
+
+    /// Lets a child do this, and waits for its end. When it was asked to end, no other child is
+    /// begun.
+    pub fn let_do(&mut self, body: impl FnOnce() -> Exit) -> io::Result<Ended> {
+        if self.asked {
+            return Err(io::Error::other("it was asked to end"));
+        }
+        let child = process::fork(|| {
+            let mask = Some(&self.before);
+            match nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, mask, None) {
+                Ok(()) => body(),
+                Err(_) => Exit::OsErr,
+            }
+        })?;
+        loop {
+            if let Some(how) = process::try_wait(child)? {
+                return Ok(how);
+            }
+            let signal = self.news.wait()?;
+            if signal != Signal::SIGCHLD {
+                self.asked = true;
+                // It has not been waited for: the number is its own.
+                nix::sys::signal::kill(child, signal)?;
+            }
+        }
+    }
+}
+
 /// Lets all signals through again, in a forked child.
 pub fn unblock_all() -> io::Result<()> {
     nix::sys::signal::sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None)?;
+    Ok(())
+}
+
+/// Whatever the caller thinks of its children: we want to know how ours end. (Where SIGCHLD is
+/// ignored, the kernel forgets them.)
+#[allow(unsafe_code, reason = "signal() has no safe form")]
+pub fn hear_of_children() -> io::Result<()> {
+    // SAFETY: the default action runs no handler.
+    unsafe {
+        nix::sys::signal::signal(Signal::SIGCHLD, nix::sys::signal::SigHandler::SigDfl)?;
+    }
     Ok(())
 }
 

@@ -1,13 +1,15 @@
-//! Kills a program at each of its system calls in turn.
+//! Kills a program at each of its system calls in turn, or lets each of them fail.
 //!
 //! strace(1) delivers SIGKILL when the Nth call of a kind begins, in whichever process of the
 //! program comes to its Nth first (so that of two processes that both write, the second one's first
 //! write is not tried: its later ones are, and its calls of other kinds). What is left behind must be right every time. This shows what
 //! other processes find after a crash; what a disk holds after a power cut is `powercut`'s to show.
+//! Another signal, or an error that the call returns, is put there in the same way.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::{self, File};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -73,12 +75,17 @@ pub struct Attempt {
     output: PathBuf,
     /// The kind of call and its number; `None` in the first run, which only looks.
     place: Option<(String, usize)>,
+    /// What happens there, as strace wants it: `signal=KILL`, `error=EIO`.
+    fault: String,
+    /// The kinds of calls that are looked at.
+    calls: Vec<String>,
 }
 
 impl Attempt {
-    fn new(place: Option<(String, usize)>) -> Self {
+    fn new(fault: &str, calls: &[&str], place: Option<(String, usize)>) -> Self {
         let (directory, output) = trace::output();
-        Self { _directory: directory, output, place }
+        let calls = calls.iter().map(|call| (*call).to_owned()).collect();
+        Self { _directory: directory, output, place, fault: fault.to_owned(), calls }
     }
 
     /// The command with strace in front of it.
@@ -87,20 +94,37 @@ impl Attempt {
         prefix.push(self.output.clone().into());
         match &self.place {
             Some((call, number)) => {
+                let fault = &self.fault;
                 for option in
-                    [format!("trace={call}"), format!("inject={call}:signal=KILL:when={number}")]
+                    [format!("trace={call}"), format!("inject={call}:{fault}:when={number}")]
                 {
                     prefix.extend(["-e".into(), option.into()]);
                 }
             }
-            None => prefix.extend(["-e".into(), format!("trace=?{}", CALLS.join(",?")).into()]),
+            None => {
+                prefix.extend(["-e".into(), format!("trace=?{}", self.calls.join(",?")).into()])
+            }
         }
-        behind(&prefix, command)
+        let mut wrapped = behind(&prefix, command);
+        // cargo's: the loader would look for everything in many places, and these calls be tried.
+        wrapped.env_remove("LD_LIBRARY_PATH");
+        wrapped
     }
 
     /// Whether it is the run in which nothing is killed.
     pub fn is_whole(&self) -> bool {
         self.place.is_none()
+    }
+
+    /// Whether the fault happened.
+    fn happened(&self) -> bool {
+        if self.fault == "signal=KILL" {
+            return self.killed();
+        }
+        let Some((call, number)) = &self.place else {
+            return false;
+        };
+        self.counts().get(call).is_some_and(|count| count >= number)
     }
 
     /// Whether a process was killed.
@@ -123,7 +147,7 @@ impl Attempt {
             let Some((name, _)) = rest.split_once('(') else {
                 continue;
             };
-            if CALLS.contains(&name) {
+            if self.calls.iter().any(|call| call == name) {
                 *each.entry((pid.parse().unwrap_or(0), name.to_owned())).or_default() += 1;
             }
         }
@@ -139,8 +163,8 @@ impl Attempt {
 impl std::fmt::Display for Attempt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.place {
-            Some((call, number)) => write!(f, "killed at {call} number {number}"),
-            None => write!(f, "not killed"),
+            Some((call, number)) => write!(f, "{} at {call} number {number}", self.fault),
+            None => write!(f, "nothing happened"),
         }
     }
 }
@@ -154,13 +178,22 @@ pub fn kill_at_each(
     skip: &[&str],
     scenario: impl Fn(&Attempt) -> Result<(), String> + Sync,
 ) {
-    let whole = Attempt::new(None);
+    let calls: Vec<&str> = CALLS.into_iter().filter(|call| !skip.contains(call)).collect();
+    at_each(program, "signal=KILL", &calls, scenario);
+}
+
+/// The same with another fault, as strace wants it (`signal=TERM`, `error=EIO`), at these kinds of
+/// calls.
+pub fn at_each(
+    program: &str,
+    fault: &str,
+    calls: &[&str],
+    scenario: impl Fn(&Attempt) -> Result<(), String> + Sync,
+) {
+    let whole = Attempt::new(fault, calls, None);
     scenario(&whole).unwrap_or_else(|what| panic!("{program}, {whole}: {what}"));
     let mut places = Vec::new();
     for (call, count) in whole.counts() {
-        if skip.contains(&call.as_str()) {
-            continue;
-        }
         // One more than was seen: the order of processes is not the same in every run.
         let count = count + 1;
         let tried = count.min(PLACES);
@@ -173,25 +206,27 @@ pub fn kill_at_each(
     }
     assert!(!places.is_empty(), "{program} made no call that is known");
     let next = AtomicUsize::new(0);
-    let killed = AtomicUsize::new(0);
+    let happened = AtomicUsize::new(0);
     let failures = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 while let Some(place) = places.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let attempt = Attempt::new(Some(place.clone()));
-                    if let Err(what) = scenario(&attempt) {
+                    let attempt = Attempt::new(fault, calls, Some(place.clone()));
+                    // A scenario may panic as well; what it says is above, where is said here.
+                    let ran = catch_unwind(AssertUnwindSafe(|| scenario(&attempt)));
+                    if let Err(what) = ran.unwrap_or_else(|_| Err("it panicked".into())) {
                         failures.lock().unwrap().push(format!("{attempt}: {what}"));
                     }
-                    if attempt.killed() {
-                        killed.fetch_add(1, Ordering::Relaxed);
+                    if attempt.happened() {
+                        happened.fetch_add(1, Ordering::Relaxed);
                     }
                 }
             });
         }
     });
-    let killed = killed.into_inner();
-    super::note(&format!("{program}: {} places tried, killed at {killed}", places.len()));
+    let happened = happened.into_inner();
+    super::note(&format!("{program}: {fault} at {} places, reached {happened}", places.len()));
     let failures = failures.into_inner().unwrap();
     assert!(
         failures.is_empty(),
@@ -200,7 +235,7 @@ pub fn kill_at_each(
         places.len(),
         failures.join("\n")
     );
-    assert!(killed > 0, "{program} was never killed: does strace work here?");
+    assert!(happened > 0, "{program}: no place was reached: does strace work here?");
 }
 
 /// Lets the dot locks of the dead be old enough to be broken; nobody waits five minutes here.

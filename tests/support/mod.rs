@@ -7,6 +7,7 @@
 
 #![allow(dead_code, reason = "each suite uses its part of what is shared")]
 
+pub mod disk;
 pub mod dns;
 pub mod entry;
 pub mod exchange;
@@ -26,6 +27,7 @@ pub mod reference;
 pub mod report;
 pub mod run;
 pub mod site;
+pub mod store;
 pub mod tls;
 pub mod trace;
 pub mod transcript;

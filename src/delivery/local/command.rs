@@ -53,7 +53,11 @@ impl Program<'_> {
         let Some(status) = ended else {
             process::kill_group(&child);
             let _ = child.wait();
-            let text = format!("{name} did not end within {} s", self.limit.as_secs());
+            let text = if signal::is_end_asked_for() {
+                format!("{name} was killed: the delivery was asked to end")
+            } else {
+                format!("{name} did not end within {} s", self.limit.as_secs())
+            };
             return Err(Failure::temporary("4.3.0", text));
         };
         judge(status, name, &said)
@@ -74,9 +78,10 @@ impl Program<'_> {
         let directory = if home.is_dir() { home } else { Path::new("/") };
         command.current_dir(directory).process_group(0);
         command.stdin(message).stdout(output.try_clone()?).stderr(Stdio::from(output));
-        // What it makes is the user's alone, unless it says otherwise.
+        // The delivery holds signals back: not so what it runs. And what that makes is the user's
+        // alone, unless it says otherwise.
         let before = umask(Mode::S_IRWXG | Mode::S_IRWXO);
-        let child = command.spawn();
+        let child = process::with_usual_signals(&mut command).spawn();
         umask(before);
         child
     }

@@ -17,6 +17,7 @@ use crate::config::Interval;
 use crate::mailbox::{LOCK_TIMEOUT, directory};
 use crate::sys::clock;
 use crate::sys::lock::{Kind, try_flock};
+use crate::sys::signal;
 
 const NAME: &str = "duplicates";
 
@@ -104,8 +105,8 @@ fn open(index: &Path) -> io::Result<File> {
     }
     let started = Instant::now();
     while !try_flock(&file, Kind::Exclusive)? {
-        if started.elapsed() > LOCK_TIMEOUT {
-            return Err(io::ErrorKind::TimedOut.into());
+        if started.elapsed() > LOCK_TIMEOUT || signal::is_end_asked_for() {
+            return Err(io::Error::other("is locked by another delivery"));
         }
         std::thread::sleep(Duration::from_millis(10));
     }

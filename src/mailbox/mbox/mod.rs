@@ -19,6 +19,7 @@ mod identity;
 mod index;
 mod moment;
 mod open;
+pub mod piped;
 mod present;
 pub mod quote;
 mod record;

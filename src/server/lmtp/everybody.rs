@@ -36,7 +36,7 @@ use crate::sys::jail::Jail;
 use crate::sys::log::Level;
 use crate::sys::process::Ended;
 use crate::sys::signal::Hold;
-use crate::sys::{Account, Exit, Log, clock, process};
+use crate::sys::{Account, Exit, Log, clock, fd, process};
 
 /// The longest record.
 const MAX: usize = 4096;
@@ -110,6 +110,10 @@ impl Server<'_> {
         drop(child_end);
         // The client is the child's: when that ends, the client must see it.
         drop(connection);
+        // Where it was 0 and 1, no channel may take their place: agents keep those open.
+        if let Err(error) = fd::ensure_standard() {
+            return self.fail(&format!("can't open /dev/null: {error}"));
+        }
         let mut monitor = Monitor {
             server: self,
             channel: monitor,
@@ -524,7 +528,8 @@ impl Monitor<'_> {
         };
         let mut record = [0; MAX - 16];
         let length = agent.channel.receive(&mut record).unwrap_or(0);
-        // An answer that nobody has asked for is the end of it, too.
+        // Its jobs stay with it: whoever buries it answers them. An answer that nobody has asked for is
+        // the end of it, too.
         if length == 0 || agent.jobs.is_empty() {
             return Ok(false);
         }
