@@ -4,6 +4,7 @@
 //! What our delivery makes of a message is told here once more, by somebody who shares nothing with
 //! it.
 
+use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -202,13 +203,13 @@ pub fn in_mbox(message: &[u8], first: bool) -> Vec<u8> {
         body.extend_from_slice(line);
     }
     let mut stored = trace();
-    stored.push_str(&format!("Content-Length: {}\n", body.len()));
+    let _ = writeln!(stored, "Content-Length: {}", body.len());
     if quoted {
         stored.push_str("X-Mbox-Quoted: yes\n");
     }
     let room = if first { 150 } else { 90 };
     for (field, width) in [("Status", 10), ("X-Status", 10), ("X-Keywords", room)] {
-        stored.push_str(&format!("{field}:{:width$}\n", ""));
+        let _ = writeln!(stored, "{field}:{:width$}", "");
     }
     [stored.as_bytes(), header, b"\n", &body, b"\n"].concat()
 }
