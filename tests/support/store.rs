@@ -258,7 +258,7 @@ pub fn in_directories(path: &Path, messages: &[&[u8]]) -> Result<Vec<usize>, Str
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let text = fs::read(&path).unwrap();
-        let lines = memchr::memchr_iter(b'\n', text).count();
+        let lines = memchr::memchr_iter(b'\n', &text).count();
         let sizes = format!(",S={},W={}", text.len(), text.len() + lines);
         let number = messages.iter().position(|message| in_maildir(message) == text);
         match number {
