@@ -90,6 +90,40 @@ fn a_signal_at_any_call_of_a_command_and_a_mailbox_is_told_truly() {
     });
 }
 
+#[test]
+fn a_client_is_told_of_all_that_was_delivered_before_a_signal_ends_lmtp() {
+    // More than are put into the mailbox together.
+    const MESSAGES: usize = 70;
+    if !need("strace") {
+        return;
+    }
+    let text = message(1, 300);
+    let crlf = String::from_utf8(text.clone()).unwrap().replace('\n', "\r\n");
+    let one = format!(
+        "MAIL FROM:<a@example.org>\r\nRCPT TO:<hunt@mx.smkwlab.net>\r\nBDAT {} LAST\r\n{crlf}",
+        crlf.len()
+    );
+    let calls: Vec<&str> = CALLS.into_iter().filter(|call| *call != "fcntl").collect();
+    at_each("LMTP for one user", "signal=TERM", &calls, |attempt: &Attempt| {
+        let site = Form::Mbox.site();
+        let mut command = site.command("local-deliver");
+        command.args(["--lmtp", "-d", "hunt"]);
+        let mut command = attempt.wrap(&command);
+        site.become_user(&mut command, "hunt");
+        let (server, mut peer) = Site::session_of(command);
+        peer.send("LHLO client.example\r\n");
+        peer.send(one.repeat(MESSAGES));
+        peer.send("QUIT\r\n");
+        let told = peer.rest().matches("250 2.0.0 delivered").count();
+        drop(peer);
+        server.join();
+        if attempt.is_whole() && told != MESSAGES {
+            return Err(format!("{told} were delivered"));
+        }
+        Form::Mbox.has(&site.inbox("hunt"), &text, told)
+    });
+}
+
 /// Two hundred deliveries into one mailbox, to each of which a signal comes at some moment.
 fn at_random_moments(form: Form, who: Who, signal: Signal, seed: u64) -> [usize; 2] {
     const RUNS: usize = 200;
