@@ -102,7 +102,7 @@ impl Attempt {
                 }
             }
             None => {
-                prefix.extend(["-e".into(), format!("trace=?{}", self.calls.join(",?")).into()])
+                prefix.extend(["-e".into(), format!("trace=?{}", self.calls.join(",?")).into()]);
             }
         }
         let mut wrapped = behind(&prefix, command);

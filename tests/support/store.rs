@@ -4,6 +4,7 @@
 //! What our delivery makes of a message is told here once more, by somebody who shares nothing with
 //! it.
 
+use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
@@ -202,13 +203,13 @@ pub fn in_mbox(message: &[u8], first: bool) -> Vec<u8> {
         body.extend_from_slice(line);
     }
     let mut stored = trace();
-    stored.push_str(&format!("Content-Length: {}\n", body.len()));
+    writeln!(stored, "Content-Length: {}", body.len()).unwrap();
     if quoted {
         stored.push_str("X-Mbox-Quoted: yes\n");
     }
     let room = if first { 150 } else { 90 };
     for (field, width) in [("Status", 10), ("X-Status", 10), ("X-Keywords", room)] {
-        stored.push_str(&format!("{field}:{:width$}\n", ""));
+        writeln!(stored, "{field}:{:width$}", "").unwrap();
     }
     [stored.as_bytes(), header, b"\n", &body, b"\n"].concat()
 }
@@ -257,7 +258,7 @@ pub fn in_directories(path: &Path, messages: &[&[u8]]) -> Result<Vec<usize>, Str
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let text = fs::read(&path).unwrap();
-        let lines = text.iter().filter(|byte| **byte == b'\n').count();
+        let lines = text.split(|byte| *byte == b'\n').count() - 1;
         let sizes = format!(",S={},W={}", text.len(), text.len() + lines);
         let number = messages.iter().position(|message| in_maildir(message) == text);
         match number {
