@@ -13,13 +13,16 @@ mod support;
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use support::peer::{Peer, stuffed};
-use support::run::{Server, run};
+use support::run::{Ran, Server, run};
 use support::site::Site;
+use support::store::{self, FORMS, Form, Who, callers};
 use support::{Dice, find, mbox, need};
 
 /// A message that can be checked by itself: its last line is the checksum of the lines before.
@@ -229,4 +232,153 @@ fn a_pop_session_that_deletes_loses_nothing_that_arrives_meanwhile() {
         .collect();
     expected.sort();
     assert_eq!(found, expected);
+}
+
+/// How many deliveries come at once.
+const AT_ONCE: usize = 20;
+
+/// Runs `local-deliver` for each of these messages at the same time.
+fn at_once(site: &Site, who: Who, arguments: &[&str], messages: &[Vec<u8>]) -> Vec<Ran> {
+    let begin = Barrier::new(messages.len());
+    std::thread::scope(|scope| {
+        let runs: Vec<_> = messages
+            .iter()
+            .map(|message| {
+                let begin = &begin;
+                scope.spawn(move || {
+                    let mut command = store::local_deliver(site);
+                    command.args(arguments);
+                    who.run_by(site, &mut command);
+                    begin.wait();
+                    run(&mut command, message)
+                })
+            })
+            .collect();
+        runs.into_iter().map(|run| run.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn twenty_deliveries_at_once_into_one_maildir_or_folder_lose_and_tear_nothing() {
+    for (form, folder) in [
+        (Form::Maildir, None),
+        (Form::Mbox, None),
+        (Form::Mbox, Some("lists/rust")),
+        (Form::Maildir, Some("lists/rust/")),
+    ] {
+        for who in callers() {
+            let site = form.plan().build();
+            let path = match folder {
+                Some(name) => site.home("hunt").join("mail").join(name),
+                None => form.inbox(&site),
+            };
+            let arguments: Vec<&str> = folder.iter().flat_map(|name| ["-m", name]).collect();
+            let mut messages = Vec::new();
+            // The first of them find no mailbox, and make it.
+            for round in 0..3 {
+                let new: Vec<_> =
+                    (0..AT_ONCE).map(|n| store::message(round * AT_ONCE + n, n * 700)).collect();
+                for ran in at_once(&site, *who, &arguments, &new) {
+                    ran.expect(0);
+                }
+                messages.extend(new);
+            }
+            let known: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+            let found = match form {
+                Form::Mbox => store::in_file(&path, b"", &known),
+                Form::Maildir => store::in_directories(&path, &known),
+            };
+            let mut found = found.unwrap_or_else(|what| panic!("{form:?}, {who:?}: {what}"));
+            found.sort_unstable();
+            assert_eq!(found, (0..messages.len()).collect::<Vec<_>>(), "{form:?}, {who:?}");
+        }
+    }
+}
+
+#[test]
+fn of_copies_that_come_at_once_exactly_one_is_delivered() {
+    for form in FORMS {
+        let site = form.plan().set("mailbox", "drop_duplicates", "\"1h\"").build();
+        let inbox = form.inbox(&site);
+        form.fill(&inbox);
+        let mut all = Vec::new();
+        for round in 0..10 {
+            let id = format!("Message-ID: <{round}@example.org>\n");
+            let message = [id.as_bytes(), &store::message(round, 3000)].concat();
+            for ran in at_once(&site, Who::User, &[], &[message.clone(), message.clone()]) {
+                ran.expect(0);
+            }
+            all.push(message);
+            let known: Vec<&[u8]> = all.iter().map(Vec::as_slice).collect();
+            let mut found = form.found(&inbox, &known).unwrap();
+            found.sort_unstable();
+            assert_eq!(found, (0..=round).collect::<Vec<_>>(), "{form:?}");
+        }
+    }
+}
+
+/// The bytes of a mailbox, and how often its user was told that it gets full.
+fn usage(form: Form, path: &Path) -> (u64, usize) {
+    let files = match form {
+        Form::Mbox => vec![path.to_owned()],
+        Form::Maildir => ["new", "cur"]
+            .iter()
+            .flat_map(|part| fs::read_dir(path.join(part)).unwrap())
+            .map(|entry| entry.unwrap().path())
+            .collect(),
+    };
+    let texts: Vec<String> = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let warnings = texts.iter().map(|text| text.matches("mailbox is nearly full").count());
+    (texts.iter().map(|text| text.len() as u64).sum(), warnings.sum())
+}
+
+#[test]
+fn many_at_once_never_exceed_a_quota() {
+    const QUOTA: u64 = 50_000;
+    for form in FORMS {
+        for who in callers() {
+            for _ in 0..5 {
+                let site = form.plan().set("mailbox", "quota", &QUOTA.to_string()).build();
+                let inbox = form.inbox(&site);
+                form.fill(&inbox);
+                let messages = vec![store::message(1, 4000); AT_ONCE];
+                let runs = at_once(&site, *who, &[], &messages);
+                let codes: Vec<_> = runs.iter().map(Ran::code).collect();
+                let delivered = codes.iter().filter(|code| **code == Some(0)).count();
+                let full = codes.iter().filter(|code| **code == Some(73)).count();
+                let what = format!("{form:?}, {who:?}: {codes:?}");
+                assert_eq!(delivered + full, AT_ONCE, "{what}");
+                let (size, warnings) = usage(form, &inbox);
+                assert!(size <= QUOTA, "{what}: {size} bytes");
+                assert!(size + 5000 > QUOTA, "{what}: {size} bytes are not all that fits");
+                let heads = match form {
+                    Form::Mbox => site.messages("hunt").len(),
+                    Form::Maildir => fs::read_dir(inbox.join("new")).unwrap().count() + 1,
+                };
+                // And the older one, and the warning where it came in time.
+                assert_eq!(heads, delivered + 1 + warnings, "{what}");
+                assert!(warnings <= 1, "{what}: {warnings} warnings");
+            }
+        }
+    }
+}
+
+#[test]
+fn of_many_at_once_one_warns_the_user_that_the_mailbox_gets_full() {
+    for form in FORMS {
+        for who in callers() {
+            for _ in 0..5 {
+                let plan = form.plan().set("mailbox", "quota", "200000");
+                let site = plan.set("mailbox", "quota_warning", "20").build();
+                let inbox = form.inbox(&site);
+                form.fill(&inbox);
+                let messages = vec![store::message(1, 4000); AT_ONCE];
+                for ran in at_once(&site, *who, &[], &messages) {
+                    ran.expect(0);
+                }
+                let (_, warnings) = usage(form, &inbox);
+                assert_eq!(warnings, 1, "{form:?}, {who:?}");
+            }
+        }
+    }
 }

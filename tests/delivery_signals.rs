@@ -21,10 +21,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::kill::{Attempt, CALLS, at_each};
+use support::peer::stuffed;
 use support::run::{Ran, finish, run, spawn};
 use support::site::{Site, behind};
 use support::store::{self, FORMS, Form, Who, behind_from_line, callers, directory, message};
-use support::{Dice, need, wait_until};
+use support::{Dice, need, need_root, wait_until};
 
 const SIZE: usize = 6000;
 
@@ -88,6 +89,81 @@ fn a_signal_at_any_call_of_a_command_and_a_mailbox_is_told_truly() {
         let ran = run(&mut command, &message(1, SIZE));
         Form::Mbox.has(&site.inbox("hunt"), &message(1, SIZE), told(&ran)?)
     });
+}
+
+#[test]
+fn a_client_is_told_of_all_that_was_delivered_before_a_signal_ends_lmtp() {
+    // More than are put into the mailbox together.
+    const MESSAGES: usize = 70;
+    if !need("strace") {
+        return;
+    }
+    let text = message(1, 300);
+    let crlf = String::from_utf8(text.clone()).unwrap().replace('\n', "\r\n");
+    let one = format!(
+        "MAIL FROM:<a@example.org>\r\nRCPT TO:<hunt@mx.smkwlab.net>\r\nBDAT {} LAST\r\n{crlf}",
+        crlf.len()
+    );
+    let calls: Vec<&str> = CALLS.into_iter().filter(|call| *call != "fcntl").collect();
+    at_each("LMTP for one user", "signal=TERM", &calls, |attempt: &Attempt| {
+        let site = Form::Mbox.site();
+        let mut command = site.command("local-deliver");
+        command.args(["--lmtp", "-d", "hunt"]);
+        let mut command = attempt.wrap(&command);
+        site.become_user(&mut command, "hunt");
+        let (server, mut peer) = Site::session_of(command);
+        peer.send("LHLO client.example\r\n");
+        peer.send(one.repeat(MESSAGES));
+        peer.send("QUIT\r\n");
+        let told = peer.rest().matches("250 2.0.0 delivered").count();
+        drop(peer);
+        server.join();
+        if attempt.is_whole() && told != MESSAGES {
+            return Err(format!("{told} were delivered"));
+        }
+        Form::Mbox.has(&site.inbox("hunt"), &text, told)
+    });
+}
+
+/// The processes that have this configuration, but those that are dead and not waited for.
+fn processes(site: &Site) -> Vec<String> {
+    let configuration = site.configuration().display().to_string();
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let lines = processes.filter_map(|entry| fs::read_to_string(entry.path().join("cmdline")).ok());
+    lines.filter(|line| line.contains(&configuration)).collect()
+}
+
+#[test]
+fn an_agent_that_is_killed_is_answered_for_and_a_session_leaves_no_process() {
+    if !need_root() {
+        return;
+    }
+    let site = Form::Mbox.site();
+    store::forward(&site, "|kill -9 $PPID; sleep 1\n");
+    let mut command = site.command("local-deliver");
+    command.arg("--lmtp");
+    let (server, mut peer) = Site::session_of(command);
+    peer.reply();
+    peer.command("LHLO client.example");
+    for _ in 0..2 {
+        for command in [
+            "MAIL FROM:<a@example.org>",
+            "RCPT TO:<hunt@mx.smkwlab.net>",
+            "RCPT TO:<toshi@mx.smkwlab.net>",
+            "DATA",
+        ] {
+            let reply = peer.command(command);
+            assert!(reply.starts_with(['2', '3']), "{reply}");
+        }
+        peer.send(stuffed(&message(1, SIZE)));
+        let replies = [peer.reply(), peer.reply()];
+        assert!(replies[0].starts_with("451 4.3.0 "), "{replies:?}");
+        assert!(replies[1].starts_with("250 2.0.0 "), "{replies:?}");
+    }
+    peer.command("QUIT");
+    server.join();
+    wait_until("the session's processes to end", || processes(&site).is_empty().then_some(()));
+    assert_eq!(site.messages("toshi").len(), 2);
 }
 
 /// Two hundred deliveries into one mailbox, to each of which a signal comes at some moment.

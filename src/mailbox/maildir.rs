@@ -1,7 +1,8 @@
 //! A Maildir: a directory with a file for each message.
 //!
 //! A message is written whole in `tmp/` and made durable before it gets its name in `new/`, so no
-//! lock is needed and no reader ever sees a part of one. Its file name is unique by time, process
+//! lock is needed and no reader ever sees a part of one. (Where there is a quota, deliveries keep an
+//! flock on `new/` from the count to the names, or together they would exceed it.) Its file name is unique by time, process
 //! and chance, and tells its size (`,S=`) and its size with CRLF line ends (`,W=`) to readers that
 //! would have to count. A subfolder (Maildir++) is a Maildir below, whose name begins with a dot.
 
@@ -9,15 +10,18 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use nix::dir::Dir;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, fsync, gethostname, unlinkat};
 
+use super::lock::pause;
 use super::message::NewMessage;
 use super::{Error, Growth, Place, directory};
+use crate::sys::lock::{Kind, try_flock};
+use crate::sys::signal;
 
 /// What small pieces are collected in before they are written.
 const BUFFER: usize = 64 * 1024;
@@ -61,6 +65,7 @@ impl Maildir {
             return Ok(Growth::default());
         }
         let opened = self.open()?;
+        let _lock = if self.place.quota == 0 { None } else { Some(self.lock(&opened)?) };
         let added = messages.iter().fold(0, |sum: u64, one| sum.saturating_add(one.length()));
         let before = if self.place.quota == 0 { 0 } else { self.size(&opened)? };
         let growth = Growth { before, after: before.saturating_add(added) };
@@ -88,6 +93,26 @@ impl Maildir {
             return Err(self.fail("be written", error));
         }
         Ok(growth)
+    }
+
+    /// Keeps other deliveries of ours out.
+    fn lock(&self, opened: &Opened) -> Result<File, Error> {
+        let directory = opened.new.try_clone().map_err(|error| self.fail("be locked", error))?;
+        let directory = File::from(directory);
+        let started = Instant::now();
+        let mut tries = 0_u32;
+        while !try_flock(&directory, Kind::Exclusive)
+            .map_err(|error| self.fail("be locked", error))?
+        {
+            let waited = started.elapsed();
+            if waited >= self.place.lock_timeout || signal::is_end_asked_for() {
+                let path = self.place.path.clone();
+                return Err(Error::Locked { path, held: "flock lock".into(), waited });
+            }
+            tries = tries.saturating_add(1);
+            std::thread::sleep(pause(tries));
+        }
+        Ok(directory)
     }
 
     fn fail(&self, doing: &'static str, error: io::Error) -> Error {

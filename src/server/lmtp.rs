@@ -90,14 +90,15 @@ fn talk(
     let mut late = Late::default();
     let mut buffer = vec![0; BUFFER];
     let (mut taken, mut length) = (0, 0);
+    // What was delivered is said before a signal may end us.
+    let mut hold: Option<Hold> = None;
     loop {
         let mut input = buffer.get(taken..length).unwrap_or_default();
         let action = session.step(&mut input);
         taken = length - input.len();
         match action {
             Action::Read | Action::Close => {
-                // What was delivered is said before a signal may end us.
-                let hold = Hold::begin();
+                let hold = hold.take().or_else(|| Hold::begin().ok());
                 late.fill_in(desk.deliver()?, session.output());
                 let output = std::mem::take(session.output());
                 if connection.send(&output, TIMEOUT).is_err() {
@@ -133,7 +134,7 @@ fn talk(
                 desk.commit(envelopes)?;
                 session.stored(&[]);
                 if late.count >= MAX_BATCH {
-                    let _hold = Hold::begin();
+                    hold = hold.or_else(|| Hold::begin().ok());
                     late.fill_in(desk.deliver()?, session.output());
                 }
             }

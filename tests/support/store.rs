@@ -203,13 +203,13 @@ pub fn in_mbox(message: &[u8], first: bool) -> Vec<u8> {
         body.extend_from_slice(line);
     }
     let mut stored = trace();
-    let _ = writeln!(stored, "Content-Length: {}", body.len());
+    writeln!(stored, "Content-Length: {}", body.len()).unwrap();
     if quoted {
         stored.push_str("X-Mbox-Quoted: yes\n");
     }
     let room = if first { 150 } else { 90 };
     for (field, width) in [("Status", 10), ("X-Status", 10), ("X-Keywords", room)] {
-        let _ = writeln!(stored, "{field}:{:width$}", "");
+        writeln!(stored, "{field}:{:width$}", "").unwrap();
     }
     [stored.as_bytes(), header, b"\n", &body, b"\n"].concat()
 }
@@ -258,7 +258,7 @@ pub fn in_directories(path: &Path, messages: &[&[u8]]) -> Result<Vec<usize>, Str
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let text = fs::read(&path).unwrap();
-        let lines = memchr::memchr_iter(b'\n', &text).count();
+        let lines = text.split(|byte| *byte == b'\n').count() - 1;
         let sizes = format!(",S={},W={}", text.len(), text.len() + lines);
         let number = messages.iter().position(|message| in_maildir(message) == text);
         match number {
