@@ -328,12 +328,14 @@ impl Site {
         fs::set_permissions(&inbox, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
-    /// Waits until a user has so many messages.
+    /// Waits until a user has so many messages, all of them whole: one that is being written has no
+    /// From_ line yet.
     #[track_caller]
     pub fn wait_for_mail(&self, user: &str, count: usize) -> Vec<mbox::Message> {
         wait_until(&format!("{count} messages for {user}"), || {
             let messages = self.messages(user);
-            (messages.len() >= count).then_some(messages)
+            let whole = messages.iter().all(|message| !message.from_line.is_empty());
+            (whole && messages.len() >= count).then_some(messages)
         })
     }
 
