@@ -13,13 +13,12 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::process::Command;
 
 use support::peer::Peer;
 use support::run::run;
 use support::site::Site;
-use support::{find, need, wait_until};
+use support::{dovecot, find, mutt, need, wait_until};
 
 /// What each message is, as it arrives, and its body as neighbours read it, which don't take our
 /// quoting off.
@@ -84,28 +83,9 @@ fn parts(message: &[u8]) -> (String, Vec<u8>) {
     (subject.unwrap_or_default().to_owned(), message[end + 2..].to_vec())
 }
 
-/// Dovecot's configuration for the mailbox of `hunt`.
-fn dovecot(site: &Site) -> PathBuf {
-    let at = site.path().display();
-    let account = Site::account("hunt");
-    let file = site.path().join("doveadm.conf");
-    let text = format!(
-        "protocols =\nlog_path = /dev/stderr\nbase_dir = {at}/run\nssl = no\n\
-         mail_location = mbox:{at}/home/hunt/dovecot:INBOX={at}/mail/hunt\n\
-         mbox_write_locks = fcntl dotlock\nfirst_valid_uid = 1\n\
-         mail_uid = {}\nmail_gid = {}\nmail_home = {at}/home/hunt\n",
-        account.uid, account.gid
-    );
-    fs::write(&file, text).unwrap();
-    file
-}
-
 /// Runs `doveadm` as `hunt`.
 fn doveadm(site: &Site, arguments: &[&str], input: &[u8]) -> Vec<u8> {
-    let mut command = Command::new(find("doveadm").unwrap());
-    command.arg("-c").arg(dovecot(site)).args(arguments);
-    site.become_user(&mut command, "hunt");
-    run(&mut command, input).expect(0).stdout
+    dovecot::doveadm(site, "hunt", arguments, input)
 }
 
 /// What Dovecot reads: subjects and bodies, with LF line ends.
@@ -120,32 +100,13 @@ fn by_dovecot(site: &Site) -> Vec<(String, Vec<u8>)> {
         .collect()
 }
 
-/// Runs mutt on a mailbox, on a terminal of its own, with these keys.
-fn mutt(site: &Site, mailbox: &str, settings: &str, keys: &str) {
-    let rc = site.path().join("muttrc");
-    let home = site.home("hunt").display().to_string();
-    let text = format!(
-        "set folder={home}\nset mbox_type=mbox\nset move=no\nset quit=yes\nset sort=mailbox-order\n\
-         set wait_key=no\nset pipe_split=yes\nset pipe_decode=no\nset pipe_sep=\"\"\nset delete=yes\nset confirmappend=no\n\
-         set mail_check=0\n{settings}\npush '{keys}'\n"
-    );
-    fs::write(&rc, text).unwrap();
-    let inside = format!("exec mutt -n -F {} -f {mailbox}", rc.display());
-    let mut command = Command::new(find("script").unwrap());
-    command.args(["-qec", &inside, "/dev/null"]);
-    command.env("TERM", "xterm").env("LC_ALL", "C.UTF-8");
-    site.become_user(&mut command, "hunt");
-    let ran = run(&mut command, b"");
-    assert_eq!(ran.code(), Some(0), "mutt: {ran}");
-}
-
 /// What mutt reads: the messages as they stand in the file.
 fn by_mutt(site: &Site) -> Vec<(String, Vec<u8>)> {
     let out = site.home("hunt").join("piped");
     let _ = fs::remove_file(&out);
     let pipe = format!("cat >> {0}; echo =====END >> {0}", out.display());
     let keys = format!("<tag-pattern>~A<enter><tag-prefix><pipe-message>{pipe}<enter><exit>");
-    mutt(site, &site.inbox("hunt").display().to_string(), "set read_only=yes", &keys);
+    mutt::press_as(site, "hunt", &site.inbox("hunt"), "set read_only=yes", &keys);
     let piped = fs::read(&out).unwrap();
     let mut messages = split(&piped, b"=====END\n");
     messages.pop();
@@ -208,10 +169,6 @@ fn dele(peer: &mut Peer, number: usize) {
     assert!(peer.pop(&format!("DELE {number}")).starts_with("+OK"));
 }
 
-fn need_mutt() -> bool {
-    need("mutt") && need("script")
-}
-
 #[test]
 fn what_we_deliver_dovecot_reads() {
     if !need("doveadm") {
@@ -223,7 +180,7 @@ fn what_we_deliver_dovecot_reads() {
 
 #[test]
 fn what_we_deliver_mutt_reads() {
-    if !need_mutt() {
+    if !mutt::possible_as_user() {
         return;
     }
     let site = delivered();
@@ -287,7 +244,7 @@ fn what_dovecot_stores_popd_shows_without_its_fields() {
 
 #[test]
 fn what_procmail_and_mutt_store_popd_reads() {
-    if !(need("procmail") && need_mutt()) {
+    if !(need("procmail") && mutt::possible_as_user()) {
         return;
     }
     let site = empty();
@@ -308,7 +265,7 @@ fn what_procmail_and_mutt_store_popd_reads() {
     procmail(b"Subject: two\nContent-Length: 9\n\nx\n\nFrom a@b.org Mon Jun 21 03:15:20 2004\ny\n");
     // procmail writes no blank line behind this one, and mutt none before its own.
     procmail(b"Subject: three\n\nno last line end");
-    mutt(&site, &own.display().to_string(), "set read_only=yes", &save);
+    mutt::press_as(&site, "hunt", &own, "set read_only=yes", &save);
     procmail(b"Subject: four\n\nlast\n");
     let found = by_popd(&site);
     assert_eq!(subjects(&found), ["one", "two", "three", "mutt", "four"]);
@@ -321,7 +278,7 @@ fn what_procmail_and_mutt_store_popd_reads() {
 
 #[test]
 fn what_popd_leaves_the_neighbours_read() {
-    if !(need("doveadm") && need_mutt()) {
+    if !(need("doveadm") && mutt::possible_as_user()) {
         return;
     }
     let site = delivered();
@@ -343,11 +300,11 @@ fn what_popd_leaves_the_neighbours_read() {
 
 #[test]
 fn flags_that_change_between_login_and_quit_make_popd_lose_no_other_message() {
-    if !(need("doveadm") && need_mutt()) {
+    if !(need("doveadm") && mutt::possible_as_user()) {
         return;
     }
     let site = delivered();
-    let inbox = site.inbox("hunt").display().to_string();
+    let inbox = site.inbox("hunt");
     let (_server, mut peer, _) = pop(&site);
     for number in [2, 3, 5] {
         dele(&mut peer, number);
@@ -357,7 +314,7 @@ fn flags_that_change_between_login_and_quit_make_popd_lose_no_other_message() {
     doveadm(&site, &["flags", "add", "\\Seen key", "mailbox", "INBOX", "ALL"], b"");
     let keys = "<first-entry><flag-message>3<enter><delete-message>4<enter><delete-message>\
                 <sync-mailbox><exit>";
-    mutt(&site, &inbox, "", keys);
+    mutt::press_as(&site, "hunt", &inbox, "", keys);
     assert_eq!(
         subjects(&by_dovecot(&site)),
         ["plain", "from", "crlf", "open", "empty", "blank", ""]

@@ -8,10 +8,12 @@
 #![allow(dead_code, reason = "each suite uses its part of what is shared")]
 
 pub mod dns;
+pub mod dovecot;
 pub mod entry;
 pub mod exchange;
 pub mod kill;
 pub mod lan;
+pub mod letter;
 pub mod machine;
 pub mod mbox;
 pub mod mta;

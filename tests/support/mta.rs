@@ -22,10 +22,14 @@ use tempfile::TempDir;
 
 use super::peer::Peer;
 use super::run::Server;
+use super::site::{Site, queue_id};
 use super::{need, need_root, skip, wait_until};
 
 /// Who has a mailbox at each of them.
 pub const USERS: [&str; 4] = ["toshi", "hunt", "alice", "bob"];
+
+/// The domain whose mail Postfix delivers into the spool of a site.
+pub const LOCAL_DOMAIN: &str = "smkwlab.net";
 
 /// To whom the mailboxes of a neighbour belong; no Debian system gives the number out.
 const MAILBOX_UID: u32 = 64_104;
@@ -104,6 +108,8 @@ struct Setting {
     next_hop: Option<SocketAddr>,
     /// The recipients that it puts off.
     later: Vec<String>,
+    /// The spool of a site for whose users it delivers itself.
+    spool: Option<PathBuf>,
 }
 
 impl Setting {
@@ -116,14 +122,15 @@ impl Setting {
         fs::write(self.at.join(name), text).unwrap();
     }
 
-    /// The host's accounts and these.
+    /// These accounts and the host's, of which some may have the same names.
     fn write_accounts(&self, accounts: &[(&str, u32)]) {
-        let mut passwd = fs::read_to_string("/etc/passwd").unwrap();
-        let mut group = fs::read_to_string("/etc/group").unwrap();
+        let (mut passwd, mut group) = (String::new(), String::new());
         for (name, id) in accounts {
             writeln!(passwd, "{name}:x:{id}:{id}::/nonexistent:/bin/false").unwrap();
             writeln!(group, "{name}:x:{id}:").unwrap();
         }
+        passwd += &fs::read_to_string("/etc/passwd").unwrap();
+        group += &fs::read_to_string("/etc/group").unwrap();
         self.write("etc/passwd", &passwd);
         self.write("etc/group", &group);
     }
@@ -150,11 +157,21 @@ impl Mta {
     }
 
     pub fn start_at(kind: Kind, port: u16, next_hop: Option<SocketAddr>) -> Self {
+        Self::begin(kind, port, next_hop, None)
+    }
+
+    /// Starts a Postfix whose local(8) delivers into the spool of a site, for `hunt`.
+    pub fn start_local(site: &Site) -> Self {
+        let kind = Kind::Postfix;
+        Self::begin(kind, free_port(&[kind.ip()]), None, Some(site.path().join("mail")))
+    }
+
+    fn begin(kind: Kind, port: u16, next_hop: Option<SocketAddr>, spool: Option<PathBuf>) -> Self {
         let directory = tempfile::Builder::new().prefix("hikyaku-mta-").tempdir().unwrap();
         let at = directory.path().canonicalize().unwrap();
         fs::set_permissions(&at, fs::Permissions::from_mode(0o755)).unwrap();
         let address = (kind.ip(), port).into();
-        let setting = Setting { kind, at, address, next_hop, later: Vec::new() };
+        let setting = Setting { kind, at, address, next_hop, later: Vec::new(), spool };
         setting.make("etc", 0);
         setting.make("mail", MAILBOX_UID);
         let certified = rcgen::generate_simple_self_signed([kind.domain().to_owned()]).unwrap();
@@ -258,14 +275,25 @@ impl Mta {
         })
     }
 
-    /// Hands it a message, by SMTP.
+    /// Hands it a message, by SMTP; Postfix's queue id.
     #[track_caller]
-    pub fn submit(&self, from: &str, to: &[&str], message: &[u8]) {
+    pub fn submit(&self, from: &str, to: &[&str], message: &[u8]) -> String {
         let mut peer = Peer::connect(self.address());
         peer.greet();
         let reply = peer.mail(from, to, message);
         assert!(reply.starts_with("250 "), "{reply}");
         peer.command("QUIT");
+        queue_id(&reply)
+    }
+
+    /// Hands Postfix a message, and waits until it has delivered it.
+    #[track_caller]
+    pub fn deliver(&self, from: &str, to: &str, message: &[u8]) {
+        let id = self.submit(from, &[to], message);
+        let delivered = |line: &str| line.contains(&id) && line.contains(" status=sent ");
+        wait_until(&format!("the delivery of {id}"), || {
+            self.log().lines().any(delivered).then_some(())
+        });
     }
 }
 

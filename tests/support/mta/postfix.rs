@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::fs;
 
 use super::super::find;
-use super::{MAILBOX_UID, Setting, USERS};
+use super::super::site::Site;
+use super::{LOCAL_DOMAIN, MAILBOX_UID, Setting, USERS};
 
 /// Writes its configuration, and gives the script that becomes it.
 pub fn script(setting: &Setting) -> String {
@@ -16,7 +17,18 @@ pub fn script(setting: &Setting) -> String {
     setting.write("etc/main.cf", &main_cf(setting));
     setting.write("etc/master.cf", &master_cf(setting));
     let _ = fs::remove_file(setting.path("spool/pid/master.pid"));
-    format!("exec {} -c {} start-fg", find("postfix").unwrap().display(), setting.path("etc"))
+    let mut script = String::new();
+    if setting.spool.is_some() {
+        let hunt = Site::account("hunt");
+        setting.write_accounts(&[(hunt.name, hunt.uid)]);
+        for name in ["passwd", "group"] {
+            writeln!(script, "mount --bind {} /etc/{name}", setting.path(&format!("etc/{name}")))
+                .unwrap();
+        }
+    }
+    let postfix = find("postfix").unwrap();
+    write!(script, "exec {} -c {} start-fg", postfix.display(), setting.path("etc")).unwrap();
+    script
 }
 
 fn main_cf(setting: &Setting) -> String {
@@ -39,6 +51,18 @@ fn main_cf(setting: &Setting) -> String {
         Some(next) => (format!("smtp:[{}]:{}", next.ip(), next.port()), "127.0.0.0/8"),
         None => ("error:5.7.1 nothing is relayed".to_owned(), ""),
     };
+    let local = setting.spool.as_ref().map_or_else(
+        || "mydestination =".to_owned(),
+        |spool| {
+            // Whoever can't have the locks comes again soon. Which ones they are is left to Debian.
+            format!(
+                "mydestination = {LOCAL_DOMAIN}\nmail_spool_directory = {}\n\
+                 local_recipient_maps =\nforward_path =\nmailbox_command =\nbiff = no\n\
+                 deliver_lock_attempts = 2\nlocal_destination_concurrency_limit = 10",
+                spool.display()
+            )
+        },
+    );
     format!(
         "compatibility_level = 3.6
 queue_directory = {at}/spool
@@ -52,7 +76,7 @@ setgid_group = postdrop
 inet_interfaces = loopback-only
 inet_protocols = ipv4
 myhostname = {domain}
-mydestination =
+{local}
 mynetworks = {networks}
 alias_maps =
 alias_database =
@@ -96,6 +120,7 @@ verify unix - - n - 1 verify
 proxymap unix - - n - - proxymap
 smtp unix - - n - - smtp
 virtual unix - n n - - virtual
+local unix - n n - - local
 error unix - - n - - error
 retry unix - - n - - error
 anvil unix - - n - 1 anvil
