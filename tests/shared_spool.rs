@@ -60,8 +60,12 @@ struct Shared {
     flags: Mutex<BTreeMap<Letter, BTreeSet<&'static str>>>,
     /// How many messages were read while others wrote.
     read: AtomicUsize,
+    /// Whether mutt is there.
+    has_mutt: AtomicBool,
     /// How often mutt has opened the mailbox.
     visits: AtomicUsize,
+    /// How often Dovecot was wrong about a message that mutt had rewritten.
+    stale: AtomicUsize,
 }
 
 /// Somebody who works on the mailbox until time is over.
@@ -87,7 +91,9 @@ impl Shared {
             marked: Mutex::default(),
             flags: Mutex::default(),
             read: AtomicUsize::new(0),
+            has_mutt: AtomicBool::new(false),
             visits: AtomicUsize::new(0),
+            stale: AtomicUsize::new(0),
         }
     }
 
@@ -119,12 +125,14 @@ impl Shared {
             *by_agent.entry(letter.agent).or_insert(0) += 1;
         }
         support::note(&format!(
-            "delivered: {by_agent:?}; {} in all, {} expunged, {} read meanwhile, {} flagged, {} visits of mutt",
+            "delivered: {by_agent:?}; {} in all, {} expunged, {} read meanwhile, {} flagged, {} visits of mutt, \
+             {} stale in Dovecot",
             count(&self.sent),
             count(&self.gone),
             self.read.load(Ordering::Relaxed),
             self.flags.lock().unwrap().len(),
             self.visits.load(Ordering::Relaxed),
+            self.stale.load(Ordering::Relaxed),
         ));
     }
 
@@ -280,9 +288,15 @@ impl Shared {
         })
     }
 
-    /// Sets flags by IMAP on messages that it has read, and expunges those whose fate it is. Where
-    /// Dovecot gives up with words that are usual, it is asked again.
-    fn imap(&self, usual: &'static [&'static str]) -> Actor<'_> {
+    /// Sets flags by IMAP on messages that it has read, and expunges those whose fate it is.
+    ///
+    /// Dovecot does not see what mutt has changed, which puts the mailbox's times back, and goes on
+    /// with sizes that it knows from before: it breaks a session off, or gives a message without
+    /// its last bytes (as many as the `Lines:` that mutt has put in), though it stands whole in the
+    /// file. The two alone, without us, do the same. So where mutt is there, and only there, a
+    /// message that Dovecot gives is not held to be whole; the file is looked at in the end, by
+    /// a Dovecot as well that knows nothing of before.
+    fn imap(&self) -> Actor<'_> {
         Box::new(move || {
             let mut dice = Dice::new(143);
             while !self.is_over() {
@@ -292,10 +306,16 @@ impl Shared {
                     Ok(())
                 });
                 if let Err(error) = worked {
-                    assert!(usual.iter().any(|usual| error.contains(usual)), "{error}");
+                    let is_stale = self.has_mutt() && error.contains("Cached message size");
+                    self.stale.fetch_add(usize::from(is_stale), Ordering::Relaxed);
+                    assert!(is_stale || error.contains(LOCKED), "{error}");
                 }
             }
         })
+    }
+
+    fn has_mutt(&self) -> bool {
+        self.has_mutt.load(Ordering::Relaxed)
     }
 
     fn work_by_imap(&self, imap: &mut Imap, dice: &mut Dice) -> Result<(), String> {
@@ -309,7 +329,14 @@ impl Shared {
             let mut marked = Vec::new();
             for uid in chosen {
                 for found in imap.fetch(&uid.to_string())? {
-                    let letter = proven(&found.message, View::Stored);
+                    let letter = match Letter::prove(&found.message, View::Stored) {
+                        Ok(letter) => letter,
+                        Err(why) => {
+                            assert!(self.has_mutt(), "a torn message: {why}");
+                            self.stale.fetch_add(1, Ordering::Relaxed);
+                            continue;
+                        }
+                    };
                     self.read.fetch_add(1, Ordering::Relaxed);
                     if letter.fate() == Fate::Expunge {
                         self.marked.lock().unwrap().insert(letter);
@@ -345,6 +372,7 @@ impl Shared {
     /// Flags messages in mutt, or takes the flags off again, and saves those elsewhere whose fate
     /// it is.
     fn mutt(&self, number: usize) -> Actor<'_> {
+        self.has_mutt.store(true, Ordering::Relaxed);
         Box::new(move || {
             let saved = self.saved(number).display().to_string();
             let inbox = self.site.inbox("hunt");
@@ -410,7 +438,7 @@ impl Shared {
 
         assert_eq!(self.by_popd(), left);
         if find("doveadm").is_some() {
-            let alone = self.visits.load(Ordering::Relaxed) == 0;
+            let alone = !self.has_mutt();
             if !alone {
                 // mutt puts times back. What Dovecot once knew may not be true any more.
                 let _ = fs::remove_dir_all(self.site.home("hunt").join("dovecot"));
@@ -485,7 +513,7 @@ fn dovecot_delivers_flags_and_expunges_while_we_deliver() {
     let shared = Shared::new();
     let mut actors: Vec<Actor<'_>> = (0..2).map(|writer| shared.lda(writer)).collect();
     actors.extend((3..7).map(|writer| shared.local_deliver(writer)));
-    actors.extend([shared.lmtp(2), shared.imap(&[LOCKED]), shared.popd()]);
+    actors.extend([shared.lmtp(2), shared.imap(), shared.popd()]);
     shared.by(actors);
     shared.look();
 }
@@ -531,7 +559,7 @@ fn all_of_them_share_one_mailbox_at_once() {
         shared.postfix(&mta, 1),
         shared.local_deliver(0),
         shared.lmtp(1),
-        shared.imap(&[LOCKED, "Cached message size smaller than expected"]),
+        shared.imap(),
         shared.mutt(0),
         shared.popd(),
     ];
@@ -551,8 +579,8 @@ fn alone() {
             'd' => shared.lda(n),
             'P' => shared.postfix(mta.as_ref().unwrap(), n),
             'l' => shared.local_deliver(n),
-            'i' => shared.imap(&[LOCKED, "Cached message size smaller than expected"]),
-            'm' => shared.mutt(n),
+            'i' => shared.imap(),
+            'm' => shared.mutt(w[..n].matches('m').count()),
             'o' => shared.popd(),
             _ => panic!(),
         });
