@@ -1,5 +1,5 @@
 //! Mailboxes that pass between us and programs that we did not write: mutt, s-nail, Dovecot,
-//! procmail, Python.
+//! procmail, maildrop, Postfix, Python.
 
 #![allow(
     clippy::expect_used,
@@ -13,12 +13,14 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
+use support::mta::{Kind, Mta};
 use support::peer::Peer;
 use support::run::run;
 use support::site::Site;
-use support::{dovecot, find, mutt, need, wait_until};
+use support::{dovecot, find, mutt, need, need_account, wait_until};
 
 /// What each message is, as it arrives, and its body as neighbours read it, which don't take our
 /// quoting off.
@@ -274,6 +276,146 @@ fn what_procmail_and_mutt_store_popd_reads() {
     assert_eq!(found[2].1, b"no last line end\n");
     assert_eq!(found[3].1, b"x\n>From y\n");
     assert_eq!(found[4].1, b"last\n");
+}
+
+/// Messages for a neighbour that stores them with a `>` before `From `.
+const LETTERS: [(&str, &[u8], &[u8]); 4] = [
+    ("one", b"Subject: one\n\nbody\n\nFrom here on\n", b"body\n\n>From here on\n"),
+    (
+        "two",
+        b"Subject: two\n\nx\n\nFrom a@b.org Mon Jun 21 03:15:20 2004\nB: 1\n\ny\n",
+        b"x\n\n>From a@b.org Mon Jun 21 03:15:20 2004\nB: 1\n\ny\n",
+    ),
+    ("three", b"Subject: three\n\nGr\xfc\xdfe\n\n\nend\n", b"Gr\xfc\xdfe\n\n\nend\n"),
+    ("four", b"Subject: four\n\n", b""),
+];
+
+/// Subjects and bodies of [`LETTERS`] as they are stored.
+fn letters() -> Vec<(String, Vec<u8>)> {
+    LETTERS.iter().map(|(subject, _, body)| ((*subject).to_owned(), body.to_vec())).collect()
+}
+
+#[test]
+fn what_maildrop_stores_popd_reads_and_dovecot_too() {
+    if !(need("maildrop") && need_account() && need("doveadm")) {
+        return;
+    }
+    let site = empty();
+    let filter = site.path().join("mailfilter");
+    fs::write(&filter, format!("to {}\n", site.inbox("hunt").display())).unwrap();
+    fs::set_permissions(&filter, fs::Permissions::from_mode(0o600)).unwrap();
+    for (_, message, _) in LETTERS {
+        let mut command = Command::new(find("maildrop").unwrap());
+        // It runs for nobody who has no name in passwd(5), as our users there have none.
+        command.args(["-f", "m@b.org"]).arg(&filter).env("HOME", site.path());
+        run(&mut command, message).expect(0);
+        site.local_deliver("hunt", "a@b.org", b"Subject: ours\n\nFrom me\n").expect(0);
+    }
+    let found = by_popd(&site);
+    let (ours, theirs): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|(subject, _)| subject == "ours");
+    assert_eq!(theirs, letters());
+    assert_eq!(ours, vec![("ours".to_owned(), b"From me\n".to_vec()); LETTERS.len()]);
+    assert_eq!(by_dovecot(&site).len(), 2 * LETTERS.len());
+}
+
+#[test]
+fn what_postfix_stores_popd_reads() {
+    if !Kind::Postfix.need() {
+        return;
+    }
+    let site = empty();
+    let mta = Mta::start_local(&site);
+    for (_, message, _) in LETTERS {
+        mta.deliver("p@b.org", "hunt@smkwlab.net", message);
+        site.local_deliver("hunt", "a@b.org", b"Subject: ours\n\nFrom me\n").expect(0);
+    }
+    let found = by_popd(&site);
+    let (ours, theirs): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|(subject, _)| subject == "ours");
+    assert_eq!(theirs, letters());
+    assert_eq!(ours, vec![("ours".to_owned(), b"From me\n".to_vec()); LETTERS.len()]);
+}
+
+/// What [`delivered`] was given, as popd shows it again.
+fn originals() -> Vec<(String, Vec<u8>)> {
+    let mut all = expected();
+    all[1].1 = parts(MESSAGES[1].1).1;
+    all
+}
+
+#[test]
+fn what_python_adds_removes_and_flags_popd_reads() {
+    // It quotes like most, and puts a new file in the old one's place.
+    const WRITE: &str = "import mailbox, sys\n\
+        box = mailbox.mbox(sys.argv[1], create=False)\n\
+        box.lock()\n\
+        del box[0]\n\
+        flagged = box[2]\n\
+        flagged.set_flags('RF')\n\
+        box[2] = flagged\n\
+        for text in sys.argv[2:]: box.add(bytes.fromhex(text))\n\
+        box.flush()\n\
+        box.unlock()";
+    if !need("python3") {
+        return;
+    }
+    let site = delivered();
+    // The first one in PATH may be of no use to others.
+    let debian = Path::new("/usr/bin/python3");
+    let python = Some(debian.to_owned()).filter(|path| path.is_file()).or_else(|| find("python3"));
+    let mut command = Command::new(python.unwrap());
+    command.args(["-c", WRITE]).arg(site.inbox("hunt"));
+    command.args(LETTERS.map(|(_, message, _)| hex(message)));
+    site.become_user(&mut command, "hunt");
+    run(&mut command, b"").expect(0);
+    let stored = String::from_utf8_lossy(&site.spool("hunt")).into_owned();
+    assert!(stored.contains("\nX-Status: F\n"), "{stored}");
+    let mut left = originals();
+    left.remove(0);
+    left.extend(letters());
+    assert_eq!(by_popd(&site), left);
+    site.local_deliver("hunt", "a@b.org", b"Subject: ours\n\nFrom me\n").expect(0);
+    assert_eq!(by_popd(&site).len(), left.len() + 1);
+}
+
+/// Runs s-nail on a mailbox. It runs for nobody who has no name in passwd(5), as our users there
+/// have none.
+fn s_nail(site: &Site, mailbox: &Path, commands: &str) {
+    let mut command = Command::new(find("s-nail").unwrap());
+    command.args(["-:/", "-S", "hold", "-S", "keep", "-f"]).arg(mailbox);
+    command.env("HOME", site.path());
+    run(&mut command, commands.as_bytes()).expect(0);
+}
+
+#[test]
+fn what_s_nail_copies_removes_and_marks_popd_reads() {
+    if !(need("s-nail") && need_account()) {
+        return;
+    }
+    let site = delivered();
+    let own = site.path().join("own");
+    let mut mbox = Vec::new();
+    for (_, message, body) in LETTERS {
+        let header = message.split(|b| *b == b'\n').next().unwrap();
+        mbox.extend_from_slice(b"From a@b.org Mon Jun 21 03:15:20 2004\n");
+        mbox.extend_from_slice(&[header, b"\n\n", body, b"\n"].concat());
+    }
+    fs::write(&own, mbox).unwrap();
+    let inbox = site.inbox("hunt");
+    s_nail(&site, &own, &format!("copy * {}\nexit\n", inbox.display()));
+    let mut left = originals();
+    left.extend(letters());
+    assert_eq!(by_popd(&site), left);
+    // It writes the mailbox anew, without Content-Length.
+    s_nail(&site, &inbox, "delete 1 3\nflag 4\nquit\n");
+    let stored = String::from_utf8_lossy(&site.spool("hunt")).into_owned();
+    assert!(stored.contains("\nX-Status: F\n"), "{stored}");
+    left.remove(2);
+    left.remove(0);
+    assert_eq!(by_popd(&site), left);
+    site.local_deliver("hunt", "a@b.org", b"Subject: ours\n\nFrom me\n").expect(0);
+    assert_eq!(by_popd(&site).len(), left.len() + 1);
 }
 
 #[test]

@@ -4,7 +4,6 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::run::{spawn, wait};
@@ -86,10 +85,7 @@ struct AtWork {
 
 impl AtWork {
     fn start(site: &Site, user: &str, mailbox: &Path, settings: &str) -> Self {
-        // Several may sit there at once.
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let rc = site.path().join(format!("muttrc-{number}"));
+        let rc = site.path().join("muttrc");
         let home = site.home(user).display().to_string();
         let text = format!(
             "set folder={home}\nset mbox_type=mbox\nset move=no\nset quit=yes\n\
@@ -99,7 +95,7 @@ impl AtWork {
         );
         fs::write(&rc, text).unwrap();
         let inside = format!("exec mutt -n -F {} -f {}", rc.display(), mailbox.display());
-        let screen = site.home(user).join(format!("screen-{number}"));
+        let screen = site.home(user).join("screen");
         let mut command = Command::new("script");
         command.args(["-qefc", &inside]).arg(&screen);
         command.env("TERM", "xterm").env("LC_ALL", "C.UTF-8");
