@@ -24,6 +24,7 @@ pub mod powercut;
 pub mod reference;
 pub mod report;
 pub mod run;
+pub mod shared;
 pub mod site;
 pub mod tls;
 pub mod trace;
