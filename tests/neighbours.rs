@@ -1,5 +1,5 @@
 //! Mailboxes that pass between us and programs that we did not write: mutt, s-nail, Dovecot,
-//! procmail, Python.
+//! procmail, maildrop, Postfix, Python.
 
 #![allow(
     clippy::expect_used,
@@ -13,13 +13,14 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 
+use support::mta::{Kind, Mta};
 use support::peer::Peer;
 use support::run::run;
 use support::site::Site;
-use support::{find, need, wait_until};
+use support::{dovecot, find, mutt, need, need_account, wait_until};
 
 /// What each message is, as it arrives, and its body as neighbours read it, which don't take our
 /// quoting off.
@@ -84,28 +85,9 @@ fn parts(message: &[u8]) -> (String, Vec<u8>) {
     (subject.unwrap_or_default().to_owned(), message[end + 2..].to_vec())
 }
 
-/// Dovecot's configuration for the mailbox of `hunt`.
-fn dovecot(site: &Site) -> PathBuf {
-    let at = site.path().display();
-    let account = Site::account("hunt");
-    let file = site.path().join("doveadm.conf");
-    let text = format!(
-        "protocols =\nlog_path = /dev/stderr\nbase_dir = {at}/run\nssl = no\n\
-         mail_location = mbox:{at}/home/hunt/dovecot:INBOX={at}/mail/hunt\n\
-         mbox_write_locks = fcntl dotlock\nfirst_valid_uid = 1\n\
-         mail_uid = {}\nmail_gid = {}\nmail_home = {at}/home/hunt\n",
-        account.uid, account.gid
-    );
-    fs::write(&file, text).unwrap();
-    file
-}
-
 /// Runs `doveadm` as `hunt`.
 fn doveadm(site: &Site, arguments: &[&str], input: &[u8]) -> Vec<u8> {
-    let mut command = Command::new(find("doveadm").unwrap());
-    command.arg("-c").arg(dovecot(site)).args(arguments);
-    site.become_user(&mut command, "hunt");
-    run(&mut command, input).expect(0).stdout
+    dovecot::doveadm(site, "hunt", arguments, input)
 }
 
 /// What Dovecot reads: subjects and bodies, with LF line ends.
@@ -120,32 +102,13 @@ fn by_dovecot(site: &Site) -> Vec<(String, Vec<u8>)> {
         .collect()
 }
 
-/// Runs mutt on a mailbox, on a terminal of its own, with these keys.
-fn mutt(site: &Site, mailbox: &str, settings: &str, keys: &str) {
-    let rc = site.path().join("muttrc");
-    let home = site.home("hunt").display().to_string();
-    let text = format!(
-        "set folder={home}\nset mbox_type=mbox\nset move=no\nset quit=yes\nset sort=mailbox-order\n\
-         set wait_key=no\nset pipe_split=yes\nset pipe_decode=no\nset pipe_sep=\"\"\nset delete=yes\nset confirmappend=no\n\
-         set mail_check=0\n{settings}\npush '{keys}'\n"
-    );
-    fs::write(&rc, text).unwrap();
-    let inside = format!("exec mutt -n -F {} -f {mailbox}", rc.display());
-    let mut command = Command::new(find("script").unwrap());
-    command.args(["-qec", &inside, "/dev/null"]);
-    command.env("TERM", "xterm").env("LC_ALL", "C.UTF-8");
-    site.become_user(&mut command, "hunt");
-    let ran = run(&mut command, b"");
-    assert_eq!(ran.code(), Some(0), "mutt: {ran}");
-}
-
 /// What mutt reads: the messages as they stand in the file.
 fn by_mutt(site: &Site) -> Vec<(String, Vec<u8>)> {
     let out = site.home("hunt").join("piped");
     let _ = fs::remove_file(&out);
     let pipe = format!("cat >> {0}; echo =====END >> {0}", out.display());
     let keys = format!("<tag-pattern>~A<enter><tag-prefix><pipe-message>{pipe}<enter><exit>");
-    mutt(site, &site.inbox("hunt").display().to_string(), "set read_only=yes", &keys);
+    mutt::press_as(site, "hunt", &site.inbox("hunt"), "set read_only=yes", &keys);
     let piped = fs::read(&out).unwrap();
     let mut messages = split(&piped, b"=====END\n");
     messages.pop();
@@ -208,10 +171,6 @@ fn dele(peer: &mut Peer, number: usize) {
     assert!(peer.pop(&format!("DELE {number}")).starts_with("+OK"));
 }
 
-fn need_mutt() -> bool {
-    need("mutt") && need("script")
-}
-
 #[test]
 fn what_we_deliver_dovecot_reads() {
     if !need("doveadm") {
@@ -223,7 +182,7 @@ fn what_we_deliver_dovecot_reads() {
 
 #[test]
 fn what_we_deliver_mutt_reads() {
-    if !need_mutt() {
+    if !mutt::possible_as_user() {
         return;
     }
     let site = delivered();
@@ -287,7 +246,7 @@ fn what_dovecot_stores_popd_shows_without_its_fields() {
 
 #[test]
 fn what_procmail_and_mutt_store_popd_reads() {
-    if !(need("procmail") && need_mutt()) {
+    if !(need("procmail") && mutt::possible_as_user()) {
         return;
     }
     let site = empty();
@@ -308,7 +267,7 @@ fn what_procmail_and_mutt_store_popd_reads() {
     procmail(b"Subject: two\nContent-Length: 9\n\nx\n\nFrom a@b.org Mon Jun 21 03:15:20 2004\ny\n");
     // procmail writes no blank line behind this one, and mutt none before its own.
     procmail(b"Subject: three\n\nno last line end");
-    mutt(&site, &own.display().to_string(), "set read_only=yes", &save);
+    mutt::press_as(&site, "hunt", &own, "set read_only=yes", &save);
     procmail(b"Subject: four\n\nlast\n");
     let found = by_popd(&site);
     assert_eq!(subjects(&found), ["one", "two", "three", "mutt", "four"]);
@@ -319,9 +278,149 @@ fn what_procmail_and_mutt_store_popd_reads() {
     assert_eq!(found[4].1, b"last\n");
 }
 
+/// Messages for a neighbour that stores them with a `>` before `From `.
+const LETTERS: [(&str, &[u8], &[u8]); 4] = [
+    ("one", b"Subject: one\n\nbody\n\nFrom here on\n", b"body\n\n>From here on\n"),
+    (
+        "two",
+        b"Subject: two\n\nx\n\nFrom a@b.org Mon Jun 21 03:15:20 2004\nB: 1\n\ny\n",
+        b"x\n\n>From a@b.org Mon Jun 21 03:15:20 2004\nB: 1\n\ny\n",
+    ),
+    ("three", b"Subject: three\n\nGr\xfc\xdfe\n\n\nend\n", b"Gr\xfc\xdfe\n\n\nend\n"),
+    ("four", b"Subject: four\n\n", b""),
+];
+
+/// Subjects and bodies of [`LETTERS`] as they are stored.
+fn letters() -> Vec<(String, Vec<u8>)> {
+    LETTERS.iter().map(|(subject, _, body)| ((*subject).to_owned(), body.to_vec())).collect()
+}
+
+#[test]
+fn what_maildrop_stores_popd_reads_and_dovecot_too() {
+    if !(need("maildrop") && need_account() && need("doveadm")) {
+        return;
+    }
+    let site = empty();
+    let filter = site.path().join("mailfilter");
+    fs::write(&filter, format!("to {}\n", site.inbox("hunt").display())).unwrap();
+    fs::set_permissions(&filter, fs::Permissions::from_mode(0o600)).unwrap();
+    for (_, message, _) in LETTERS {
+        let mut command = Command::new(find("maildrop").unwrap());
+        // It runs for nobody who has no name in passwd(5), as our users there have none.
+        command.args(["-f", "m@b.org"]).arg(&filter).env("HOME", site.path());
+        run(&mut command, message).expect(0);
+        site.local_deliver("hunt", "a@b.org", b"Subject: ours\n\nFrom me\n").expect(0);
+    }
+    let found = by_popd(&site);
+    let (ours, theirs): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|(subject, _)| subject == "ours");
+    assert_eq!(theirs, letters());
+    assert_eq!(ours, vec![("ours".to_owned(), b"From me\n".to_vec()); LETTERS.len()]);
+    assert_eq!(by_dovecot(&site).len(), 2 * LETTERS.len());
+}
+
+#[test]
+fn what_postfix_stores_popd_reads() {
+    if !Kind::Postfix.need() {
+        return;
+    }
+    let site = empty();
+    let mta = Mta::start_local(&site);
+    for (_, message, _) in LETTERS {
+        mta.deliver("p@b.org", "hunt@smkwlab.net", message);
+        site.local_deliver("hunt", "a@b.org", b"Subject: ours\n\nFrom me\n").expect(0);
+    }
+    let found = by_popd(&site);
+    let (ours, theirs): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|(subject, _)| subject == "ours");
+    assert_eq!(theirs, letters());
+    assert_eq!(ours, vec![("ours".to_owned(), b"From me\n".to_vec()); LETTERS.len()]);
+}
+
+/// What [`delivered`] was given, as popd shows it again.
+fn originals() -> Vec<(String, Vec<u8>)> {
+    let mut all = expected();
+    all[1].1 = parts(MESSAGES[1].1).1;
+    all
+}
+
+#[test]
+fn what_python_adds_removes_and_flags_popd_reads() {
+    // It quotes like most, and puts a new file in the old one's place.
+    const WRITE: &str = "import mailbox, sys\n\
+        box = mailbox.mbox(sys.argv[1], create=False)\n\
+        box.lock()\n\
+        del box[0]\n\
+        flagged = box[2]\n\
+        flagged.set_flags('RF')\n\
+        box[2] = flagged\n\
+        for text in sys.argv[2:]: box.add(bytes.fromhex(text))\n\
+        box.flush()\n\
+        box.unlock()";
+    if !need("python3") {
+        return;
+    }
+    let site = delivered();
+    // The first one in PATH may be of no use to others.
+    let debian = Path::new("/usr/bin/python3");
+    let python = Some(debian.to_owned()).filter(|path| path.is_file()).or_else(|| find("python3"));
+    let mut command = Command::new(python.unwrap());
+    command.args(["-c", WRITE]).arg(site.inbox("hunt"));
+    command.args(LETTERS.map(|(_, message, _)| hex(message)));
+    site.become_user(&mut command, "hunt");
+    run(&mut command, b"").expect(0);
+    let stored = String::from_utf8_lossy(&site.spool("hunt")).into_owned();
+    assert!(stored.contains("\nX-Status: F\n"), "{stored}");
+    let mut left = originals();
+    left.remove(0);
+    left.extend(letters());
+    assert_eq!(by_popd(&site), left);
+    site.local_deliver("hunt", "a@b.org", b"Subject: ours\n\nFrom me\n").expect(0);
+    assert_eq!(by_popd(&site).len(), left.len() + 1);
+}
+
+/// Runs s-nail on a mailbox. It runs for nobody who has no name in passwd(5), as our users there
+/// have none.
+fn s_nail(site: &Site, mailbox: &Path, commands: &str) {
+    let mut command = Command::new(find("s-nail").unwrap());
+    command.args(["-:/", "-S", "hold", "-S", "keep", "-f"]).arg(mailbox);
+    command.env("HOME", site.path());
+    run(&mut command, commands.as_bytes()).expect(0);
+}
+
+#[test]
+fn what_s_nail_copies_removes_and_marks_popd_reads() {
+    if !(need("s-nail") && need_account()) {
+        return;
+    }
+    let site = delivered();
+    let own = site.path().join("own");
+    let mut mbox = Vec::new();
+    for (_, message, body) in LETTERS {
+        let header = message.split(|b| *b == b'\n').next().unwrap();
+        mbox.extend_from_slice(b"From a@b.org Mon Jun 21 03:15:20 2004\n");
+        mbox.extend_from_slice(&[header, b"\n\n", body, b"\n"].concat());
+    }
+    fs::write(&own, mbox).unwrap();
+    let inbox = site.inbox("hunt");
+    s_nail(&site, &own, &format!("copy * {}\nexit\n", inbox.display()));
+    let mut left = originals();
+    left.extend(letters());
+    assert_eq!(by_popd(&site), left);
+    // It writes the mailbox anew, without Content-Length.
+    s_nail(&site, &inbox, "delete 1 3\nflag 4\nquit\n");
+    let stored = String::from_utf8_lossy(&site.spool("hunt")).into_owned();
+    assert!(stored.contains("\nX-Status: F\n"), "{stored}");
+    left.remove(2);
+    left.remove(0);
+    assert_eq!(by_popd(&site), left);
+    site.local_deliver("hunt", "a@b.org", b"Subject: ours\n\nFrom me\n").expect(0);
+    assert_eq!(by_popd(&site).len(), left.len() + 1);
+}
+
 #[test]
 fn what_popd_leaves_the_neighbours_read() {
-    if !(need("doveadm") && need_mutt()) {
+    if !(need("doveadm") && mutt::possible_as_user()) {
         return;
     }
     let site = delivered();
@@ -343,11 +442,11 @@ fn what_popd_leaves_the_neighbours_read() {
 
 #[test]
 fn flags_that_change_between_login_and_quit_make_popd_lose_no_other_message() {
-    if !(need("doveadm") && need_mutt()) {
+    if !(need("doveadm") && mutt::possible_as_user()) {
         return;
     }
     let site = delivered();
-    let inbox = site.inbox("hunt").display().to_string();
+    let inbox = site.inbox("hunt");
     let (_server, mut peer, _) = pop(&site);
     for number in [2, 3, 5] {
         dele(&mut peer, number);
@@ -357,7 +456,7 @@ fn flags_that_change_between_login_and_quit_make_popd_lose_no_other_message() {
     doveadm(&site, &["flags", "add", "\\Seen key", "mailbox", "INBOX", "ALL"], b"");
     let keys = "<first-entry><flag-message>3<enter><delete-message>4<enter><delete-message>\
                 <sync-mailbox><exit>";
-    mutt(&site, &inbox, "", keys);
+    mutt::press_as(&site, "hunt", &inbox, "", keys);
     assert_eq!(
         subjects(&by_dovecot(&site)),
         ["plain", "from", "crlf", "open", "empty", "blank", ""]

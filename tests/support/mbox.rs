@@ -62,6 +62,49 @@ pub fn parse(mbox: &[u8]) -> Vec<Message> {
     messages
 }
 
+/// Splits an mbox that several programs have written: a Content-Length is believed where a
+/// `From ` line or the end of the file follows what it counts, for not all of them quote. Messages
+/// as they stand, without their `From ` line and without the blank line behind them.
+pub fn split(mbox: &[u8]) -> Result<Vec<&[u8]>, String> {
+    let mut messages = Vec::new();
+    let mut rest = mbox;
+    while !rest.is_empty() {
+        let here = || format!("at {}", mbox.len() - rest.len());
+        if !rest.starts_with(b"From ") {
+            return Err(format!("{}: no From_ line: {}", here(), start(rest)));
+        }
+        let line = find(rest, b"\n").ok_or_else(here)? + 1;
+        // The line end before the blank one counts: there may be no field at all.
+        let header = find(&rest[line - 1..], b"\n\n").ok_or_else(here)? + line + 1;
+        let counted = String::from_utf8_lossy(&rest[line..header])
+            .lines()
+            .find_map(|field| field.strip_prefix("Content-Length:")?.trim().parse().ok())
+            .map(|length: usize| header + length)
+            .filter(|end| {
+                let next = rest.get(*end..);
+                next.is_some_and(|next| next == b"\n" || next.starts_with(b"\nFrom "))
+            });
+        let end = counted.unwrap_or_else(|| {
+            let next = find(&rest[header - 2..], b"\n\nFrom ").map(|at| header - 1 + at);
+            next.unwrap_or_else(|| rest.strip_suffix(b"\n").unwrap_or(rest).len())
+        });
+        // A message without text whose writer ends it with no line more than its header's.
+        let end = end.max(header);
+        messages.push(&rest[line..end]);
+        rest = rest.get(end..).unwrap_or_default();
+        rest = rest.strip_prefix(b"\n").unwrap_or(rest);
+    }
+    Ok(messages)
+}
+
+fn find(text: &[u8], what: &[u8]) -> Option<usize> {
+    text.windows(what.len()).position(|window| window == what)
+}
+
+fn start(text: &[u8]) -> String {
+    text[..text.len().min(200)].escape_ascii().to_string()
+}
+
 fn message(lines: &[&[u8]]) -> Message {
     let text = |line: &[u8]| String::from_utf8_lossy(line).trim_end().to_owned();
     let (from_line, rest) = match lines.split_first() {

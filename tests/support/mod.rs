@@ -9,12 +9,14 @@
 
 pub mod disk;
 pub mod dns;
+pub mod dovecot;
 pub mod entry;
 pub mod exchange;
 pub mod handover;
 pub mod host;
 pub mod kill;
 pub mod lan;
+pub mod letter;
 pub mod machine;
 pub mod mbox;
 pub mod mta;
@@ -26,6 +28,7 @@ pub mod powercut;
 pub mod reference;
 pub mod report;
 pub mod run;
+pub mod shared;
 pub mod site;
 pub mod store;
 pub mod tls;

@@ -224,6 +224,21 @@ impl Peer {
         }
     }
 
+    /// So many bytes, whatever they are; none where the connection ends before them.
+    pub fn take(&mut self, length: usize) -> Option<Vec<u8>> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.buffer.len() < length {
+            let mut chunk = vec![0; 64 * 1024];
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.stream.read(&mut chunk, left) {
+                Ok(n @ 1..) => self.buffer.extend_from_slice(&chunk[..n]),
+                _ => return None,
+            }
+        }
+        self.note("S", format!("<{length} bytes>").as_bytes());
+        Some(self.buffer.drain(..length).collect())
+    }
+
     /// One line as text; the end of the connection is an empty one.
     pub fn line(&mut self) -> String {
         match self.hear() {

@@ -100,6 +100,7 @@ minimal_backoff_time = 1s
 fn master_cf(setting: &Setting) -> String {
     format!(
         "{} inet n - n - - smtpd
+pickup unix n - n 60 1 pickup
 cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 rewrite unix - - n - - trivial-rewrite
