@@ -3,6 +3,7 @@
 # make demo    sends mail the whole way, shows each step, and ends
 # make run     the same set-up, which stays up until ^C
 # make bench   measurements
+# make fuzz    every fuzz target for FUZZ_SECONDS; cargo-fuzz and a C++ compiler first
 # make clean   removes what was built
 #
 # make install    puts what `all` built where it belongs; see hikyaku(7)
@@ -13,6 +14,9 @@ SYSCONFDIR = $(PREFIX)/etc
 # For packages: a directory that stands in for /.
 DESTDIR =
 CARGO = cargo
+# How long each fuzz target runs, and which ones do.
+FUZZ_SECONDS = 60
+FUZZ_TARGETS = addresses forward header mbox
 # Where `install` finds the programs.
 BIN = $(or $(CARGO_TARGET_DIR),target)/release
 
@@ -59,8 +63,27 @@ run:
 bench:
 	tests/bench/run
 	tests/bench/relay
+	tests/bench/deliver
+
+# By the stable toolchain: no sanitizer. What is new goes below fuzz/target; the corpora in the tree
+# stay as they are.
+fuzz: fuzz-tools
+	@for target in $(FUZZ_TARGETS); do \
+		found=fuzz/target/corpus/$$target; \
+		mkdir -p $$found || exit 1; \
+		echo "cargo fuzz run $$target"; \
+		$(CARGO) fuzz run -s none $$target $$found fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -timeout=10 -max_len=4096 || exit 1; \
+	done
+
+fuzz-tools:
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || { \
+		echo "cargo-fuzz is missing: cargo install cargo-fuzz --locked" >&2; exit 1; }
+	@command -v c++ >/dev/null 2>&1 || { \
+		echo "a C++ compiler is missing, for libFuzzer (on Debian: apt-get install g++)" >&2; \
+		exit 1; }
 
 clean:
 	$(CARGO) clean
 
-.PHONY: all install uninstall check tools demo run bench clean
+.PHONY: all install uninstall check tools demo run bench fuzz fuzz-tools clean

@@ -41,6 +41,8 @@ const OTHER_ADDRESS: &str = "[Socket]\nListenStream=\nListenStream=127.0.0.1:25"
 const START_WATCH: &str = "systemctl disable --now hikyaku-queue.path hikyaku-queue.timer\n\
                            systemctl add-wants multi-user.target hikyaku-queue.service\n\
                            systemctl start hikyaku-queue.service";
+/// For Postfix and its like.
+const LMTP: &str = "systemctl enable --now hikyaku-lmtp.socket";
 const DISABLE: &str = "systemctl disable --now hikyaku-smtpd.socket hikyaku-popd.socket \
                        hikyaku-queue.path hikyaku-queue.timer\n\
                        systemctl stop 'hikyaku-*'";
@@ -168,6 +170,8 @@ fn an_installed_host_takes_delivers_and_hands_out_mail_under_systemd() {
     assert_eq!(fetchmail(&machine), ["by SMTP", "by a user"]);
 
     many_in_a_row_are_delivered_at_once(&machine);
+    a_users_forward_is_obeyed(&machine);
+    lmtp_is_there_for_other_mail_systems(&machine);
     a_restart_ends_no_session(&machine);
     what_can_not_be_brought_in_stops_nothing_and_does_not_spin(&machine);
     a_server_that_can_not_start_does_when_it_can(&machine);
@@ -198,6 +202,39 @@ fn many_in_a_row_are_delivered_at_once(machine: &Machine) {
         arrives(machine, &subject, SOON);
     }
     assert_eq!(fetchmail(machine).len(), 12);
+}
+
+/// What is sent on goes through the setgid sendmail, as the user.
+fn a_users_forward_is_obeyed(machine: &Machine) {
+    machine.must(
+        "umask 077 && cd /home/toshi && echo 'hunt, \"|cat >/home/toshi/piped\"' >.forward && \
+         chown toshi .forward",
+    );
+    machine.must(&format!(
+        "printf 'Subject: sent on\\n\\nx\\n' | runuser -u hunt -- {PREFIX}/sbin/sendmail -i toshi"
+    ));
+    arrives(machine, "sent on", SOON);
+    let piped = fs::read_to_string(machine.path("/home/toshi/piped")).unwrap();
+    assert!(piped.starts_with("From hunt@") && piped.contains("\nSubject: sent on\n"), "{piped}");
+    let mbox = mbox::parse(&fs::read(machine.path("/var/mail/hunt")).unwrap());
+    assert_eq!(mbox[0].field("Return-Path"), Some(format!("<hunt@{HOST}>").as_str()));
+    machine.must("rm /home/toshi/.forward");
+    assert_eq!(fetchmail(machine), ["sent on"]);
+}
+
+/// The socket is root's, and one process serves the mail of all users.
+fn lmtp_is_there_for_other_mail_systems(machine: &Machine) {
+    machine.must(LMTP);
+    let send = format!(
+        "python3 -c 'import smtplib; smtplib.LMTP(\"/run/hikyaku/lmtp\").sendmail(\"a@b.org\", \
+         [\"hunt@{HOST}\", \"toshi+x@{HOST}\"], \"Subject: by LMTP\\n\\nx\\n\")'"
+    );
+    machine.must(&send);
+    assert_eq!(fetchmail(machine), ["by LMTP"]);
+    let toshi = fs::read_to_string(machine.path("/var/mail/toshi")).unwrap();
+    assert!(toshi.contains(&format!("\nDelivered-To: toshi+x@{HOST}\n")), "{toshi}");
+    assert_ne!(machine.run(&format!("runuser -u toshi -- {send}")).code(), Some(0));
+    machine.must("systemctl disable --now hikyaku-lmtp.socket hikyaku-lmtp.service");
 }
 
 fn a_restart_ends_no_session(machine: &Machine) {
@@ -325,7 +362,7 @@ fn the_manual_says_what_was_run_here() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let manual = fs::read_to_string(root.join("man/hikyaku.7")).unwrap();
     let manual = manual.replace("\\e\n    ", "").replace("\\(aq", "'");
-    let typed = [POSTMASTER, ENABLE, RESTART, RUN_NOW, START_WATCH, DISABLE, CRON];
+    let typed = [POSTMASTER, ENABLE, LMTP, RESTART, RUN_NOW, START_WATCH, DISABLE, CRON];
     for lines in typed.into_iter().chain([OTHER_QUEUE, OTHER_ADDRESS, WATCH]) {
         assert!(manual.contains(&format!("\n{lines}\n")), "hikyaku(7) lacks:\n{lines}");
     }

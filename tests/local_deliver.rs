@@ -9,7 +9,7 @@
 )]
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -18,7 +18,8 @@ use std::time::Duration;
 use hikyaku::config::LockKind;
 use hikyaku::mailbox::{Mbox, Place};
 use hikyaku::sys::Account;
-use nix::unistd::{Gid, Uid, geteuid};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Gid, Pid, Uid, geteuid};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_local-deliver");
 
@@ -27,6 +28,7 @@ const USAGE: i32 = 64;
 const DATAERR: i32 = 65;
 const NOUSER: i32 = 67;
 const IOERR: i32 = 74;
+const CANTCREAT: i32 = 73;
 const TEMPFAIL: i32 = 75;
 const NOPERM: i32 = 77;
 const CONFIG: i32 = 78;
@@ -199,6 +201,64 @@ fn the_null_sender_is_mailer_daemon_and_the_default_is_the_caller() {
 }
 
 #[test]
+fn a_message_that_comes_with_a_from_line_says_itself_who_sent_it() {
+    let host = Host::new();
+    let from = "From a@b.org Mon Jun 21 03:15:20 2004\n";
+    for (head, option, sender) in [
+        ("", None, "a@b.org"),
+        ("Return-Path: <o'c@b.org>\n", None, "o'c@b.org"),
+        ("Return-Path: <o'c@b.org>\n", Some("x@b.org"), "x@b.org"),
+    ] {
+        let mut arguments = vec!["-d", host.account.name.as_str()];
+        arguments.extend(option.iter().flat_map(|option| ["-f", *option]));
+        expect(&host.run(&arguments, format!("{from}{head}A: 1\n\n").as_bytes()), OK, "");
+        let content = host.content();
+        assert!(content.starts_with(&format!("From {sender} ")), "{content}");
+        assert!(
+            content.contains(&format!("\nReturn-Path: <{sender}>\nDelivered-To: ")),
+            "{content}"
+        );
+        fs::remove_file(&host.inbox).unwrap();
+    }
+}
+
+#[test]
+fn where_the_users_file_is_closed_to_its_users_each_is_known_by_their_own_name() {
+    let host = Host::new();
+    let users = host.dir.path().join("passwords");
+    fs::write(&users, "").unwrap();
+    fs::set_permissions(&users, fs::Permissions::from_mode(0o000)).unwrap();
+    let text = fs::read_to_string(host.config()).unwrap();
+    let section = format!("[users]\nsource = \"file\"\nfile = {users:?}\n");
+    fs::write(host.config(), text.replace("[users]\n", &section)).unwrap();
+    let name = &host.account.name;
+    let ids = [host.account.uid.as_raw(), host.account.gid.as_raw()].map(|id| id.to_string());
+    for (number, user) in ["", "+x", "@mx.example.org", "+x@mx.example.org"].iter().enumerate() {
+        let mut command = Command::new(PROGRAM);
+        if geteuid().is_root() {
+            command = Command::new("setpriv");
+            command.args(["--reuid", &ids[0], "--regid", &ids[1], "--clear-groups", PROGRAM]);
+        }
+        command.arg("-C").arg(host.config()).args(["-f", "s@b.org", "-d"]);
+        command.arg(format!("{name}{user}")).env("HOME", host.dir.path().join("users"));
+        expect(&feed(&mut command, b"A: 1\n\n"), OK, "status=delivered");
+        assert_eq!(host.content().matches("\nDelivered-To: ").count(), number + 1, "{user}");
+    }
+    assert_eq!(host.content().matches(&format!("\nDelivered-To: {name}+x@")).count(), 2);
+}
+
+#[test]
+fn a_sender_and_an_extension_may_begin_with_a_hyphen() {
+    let host = Host::new();
+    let name = &host.account.name;
+    expect(&host.run(&["-f", "-d@b.org", "-a", "-n", "-d", name], b"A: 1\n\n"), OK, "");
+    let content = host.content();
+    assert!(content.contains("\nReturn-Path: <-d@b.org>\n"), "{content}");
+    let to = format!("\nDelivered-To: {name}+-n@mx.example.org\n");
+    assert!(content.contains(&to), "{content}");
+}
+
+#[test]
 fn exit_statuses_tell_the_caller_what_to_do() {
     let host = Host::new();
     expect(&host.deliver(b""), DATAERR, "no message");
@@ -352,6 +412,33 @@ fn a_foreign_lock_makes_the_mail_wait() {
 }
 
 #[test]
+fn a_signal_ends_the_waiting_and_the_exit_status_tells_what_came_of_it() {
+    let host = Host::new();
+    host.put("");
+    let other = fs::File::options().write(true).open(&host.inbox).unwrap();
+    other.lock().unwrap();
+    // For several, root waits for one process after the other.
+    let several = ["daemon"].iter().filter(|_| geteuid().is_root());
+    for more in [Vec::new(), several.collect()] {
+        let mut command = Command::new(PROGRAM);
+        command.arg("-C").arg(host.config()).args(["-v", "-f", "s@b.org", &host.account.name]);
+        command.args(more).stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(b"A: 1\n\nx\n").unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        assert!(line.contains(": mailbox "), "it has all, and says what it will do: {line}");
+        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+        said.read_line(&mut line).unwrap();
+        assert!(line.contains("status=deferred 4.2.0"), "{line}");
+        std::io::copy(&mut said, &mut std::io::sink()).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(TEMPFAIL));
+        assert_eq!(host.content(), "");
+    }
+}
+
+#[test]
 fn the_setgid_helper_locks_where_the_user_may_not() {
     if !geteuid().is_root() {
         return;
@@ -412,4 +499,170 @@ fn the_setgid_helper_locks_where_the_user_may_not() {
     let refused = feed(as_user().arg(&foreign), b"l").stdout;
     assert!(refused.starts_with(b"e"), "{refused:?}");
     assert!(!host.spool.join("root.lock").exists());
+}
+
+/// The texts in a Maildir's `new/`.
+fn in_maildir(path: &Path) -> Vec<String> {
+    let entries = fs::read_dir(path.join("new")).into_iter().flatten();
+    entries.map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap()).collect()
+}
+
+impl Host {
+    /// Puts keys into a section that the configuration has already.
+    fn set(&self, section: &str, keys: &str) {
+        let text = fs::read_to_string(self.config()).unwrap();
+        let text = text.replace(&format!("[{section}]\n"), &format!("[{section}]\n{keys}\n"));
+        fs::write(self.config(), text).unwrap();
+    }
+
+    fn folders(&self) -> PathBuf {
+        self.dir.path().join("users").join(&self.account.name)
+    }
+}
+
+#[test]
+fn an_inbox_that_ends_in_a_slash_is_a_maildir() {
+    let host = Host::new();
+    let text = fs::read_to_string(host.config()).unwrap();
+    fs::write(host.config(), text.replace("/%u\"\nindex", "/%u/\"\nindex")).unwrap();
+    expect(&host.deliver(b"A: 1\r\n\r\nFrom x\r\n"), OK, "status=delivered");
+    let name = &host.account.name;
+    let head = format!("Return-Path: <s@b.org>\nDelivered-To: {name}@mx.example.org\n");
+    assert_eq!(in_maildir(&host.inbox), [format!("{head}A: 1\n\nFrom x\n")]);
+    assert_eq!(fs::metadata(&host.inbox).unwrap().uid(), host.account.uid.as_raw());
+    assert_eq!(fs::metadata(&host.inbox).unwrap().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn a_folder_is_an_mbox_or_a_maildir_as_it_is_named_or_found() {
+    let host = Host::new();
+    host.set("paths", &format!("folders = \"{}/users/%u\"", host.dir.path().display()));
+    let into = |folder: &str| {
+        let name = host.account.name.clone();
+        expect(&host.run(&["-f", "s@b.org", "-m", folder, &name], b"A: 1\n\nx\n"), OK, "mailbox=");
+    };
+    for folder in ["box", "lists/rust", "dir/", "lists/dir/"] {
+        into(folder);
+    }
+    let folders = host.folders();
+    // Found as it is, whatever the name says.
+    into("dir");
+    assert_eq!(in_maildir(&folders.join("dir")).len(), 2);
+    assert_eq!(in_maildir(&folders.join("lists/dir")).len(), 1);
+    for name in ["box", "lists/rust"] {
+        let text = fs::read_to_string(folders.join(name)).unwrap();
+        assert!(text.starts_with("From s@b.org ") && text.contains("\nA: 1\n\nx\n"), "{text}");
+    }
+    into("INBOX");
+    assert_eq!(host.shown().len(), 1);
+    for folder in ["../x", "/etc/x", ".index/x", "a//b", ""] {
+        let name = &host.account.name;
+        expect(&host.run(&["-m", folder, name], b"A: 1\n\nx\n"), USAGE, "no name of a folder");
+    }
+    // Maildir++.
+    let text = fs::read_to_string(host.config()).unwrap();
+    let text = text.replace("/users/%u\"", "/users/%u/Maildir/\"");
+    fs::write(host.config(), text).unwrap();
+    into("lists/rust");
+    let folder = folders.join("Maildir/.lists.rust");
+    assert_eq!(in_maildir(&folder).len(), 1);
+    assert!(folder.join("maildirfolder").exists());
+    let name = &host.account.name;
+    let dotted = host.run(&["-m", "a.b", name], b"A: 1\n\nx\n");
+    expect(&dotted, CANTCREAT, "a dot parts");
+}
+
+#[test]
+fn a_full_mailbox_refuses_or_waits_and_its_user_is_warned_before() {
+    let host = Host::new();
+    let message = format!("Subject: m\n\n{}\n", "x".repeat(700));
+    let deliver = || host.deliver(message.as_bytes());
+    let size = || fs::metadata(&host.inbox).map_or(0, |found| found.len());
+    let subjects = || -> Vec<String> {
+        let lines = host.content();
+        let lines = lines.lines().filter_map(|line| line.strip_prefix("Subject: "));
+        lines.map(str::to_owned).collect()
+    };
+    // With the line for the warning in the middle of the next message.
+    let limit = |room: u64, one: u64, more: &str| {
+        let quota = size() + room;
+        let percent = (size() + one / 2) * 100 / quota;
+        let keys = format!("quota = {quota}\nquota_warning = {percent}\n{more}");
+        host.configure(&format!("[mailbox]\n{keys}"));
+    };
+    expect(&deliver(), OK, "");
+    let first = size();
+    expect(&deliver(), OK, "");
+    let one = size() - first;
+    limit(2 * one + 1000, one, "");
+    expect(&deliver(), OK, "mailbox=");
+    assert_eq!(subjects(), ["m", "m", "m", "Your mailbox is nearly full"]);
+    expect(&deliver(), OK, "mailbox=");
+    assert_eq!(subjects().last().unwrap(), "m", "once is enough");
+    limit(one + 10, one, "");
+    expect(&deliver(), OK, "the user can't be warned of the quota");
+    let before = host.content();
+    limit(one - 10, one, "");
+    expect(&deliver(), CANTCREAT, "status=failed 5.2.2 mailbox");
+    expect(&host.run(&["-t", &host.account.name], message.as_bytes()), TEMPFAIL, "5.2.2");
+    limit(one - 10, one, "over_quota = \"wait\"\n");
+    expect(&deliver(), TEMPFAIL, "status=deferred 4.2.2 mailbox");
+    assert_eq!(host.content(), before);
+}
+
+#[test]
+fn a_message_comes_once_where_copies_are_not_wanted() {
+    let host = Host::new();
+    let message = b"Message-ID: <1@b.org>\nA: 1\n\nx\n";
+    let deliver = |arguments: &[&str]| {
+        let name = host.account.name.clone();
+        host.run(&[arguments, &[name.as_str()]].concat(), message)
+    };
+    for _ in 0..2 {
+        expect(&deliver(&[]), OK, "mailbox=");
+    }
+    assert_eq!(host.shown().len(), 2, "they are, by default");
+    host.configure("[mailbox]\ndrop_duplicates = \"1h\"\n");
+    expect(&deliver(&[]), OK, "mailbox=");
+    expect(&deliver(&[]), OK, "dropped, a duplicate");
+    expect(&deliver(&["-a", "lists"]), OK, "mailbox=");
+    expect(&host.deliver(b"A: 1\n\nx\n"), OK, "mailbox=");
+    expect(&host.deliver(b"A: 1\n\nx\n"), OK, "mailbox=");
+    assert_eq!(host.shown().len(), 6);
+    // What could not be delivered was not delivered.
+    let other = b"Message-ID: <2@b.org>\n\nx\n";
+    fs::rename(&host.inbox, host.spool.join("away")).unwrap();
+    fs::create_dir(&host.inbox).unwrap();
+    expect(&host.deliver(other), TEMPFAIL, "is a directory");
+    fs::remove_dir(&host.inbox).unwrap();
+    expect(&host.deliver(other), OK, "mailbox=");
+}
+
+#[test]
+fn a_recipient_may_be_an_address_and_have_an_extension() {
+    let host = Host::new();
+    let name = host.account.name.clone();
+    for (given, to) in [
+        (vec![format!("{name}@mx.example.org")], name.clone()),
+        (vec![format!("{name}+a+b")], format!("{name}+a+b")),
+        (vec!["-a".into(), "x".into(), "-d".into(), name.clone()], format!("{name}+x")),
+        (vec!["-r".into(), "s@b.org".into(), name.to_uppercase()], name.clone()),
+    ] {
+        let given: Vec<&str> = given.iter().map(String::as_str).collect();
+        expect(&host.run(&given, b"A: 1\n\nx\n"), OK, &format!("to=<{to}@mx.example.org>"));
+        let content = host.content();
+        let last = content.rsplit("\nDelivered-To: ").next().unwrap();
+        assert!(last.starts_with(&format!("{to}@mx.example.org\n")), "{last}");
+    }
+    expect(&host.run(&[&format!("{name}@elsewhere.org")], b"A: 1\n\nx\n"), NOUSER, "no user");
+    host.configure("[delivery]\nrecipient_delimiter = \"\"\n");
+    expect(&host.run(&[&format!("{name}+a")], b"A: 1\n\nx\n"), NOUSER, "no user");
+}
+
+#[test]
+fn soft_failures_are_all_worth_another_try() {
+    let host = Host::new();
+    expect(&host.run(&["-t", "no-such-user"], b"A: 1\n\n"), TEMPFAIL, "no user");
+    expect(&host.run(&["-t", &host.account.name], b""), TEMPFAIL, "no message");
+    expect(&host.run(&["-t", "-v", &host.account.name], b"A: 1\n\n"), OK, "delivered, 6 bytes");
 }

@@ -14,13 +14,15 @@
 mod support;
 
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use support::peer::Peer;
 use support::run::{Server, run};
-use support::site::Site;
+use support::site::{Site, activated};
 use support::tls::{Pair, VERSIONS};
 use support::{need, need_root, wait_until};
 
@@ -254,7 +256,7 @@ fn the_queue_runner_that_reads_mail_is_the_queues_owner() {
     }
     let site = Site::plan().set("queue", "wakeup", "\"nudge\"").build();
     let mut command = site.command("mta-queue");
-    command.arg("--watch").stdin(std::process::Stdio::null());
+    command.arg("--watch").stdin(Stdio::null());
     let launcher = Server::start(&mut command);
     // The child that makes missing directories ends at once; the worker opens the FIFO.
     let wake = site.queue().join("wake");
@@ -422,4 +424,68 @@ fn delivery_never_follows_a_link_or_touches_what_is_not_the_users() {
     assert_ne!(run(&mut command("alice"), message).code(), Some(0));
     assert_eq!(site.spool("alice"), b"");
     assert_eq!(fs::read_to_string(&victim).unwrap(), "untouched\n");
+}
+
+/// A listening LMTP agent and a client of it.
+fn lmtp_session(site: &Site) -> (Server, Peer) {
+    let listener = UnixListener::bind(site.path().join("lmtp")).unwrap();
+    let mut command = activated(site.command("local-deliver").arg("--lmtp"));
+    command.stdin(OwnedFd::from(listener)).stdout(Stdio::null());
+    let server = Server::start(&mut command);
+    let mut peer = Peer::new(UnixStream::connect(site.path().join("lmtp")).unwrap());
+    assert!(peer.line().starts_with("220"));
+    (server, peer)
+}
+
+#[test]
+fn the_lmtp_session_is_nobody_in_a_jail_and_each_agent_is_its_user() {
+    if !need_root() {
+        return;
+    }
+    let site = Site::new();
+    let (server, mut peer) = lmtp_session(&site);
+    let monitor = child(server.pid());
+    let session = child(monitor);
+    assert_eq!(status(monitor, "Uid"), "0 0 0 0");
+    let (uid, gid) = nobody();
+    assert_is(session, uid, gid);
+    assert_is_jailed(session);
+    assert_eq!(open_files(session), Vec::<String>::new());
+    peer.command("LHLO client.example");
+    peer.command("MAIL FROM:<>");
+    for user in ["hunt", "alice"] {
+        assert!(peer.command(format!("RCPT TO:<{user}@smkwlab.net>")).starts_with("250"));
+    }
+    peer.command("DATA");
+    peer.send("Subject: x\r\n\r\nx\r\n.\r\n");
+    assert!(peer.line().starts_with("250") && peer.line().starts_with("250"));
+    // The text's file, which has no name.
+    let files = open_files(session);
+    assert!(matches!(&files[..], [one] if one.ends_with(" (deleted)")), "{files:?}");
+    let agents = &children(monitor)[1..];
+    for (agent, user) in agents.iter().zip(["hunt", "alice"]) {
+        let account = Site::account(user);
+        assert_is(*agent, account.uid, account.gid);
+        assert_eq!(open_files(*agent), Vec::<String>::new());
+        // Their commands may need setgid programs.
+        assert_eq!(status(*agent, "NoNewPrivs"), "0");
+        let owner = fs::metadata(format!("/proc/{agent}/mem")).unwrap();
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&owner), 0, "it is not dumpable");
+    }
+    assert_eq!(agents.len(), 2);
+}
+
+#[test]
+#[cfg_attr(not(target_arch = "x86_64"), ignore = "the numbers are those of x86_64")]
+fn an_lmtp_session_can_not_open_exec_connect_signal_or_fork() {
+    if !need_root() || !need("gdb") {
+        return;
+    }
+    let site = Site::new();
+    let (server, _peer) = lmtp_session(&site);
+    let session = child(child(server.pid()));
+    let calls: Vec<&str> = FORBIDDEN.iter().map(|(_, call)| *call).collect();
+    for ((what, _), result) in FORBIDDEN.iter().zip(calls_in(session, &calls)) {
+        assert_eq!(result, -1, "{what}");
+    }
 }

@@ -1,7 +1,5 @@
-//! `dotlock`: the setgid helper that makes and removes a mailbox's dot lock.
+//! `dotlock`: see man dotlock(8).
 
-use std::process::ExitCode;
+#![cfg_attr(target_env = "gnu", no_main)]
 
-fn main() -> ExitCode {
-    hikyaku::dotlock_main()
-}
+hikyaku::entry!(hikyaku::dotlock_main);

@@ -1,7 +1,5 @@
 //! `local-deliver`: see man local-deliver(8).
 
-use std::process::ExitCode;
+#![cfg_attr(target_env = "gnu", no_main)]
 
-fn main() -> ExitCode {
-    hikyaku::local_deliver_main()
-}
+hikyaku::entry!(hikyaku::local_deliver_main);

@@ -1,7 +1,5 @@
 //! `mailctl`: see man mailctl(8).
 
-use std::process::ExitCode;
+#![cfg_attr(target_env = "gnu", no_main)]
 
-fn main() -> ExitCode {
-    hikyaku::mailctl_main()
-}
+hikyaku::entry!(hikyaku::mailctl_main);

@@ -1,7 +1,5 @@
 //! `mta-queue`: see man mta-queue(8).
 
-use std::process::ExitCode;
+#![cfg_attr(target_env = "gnu", no_main)]
 
-fn main() -> ExitCode {
-    hikyaku::mta_queue_main()
-}
+hikyaku::entry!(hikyaku::mta_queue_main);

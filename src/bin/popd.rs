@@ -1,7 +1,5 @@
 //! `popd`: see man popd(8).
 
-use std::process::ExitCode;
+#![cfg_attr(target_env = "gnu", no_main)]
 
-fn main() -> ExitCode {
-    hikyaku::popd_main()
-}
+hikyaku::entry!(hikyaku::popd_main);

@@ -1,7 +1,5 @@
 //! `sendmail`: see man sendmail(8).
 
-use std::process::ExitCode;
+#![cfg_attr(target_env = "gnu", no_main)]
 
-fn main() -> ExitCode {
-    hikyaku::sendmail_main()
-}
+hikyaku::entry!(hikyaku::sendmail_main);

@@ -1,7 +1,5 @@
 //! `smtpd`: see man smtpd(8).
 
-use std::process::ExitCode;
+#![cfg_attr(target_env = "gnu", no_main)]
 
-fn main() -> ExitCode {
-    hikyaku::smtpd_main()
-}
+hikyaku::entry!(hikyaku::smtpd_main);

@@ -367,16 +367,29 @@ pub fn expand(pattern: &str, user: &str, domain: &str, home: &Path) -> Option<Pa
 
 /// Parses the text of the file `name`.
 pub fn parse(name: &Path, text: &str) -> Result<Config, Error> {
-    let document = toml::de::DeTable::parse(text)
-        .map_err(|error| Error::at(name, text, error.span(), error.message()))?;
-    error::check_keys(name, text, document.get_ref())?;
-    let config: Config = toml::from_str(text)
-        .map_err(|error| Error::at(name, text, error.span(), error.message()))?;
-    let span = |path: &[&str]| error::span_of(document.get_ref(), path);
-    config
-        .impossible()
-        .map_or(Ok(()), |(path, what)| Err(Error::at(name, text, span(path), &what)))?;
-    Ok(config)
+    match toml::from_str::<Config>(text) {
+        Ok(config) if config.impossible().is_none() => Ok(config),
+        parsed => Err(diagnose(name, text, parsed)),
+    }
+}
+
+/// What is wrong with a text that makes no configuration, and where. (A second look, which a right
+/// one does not cost.)
+fn diagnose(name: &Path, text: &str, parsed: Result<Config, toml::de::Error>) -> Error {
+    let document = match toml::de::DeTable::parse(text) {
+        Ok(document) => document,
+        Err(error) => return Error::at(name, text, error.span(), error.message()),
+    };
+    if let Err(error) = error::check_keys(name, text, document.get_ref()) {
+        return error;
+    }
+    match parsed {
+        Err(error) => Error::at(name, text, error.span(), error.message()),
+        Ok(config) => {
+            let (path, what) = config.impossible().unwrap_or_default();
+            Error::at(name, text, error::span_of(document.get_ref(), path), &what)
+        }
+    }
 }
 
 /// Reads the configuration: `explicit` (from `-C`), or the default file, which may be missing.

@@ -29,6 +29,7 @@ use crate::mailbox::mbox::from_line;
 use crate::mailbox::{self, Growth, Mailbox, NewMessage, Place, StageError, Staged, Stager};
 use crate::message::{Address, date};
 use crate::queue::Id;
+use crate::route::{self, Route};
 use crate::sys::{Account, clock};
 
 use command::Program;
@@ -126,7 +127,10 @@ impl<'a> Agent<'a> {
         let Some(plan) = forward else {
             return Plan::inbox(config, account);
         };
-        let is_same = |other: &[u8]| other.eq_ignore_ascii_case(envelope.recipient.as_bytes());
+        let is_same = |other: &[u8]| {
+            is_same(config, &envelope.recipient, other)
+                || self.is_sent_on_alike(other, &envelope.extension)
+        };
         let passes = plan.addresses.is_empty() && plan.commands.is_empty();
         let again = !plan.addresses.is_empty() && message.was_delivered_to(is_same);
         if passes || !(again || message.was_delivered_to(|_| false)) {
@@ -139,6 +143,20 @@ impl<'a> Agent<'a> {
         }
         let text = format!("mail loop: it was delivered to {} before", envelope.recipient);
         Err(Failure::permanent("5.4.6", text))
+    }
+
+    /// Whether an address is this user's with another extension, and the same file sends its mail
+    /// on: Postfix takes the extension off for `\user`.
+    fn is_sent_on_alike(&self, address: &[u8], extension: &str) -> bool {
+        let (config, account) = (self.config, self.account);
+        let Ok(address) = Address::parse(address) else {
+            return false;
+        };
+        let Route::Local(local) = route::route(config, &address) else {
+            return false;
+        };
+        route::extension(config, &account.name, local)
+            .is_some_and(|other| plan::is_same_file(config, account, other, extension))
     }
 
     /// Delivers a message.
@@ -224,6 +242,8 @@ impl<'a> Agent<'a> {
         if let Some(Err(error)) = duplicates.map(Duplicates::remember) {
             self.warnings.push(format!("a delivery can't be remembered: {error}"));
         }
+        let elsewhere = plan.mailboxes.is_empty() && !plan.addresses.is_empty();
+        self.tell_sender(letter, if elsewhere { Action::Relayed } else { Action::Delivered });
         let mailbox =
             plan.mailboxes.iter().map(|place| format!("mailbox={}", place.path.display()));
         let command = plan.commands.iter().map(|command| format!("command={command:?}"));
@@ -249,9 +269,10 @@ impl<'a> Agent<'a> {
 
     /// Puts messages into a mailbox together.
     fn put(&mut self, place: &Place, messages: &[NewMessage]) -> Result<(), Failure> {
-        let folders = crate::config::expand(&self.config.paths.folders, "", "", &self.account.home);
-        if let (Some(parent), Some(folders)) = (place.path.parent(), folders)
+        let folders = recipient::folders_of(self.config, self.account);
+        if let (Some(parent), Ok(folders)) = (place.path.parent(), folders)
             && place.path.starts_with(folders)
+            && !parent.is_dir()
         {
             // A folder of the user's; where this fails, opening it tells why.
             let _ = mailbox::directory::make(parent);
@@ -446,6 +467,16 @@ impl Letter {
     fn delivered(&self, how: String) -> Delivered {
         Delivered { size: self.text.length(), how }
     }
+}
+
+/// Whether two addresses mean the same recipient: all domains of this host are one.
+fn is_same(config: &Config, recipient: &str, other: &[u8]) -> bool {
+    let other = String::from_utf8_lossy(other);
+    let [(local, domain), (other_local, other_domain)] =
+        [recipient, &other].map(|address| address.rsplit_once('@').unwrap_or((address, "")));
+    let both_here = config.is_local_domain(domain) && config.is_local_domain(other_domain);
+    local.eq_ignore_ascii_case(other_local)
+        && (domain.eq_ignore_ascii_case(other_domain) || both_here)
 }
 
 /// What a stranger said, for the environment of a shell: what could be more than a word there

@@ -177,7 +177,9 @@ impl Stager {
             }
             return self.field(line, kept, false);
         }
-        let Some(name) = fields::name(line) else {
+        // `From : x`, too, would begin a message to others who read the mbox.
+        let is_from = line.starts_with(b"From ");
+        let Some(name) = fields::name(line).filter(|_| !is_from) else {
             self.end_header()?;
             return self.body(line);
         };
@@ -312,6 +314,7 @@ mod tests {
     fn a_line_that_is_no_field_ends_the_header() {
         check(b"hello\nA: 1\n", 0, "", "hello\nA: 1\n");
         check(b"A: 1\nFrom here\n", 1, "A: 1\n", "From here\n");
+        check(b"A: 1\nFrom : x\nB: 2\n", 1, "A: 1\n", "From : x\nB: 2\n");
         check(b" x: 1\n", 0, "", " x: 1\n");
         check(b"\nx\n", 0, "", "x\n");
     }

@@ -11,7 +11,6 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use clap::Parser;
 use nix::fcntl::{OFlag, openat};
@@ -36,7 +35,7 @@ pub(super) struct Args {
 }
 
 /// Runs the program.
-pub fn main() -> ExitCode {
+pub fn main() -> Exit {
     run(std::env::args_os(), dotlock)
 }
 

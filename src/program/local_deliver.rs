@@ -1,16 +1,14 @@
 //! `local-deliver`: the delivery agent.
 //!
-//! As root it forks once a recipient; the child becomes the recipient before anything of the
-//! message is looked at. Root itself copies bytes at most.
+//! As root it becomes the recipient before anything of the message is looked at; for several it
+//! forks once a recipient. Root itself copies bytes at most.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
-use std::process::ExitCode;
 use std::rc::Rc;
 
 use clap::Parser;
-use nix::sys::stat::{Mode, umask};
 use nix::unistd::getuid;
 
 use super::{Common, Failure, complain, handed, load, login_account, run, services, start};
@@ -18,6 +16,7 @@ use crate::auth::is_name;
 use crate::config::{Config, LogTarget};
 use crate::delivery;
 use crate::delivery::local::{self, Agent, Delivered, Envelope, Folder, Wish};
+use crate::mailbox::mbox::piped;
 use crate::mailbox::{StageError, Staged};
 use crate::net::activation::Handed;
 use crate::net::limits::Connections;
@@ -41,10 +40,16 @@ pub(super) struct Args {
     #[arg(short = 'd', long = "deliver-to", value_name = "USER")]
     deliver_to: Vec<String>,
     /// The envelope's sender, for Return-Path; empty or <> for none
-    #[arg(short = 'f', long = "from", value_name = "SENDER", visible_short_alias = 'r')]
+    #[arg(
+        short = 'f',
+        long = "from",
+        value_name = "SENDER",
+        visible_short_alias = 'r',
+        allow_hyphen_values = true
+    )]
     from: Option<String>,
     /// The extension of the address, as in USER+EXT
-    #[arg(short = 'a', long, value_name = "EXT", default_value = "")]
+    #[arg(short = 'a', long, value_name = "EXT", default_value = "", allow_hyphen_values = true)]
     extension: String,
     /// Deliver into the user's FOLDER; with a / at its end, a Maildir
     #[arg(short = 'm', long, value_name = "FOLDER", value_parser = Folder::parse)]
@@ -72,15 +77,13 @@ pub(super) struct Args {
 const NAME: &str = "local-deliver";
 
 /// Runs the program.
-pub fn main() -> ExitCode {
+pub fn main() -> Exit {
     run(std::env::args_os(), local_deliver)
 }
 
 fn local_deliver(arguments: &Args) -> Result<Exit, Failure> {
     let handed = if arguments.lmtp { Some(handed(&[])?) } else { None };
     start()?;
-    // Whatever is made is its user's alone; the spool says its own mode.
-    umask(Mode::S_IRWXG | Mode::S_IRWXO);
     let config = load(&arguments.common)?;
     let log = Log::open(NAME, config.log.into());
     let wish = Wish { folder: arguments.folder.clone(), ignore_forward: arguments.no_forward };
@@ -91,8 +94,10 @@ fn local_deliver(arguments: &Args) -> Result<Exit, Failure> {
     if names.is_empty() {
         names.push(caller()?);
     }
-    let sender = sender(arguments.from.as_deref())?;
-    let delivery = Delivery { config, log, sender, arguments, wish };
+    let sender = arguments.from.as_deref().map(sender).transpose()?;
+    // Before the process becomes somebody else.
+    let caller = if sender.is_some() { Ok(String::new()) } else { caller() };
+    let delivery = Delivery { config, log, sender, caller, arguments, wish };
     let mut seen = std::collections::HashSet::new();
     names.retain(|name| seen.insert(name.clone()));
     let exit = delivery.to_all(&names)?;
@@ -164,20 +169,13 @@ fn caller() -> Result<String, Failure> {
     }
 }
 
-/// The reverse-path, without its angle brackets; the caller's login name where none is given.
-fn sender(from: Option<&str>) -> Result<String, Failure> {
-    let sender = match from {
-        None => caller()?,
-        Some(from) => match from.strip_prefix('<').and_then(|s| s.strip_suffix('>')) {
-            Some(bare) => bare.to_owned(),
-            None => from.to_owned(),
-        },
-    };
-    if sender.contains(|c: char| c.is_control()) {
+/// A reverse-path, without its angle brackets.
+fn sender(from: &str) -> Result<String, Failure> {
+    if from.contains(char::is_control) {
         let what = "a sender (-f) has no control characters";
         return Err(Failure::new(Exit::Usage, what));
     }
-    Ok(sender)
+    Ok(piped::bare(from).to_owned())
 }
 
 fn account(config: &Config, name: &str) -> Result<Account, delivery::Failure> {
@@ -189,9 +187,12 @@ fn account(config: &Config, name: &str) -> Result<Account, delivery::Failure> {
         Ok(Some(account)) => return Ok(account),
         Ok(None) => {}
         // The users file holds passwords: it is not for the users. Whoever started us knew who
-        // we are to be, and we can act as nobody else.
+        // we are to be, and we can act as nobody else: by our own name, if that is what is meant.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_name(name) => {
-            return Ok(Account::own(name));
+            let local = local_part(config, name);
+            let is_own = |own: &String| route::extension(config, own, local).is_some();
+            let own = caller().ok().filter(is_own);
+            return Ok(Account::own(own.as_deref().unwrap_or(name)));
         }
         Err(error) => return Err(look_up(error)),
     }
@@ -219,7 +220,10 @@ fn local_part<'a>(config: &Config, name: &'a str) -> &'a str {
 struct Delivery<'a> {
     config: Config,
     log: Log,
-    sender: String,
+    /// As the caller names it.
+    sender: Option<String>,
+    /// The caller's login name, who is the sender where nothing else names one.
+    caller: Result<String, Failure>,
     arguments: &'a Args,
     wish: Wish,
 }
@@ -245,7 +249,8 @@ impl Delivery<'_> {
             [_] => Source::Stdin,
             _ => Source::Copy(self.copy_of_stdin()?),
         };
-        if !privilege::is_root() {
+        // For one recipient, as root, this process can become them itself.
+        if !privilege::is_root() || accounts.len() == 1 {
             for (name, account) in &accounts {
                 exit = worse(exit, self.as_recipient(name, account, &source));
             }
@@ -304,8 +309,8 @@ impl Delivery<'_> {
             .and_then(|()| Agent::new(&self.config, account, self.wish.clone()))
             .map_err(Stop::from)
             .and_then(|mut agent| {
-                let envelope = self.envelope(given, account);
-                let text = self.stage(&agent, source)?;
+                let (text, beginning) = self.stage(&agent, source)?;
+                let envelope = self.envelope(given, account, &beginning)?;
                 // Until it ends: what was delivered is told by the exit status, whatever signal has
                 // come meanwhile.
                 Hold::for_good().map_err(|error| delivery::Failure::temporary("4.3.0", error))?;
@@ -326,7 +331,7 @@ impl Delivery<'_> {
         }
     }
 
-    fn envelope(&self, given: &str, account: &Account) -> Envelope {
+    fn envelope(&self, given: &str, account: &Account, beginning: &[u8]) -> Result<Envelope, Stop> {
         let local = local_part(&self.config, given);
         let named = route::extension(&self.config, &account.name, local).unwrap_or_default();
         let extension = match self.arguments.extension.as_str() {
@@ -334,13 +339,27 @@ impl Delivery<'_> {
             extension => extension.to_owned(),
         };
         let recipient = local::address_of(&self.config, account, &extension);
-        Envelope { sender: self.sender.clone(), recipient, extension, receipt: None }
+        let sender = match (self.sender.clone().or_else(|| piped::sender(beginning)), &self.caller)
+        {
+            (Some(sender), _) => sender,
+            (None, Ok(caller)) => caller.clone(),
+            (None, Err(failure)) => {
+                return Err(Stop::Input(failure.exit, failure.what.clone()));
+            }
+        };
+        Ok(Envelope { sender, recipient, extension, receipt: None })
     }
 
-    fn stage(&self, agent: &Agent<'_>, source: &Source) -> Result<Rc<Staged>, Stop> {
+    /// Reads the message: all of it, and its beginning as it came.
+    fn stage(&self, agent: &Agent<'_>, source: &Source) -> Result<(Rc<Staged>, Vec<u8>), Stop> {
         let mut stager = agent.stage();
-        let mut buffer = vec![0; 64 * 1024];
-        let mut at = 0;
+        // Most messages are short, and memory that is not touched costs nothing.
+        let mut buffer = vec![0; 16 * 1024];
+        let mut at = 0_u64;
+        let mut beginning = Vec::new();
+        // A line end that may be the last byte.
+        let mut held: &[u8] = b"";
+        let failed = delivery::Failure::from;
         loop {
             let read = match source {
                 Source::Stdin => io::stdin().lock().read(&mut buffer),
@@ -349,8 +368,13 @@ impl Delivery<'_> {
             match read {
                 Ok(0) => break,
                 Ok(n) => {
-                    let pushed = stager.push(buffer.get(..n).unwrap_or_default());
-                    pushed.map_err(delivery::Failure::from)?;
+                    let piece = buffer.get(..n).unwrap_or_default();
+                    let room = piped::BEGINNING.saturating_sub(beginning.len()).min(n);
+                    beginning.extend_from_slice(piece.get(..room).unwrap_or_default());
+                    stager.push(held).map_err(failed)?;
+                    let rest = piece.strip_suffix(b"\n");
+                    held = if rest.is_some() { b"\n" } else { b"" };
+                    stager.push(rest.unwrap_or(piece)).map_err(failed)?;
                     at = at.saturating_add(n as u64);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -360,11 +384,15 @@ impl Delivery<'_> {
                 }
             }
         }
-        if stager.is_empty() && !self.arguments.dry_run {
+        if at == 0 && !self.arguments.dry_run {
             let what = "there is no message on stdin".to_owned();
             return Err(Stop::Input(Exit::DataErr, what));
         }
-        Ok(Rc::new(stager.finish().map_err(delivery::Failure::from)?))
+        if !piped::has_separator(&beginning, at) {
+            stager.push(held).map_err(failed)?;
+        }
+        let staged = stager.finish().map_err(failed)?;
+        Ok((Rc::new(staged), beginning))
     }
 
     fn deliver(

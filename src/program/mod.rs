@@ -14,7 +14,6 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
@@ -68,7 +67,7 @@ impl Failure {
 fn run<A: Parser>(
     arguments: impl IntoIterator<Item = OsString>,
     body: impl FnOnce(&A) -> Result<Exit, Failure>,
-) -> ExitCode {
+) -> Exit {
     let command = A::command().version(config::VERSION);
     let name = command.get_name().to_owned();
     let matches = command.try_get_matches_from(arguments);
@@ -77,20 +76,20 @@ fn run<A: Parser>(
         Err(error) => return usage(&name, &error),
     };
     match body(&arguments) {
-        Ok(exit) => exit.into(),
+        Ok(exit) => exit,
         Err(failure) => {
             complain(&name, &failure.what);
-            failure.exit.into()
+            failure.exit
         }
     }
 }
 
 /// Help and version go to stdout; a usage error is one line and exit status 64.
-fn usage(name: &str, error: &clap::Error) -> ExitCode {
+fn usage(name: &str, error: &clap::Error) -> Exit {
     if !error.use_stderr() {
         return match write!(std::io::stdout(), "{}", error.render()) {
-            Ok(()) => Exit::Ok.into(),
-            Err(_) => Exit::IoErr.into(),
+            Ok(()) => Exit::Ok,
+            Err(_) => Exit::IoErr,
         };
     }
     let text = error.render().to_string();
@@ -100,7 +99,7 @@ fn usage(name: &str, error: &clap::Error) -> ExitCode {
         text.lines().skip(1).take_while(|line| line.starts_with("  <")).collect();
     let line = format!("{first}{}; try {name} --help", missing.concat());
     complain(name, &line);
-    Exit::Usage.into()
+    Exit::Usage
 }
 
 /// One diagnostic line on stderr.

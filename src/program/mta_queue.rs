@@ -1,7 +1,6 @@
 //! `mta-queue`: the delivery runner, and the queue's tool.
 
 use std::os::fd::AsFd;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
@@ -45,7 +44,7 @@ pub(super) struct Args {
 }
 
 /// Runs the program.
-pub fn main() -> ExitCode {
+pub fn main() -> Exit {
     run(std::env::args_os(), mta_queue)
 }
 

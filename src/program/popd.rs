@@ -1,7 +1,5 @@
 //! `popd`: the POP3 server.
 
-use std::process::ExitCode;
-
 use clap::Parser;
 
 use super::{Common, Failure, handed, load, login_account, run, services};
@@ -30,7 +28,7 @@ pub(super) struct Args {
 }
 
 /// Runs the program.
-pub fn main() -> ExitCode {
+pub fn main() -> Exit {
     run(std::env::args_os(), popd)
 }
 

@@ -3,7 +3,6 @@
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use clap::Parser;
 use nix::unistd::User;
@@ -79,7 +78,7 @@ pub(super) struct Args {
 }
 
 /// Runs the program.
-pub fn main() -> ExitCode {
+pub fn main() -> Exit {
     let mut arguments: Vec<OsString> = std::env::args_os().collect();
     let called = arguments.first().map(PathBuf::from);
     let name = called.as_deref().and_then(Path::file_name);

@@ -1,7 +1,6 @@
 //! `smtpd`: the SMTP server.
 
 use std::os::fd::AsFd;
-use std::process::ExitCode;
 
 use clap::Parser;
 
@@ -14,7 +13,7 @@ use crate::net::tls::server::settings;
 use crate::queue::{Spool, Wake};
 use crate::server::Connection;
 use crate::server::listener::{Listener, Visit};
-use crate::server::names::Names;
+use crate::server::names::{self, Names};
 use crate::server::smtp::{Server, busy};
 use crate::server::spawner::Spawner;
 use crate::sys::channel::Channel;
@@ -38,7 +37,7 @@ pub(super) struct Args {
 }
 
 /// Runs the program.
-pub fn main() -> ExitCode {
+pub fn main() -> Exit {
     run(std::env::args_os(), smtpd)
 }
 
@@ -110,7 +109,7 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
 /// names but no mail.
 fn names(config: &Config, log: &Log) -> Option<Names> {
     match login_account(config) {
-        Ok(account) => Some(Names::new(&config.dns, account)),
+        Ok(account) => Some(Names::new(&config.dns, account, names::run)),
         Err(failure) => {
             log.warning(&format!("{}; until then clients have no names", failure.what));
             None

@@ -50,10 +50,47 @@ impl fmt::Display for Peer {
     }
 }
 
+/// What stands between the wire and the text: TLS, by its abilities, so that programs that never
+/// begin it have nothing of it in them. As [`Stream`] has them.
+trait Layer: Send {
+    fn version(&self) -> &'static str;
+    fn fill(&mut self, wire: &mut Wire, deadline: Deadline) -> io::Result<usize>;
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+    fn write(&mut self, text: &[u8]) -> io::Result<usize>;
+    fn finish(&mut self);
+    fn output(&mut self) -> io::Result<Vec<u8>>;
+}
+
+impl Layer for Stream {
+    fn version(&self) -> &'static str {
+        self.version()
+    }
+
+    fn fill(&mut self, wire: &mut Wire, deadline: Deadline) -> io::Result<usize> {
+        self.fill(|room| wire.receive(room, deadline.left()))
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read(buffer)
+    }
+
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        self.write(text)
+    }
+
+    fn finish(&mut self) {
+        self.finish();
+    }
+
+    fn output(&mut self) -> io::Result<Vec<u8>> {
+        self.output()
+    }
+}
+
 /// An open session's two directions.
 pub struct Connection {
     wire: Wire,
-    tls: Option<Box<Stream>>,
+    tls: Option<Box<dyn Layer>>,
     /// Who is there.
     pub peer: Peer,
 }
@@ -110,7 +147,7 @@ impl Connection {
             let advanced = tls.advance();
             // Also after an error: the client is told of it.
             self.wire.send(&tls.output()?, deadline.left())?;
-            if !advanced? && self.wire.fill(&mut tls, deadline)? == 0 {
+            if !advanced? && Layer::fill(&mut *tls, &mut self.wire, deadline)? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
@@ -140,7 +177,7 @@ impl Connection {
             }
             // Many clients end without a word of TLS. Nothing is lost by that: SMTP and POP3 say
             // themselves where a message or a session ends.
-            if self.wire.fill(tls, deadline)? == 0 {
+            if tls.fill(&mut self.wire, deadline)? == 0 {
                 return Ok(0);
             }
         }
@@ -210,11 +247,6 @@ impl Wire {
                 read => return Ok(read?),
             }
         }
-    }
-
-    /// Receives what TLS makes something of; 0 when the client has ended.
-    fn fill(&mut self, tls: &mut Stream, deadline: Deadline) -> io::Result<usize> {
-        tls.fill(|room| self.receive(room, deadline.left()))
     }
 
     fn send(&mut self, mut bytes: &[u8], milliseconds: u32) -> io::Result<()> {

@@ -56,10 +56,8 @@ impl Listener<'_> {
         for (socket, _) in &self.sockets {
             socket.set_nonblocking(true)?;
         }
-        // Once for all the children: the time zone, and what memchr asks the processor (which is
-        // slow in a virtual machine).
+        // Once for all the children.
         crate::sys::clock::zone();
-        std::hint::black_box(memchr::memchr(b'\n', &[0; 64]));
         let mut sessions: Vec<(Pid, IpAddr)> = Vec::new();
         loop {
             let ready = self.wait(&signals)?;

@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use crate::config;
 use crate::message::address::{self, Alphabet};
-use crate::net::dns::{self, Resolver};
+use crate::net::dns::Resolver;
 use crate::sys::channel::{AsyncChannel, Channel};
 use crate::sys::jail::Jail;
 use crate::sys::process::Ended;
@@ -43,9 +43,14 @@ const MAX_NAME: usize = 255;
 /// A question: an IPv6 address, or an IPv4 address as one.
 type Record = [u8; 16];
 
+/// What the process runs that answers, until nobody can ask any more: [`run`]. By its address, so
+/// that programs that want no names have nothing of DNS in them.
+pub type Run = fn(&config::Dns, Option<&Account>, Channel) -> io::Result<()>;
+
 /// The listening parent's side.
 pub struct Names {
     dns: config::Dns,
+    run: Run,
     account: Option<Account>,
     running: Option<(Pid, Channel)>,
     /// When [`SETTINGS`], as the running process has read them, were written.
@@ -56,9 +61,9 @@ pub struct Names {
 
 impl Names {
     /// Nothing is started yet. With root the process becomes `account`.
-    pub fn new(dns: &config::Dns, account: Option<Account>) -> Self {
+    pub fn new(dns: &config::Dns, account: Option<Account>, run: Run) -> Self {
         let (running, settings) = (None, None);
-        Self { dns: dns.clone(), account, running, settings, next: Instant::now() }
+        Self { dns: dns.clone(), run, account, running, settings, next: Instant::now() }
     }
 
     /// Makes sure that somebody answers, and has read the settings as they are. `forget` runs in a new process: what is the parent's
@@ -85,7 +90,7 @@ impl Names {
         fd::set_nonblocking(&ours, true)?;
         let child = process::fork(|| {
             forget();
-            match self.run(theirs) {
+            match (self.run)(&self.dns, self.account.as_ref(), theirs) {
                 Ok(()) => Exit::Ok,
                 Err(error) => {
                     log.error(&format!("resolver: {error}"));
@@ -117,19 +122,19 @@ impl Names {
         resolver.send_with(&record, Some(theirs.as_fd())).ok()?;
         Some(Question { answer: ours, deadline: Instant::now() + PATIENCE })
     }
+}
 
-    /// The process that answers, until nobody can ask any more.
-    fn run(&self, askers: Channel) -> io::Result<()> {
-        signal::unblock_all()?;
-        process::close_others(&[askers.as_fd()])?;
-        if let Some(account) = &self.account {
-            privilege::become_account(account)?;
-        }
-        let resolver = Rc::new(Resolver::new(&self.dns)?);
-        Jail::for_callers(&dns::ports(&self.dns))?.enter(self.account.as_ref(), None)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        tokio::task::LocalSet::new().block_on(&runtime, serve(resolver, askers))
+/// The process that answers.
+pub fn run(dns: &config::Dns, account: Option<&Account>, askers: Channel) -> io::Result<()> {
+    signal::unblock_all()?;
+    process::close_others(&[askers.as_fd()])?;
+    if let Some(account) = account {
+        privilege::become_account(account)?;
     }
+    let resolver = Rc::new(Resolver::new(dns)?);
+    Jail::for_callers(&crate::net::dns::ports(dns))?.enter(account, None)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    tokio::task::LocalSet::new().block_on(&runtime, serve(resolver, askers))
 }
 
 /// A question that has been asked.

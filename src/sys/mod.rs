@@ -14,6 +14,7 @@ pub mod log;
 pub mod privilege;
 pub mod process;
 pub mod signal;
+pub mod start;
 
 pub use account::Account;
 pub use exit::Exit;

@@ -34,7 +34,7 @@ impl Signals {
 }
 
 /// The signals that ask a process to end.
-const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
+pub const ENDING: [Signal; 4] = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT];
 
 /// While it lives, a signal that asks the process to end waits: what must not be left half done is
 /// done, or undone, first. Dropping it lets the signal through.
@@ -143,7 +143,7 @@ pub fn hear_of_children() -> io::Result<()> {
 }
 
 /// Turns SIGXFSZ into EFBIG: a file size limit is an error to report, not a death in the middle of
-/// a write. (SIGPIPE is ignored by Rust's runtime already.)
+/// a write. (SIGPIPE is ignored from the beginning: [`super::start`].)
 #[allow(unsafe_code, reason = "signal() has no safe form")]
 pub fn ignore_file_size_signal() -> io::Result<()> {
     // SAFETY: ignoring a signal runs no handler.

@@ -1,5 +1,6 @@
 //! Debian's Postfix, Exim and OpenSMTPD as neighbours: each takes mail for a domain of its own and
-//! relays all other mail to one host, which is ours.
+//! relays all other mail to one host, which is ours. Postfix and OpenSMTPD may also hand the mail of
+//! their domain over to our delivery agent, for the users of a site.
 //!
 //! Each stands in a temporary directory and listens on a loopback address of its own. Of the three
 //! packages Debian lets only one be installed, which is Postfix here; the others are unpacked into
@@ -11,7 +12,6 @@ mod exim;
 mod opensmtpd;
 mod postfix;
 
-use std::fmt::Write;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -20,8 +20,10 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
+use super::host;
 use super::peer::Peer;
 use super::run::Server;
+use super::site::Site;
 use super::{need, need_root, skip, wait_until};
 
 /// Who has a mailbox at each of them.
@@ -104,6 +106,14 @@ struct Setting {
     next_hop: Option<SocketAddr>,
     /// The recipients that it puts off.
     later: Vec<String>,
+    /// Who delivers the mail for its domain, where it does not do so itself.
+    local: Option<Local>,
+}
+
+/// The users of a site, and how mail for them is handed over, in the words of the configuration.
+struct Local {
+    accounts: Vec<host::Account>,
+    words: String,
 }
 
 impl Setting {
@@ -116,16 +126,19 @@ impl Setting {
         fs::write(self.at.join(name), text).unwrap();
     }
 
-    /// The host's accounts and these.
+    /// The host's accounts, the site's, and these.
     fn write_accounts(&self, accounts: &[(&str, u32)]) {
-        let mut passwd = fs::read_to_string("/etc/passwd").unwrap();
-        let mut group = fs::read_to_string("/etc/group").unwrap();
-        for (name, id) in accounts {
-            writeln!(passwd, "{name}:x:{id}:{id}::/nonexistent:/bin/false").unwrap();
-            writeln!(group, "{name}:x:{id}:").unwrap();
-        }
-        self.write("etc/passwd", &passwd);
-        self.write("etc/group", &group);
+        let mut all: Vec<host::Account> = accounts
+            .iter()
+            .map(|(name, id)| host::Account {
+                name: (*name).to_owned(),
+                id: *id,
+                home: "/nonexistent".into(),
+            })
+            .collect();
+        all.extend(self.local.iter().flat_map(|local| local.accounts.clone()));
+        self.write("etc/passwd", &host::passwd(&all));
+        self.write("etc/group", &host::group(&all));
     }
 
     /// A directory that belongs to `uid`.
@@ -150,11 +163,27 @@ impl Mta {
     }
 
     pub fn start_at(kind: Kind, port: u16, next_hop: Option<SocketAddr>) -> Self {
+        Self::start_with(kind, port, next_hop, None)
+    }
+
+    /// Starts one that hands mail for its domain over, as these words of its configuration say, to
+    /// the users of a site, who are accounts of its host.
+    pub fn start_for(kind: Kind, site: &Site, words: &str) -> Self {
+        let local = Local { accounts: host::accounts(site), words: words.to_owned() };
+        Self::start_with(kind, free_port(&[kind.ip()]), None, Some(local))
+    }
+
+    fn start_with(
+        kind: Kind,
+        port: u16,
+        next_hop: Option<SocketAddr>,
+        local: Option<Local>,
+    ) -> Self {
         let directory = tempfile::Builder::new().prefix("hikyaku-mta-").tempdir().unwrap();
         let at = directory.path().canonicalize().unwrap();
         fs::set_permissions(&at, fs::Permissions::from_mode(0o755)).unwrap();
         let address = (kind.ip(), port).into();
-        let setting = Setting { kind, at, address, next_hop, later: Vec::new() };
+        let setting = Setting { kind, at, address, next_hop, later: Vec::new(), local };
         setting.make("etc", 0);
         setting.make("mail", MAILBOX_UID);
         let certified = rcgen::generate_simple_self_signed([kind.domain().to_owned()]).unwrap();
@@ -226,6 +255,28 @@ impl Mta {
         said + &written
     }
 
+    /// How many messages it has in its queue. Only Postfix is asked.
+    pub fn queued(&self) -> usize {
+        fn files(directory: &Path) -> usize {
+            let Ok(entries) = fs::read_dir(directory) else {
+                return 0;
+            };
+            let count = |path: PathBuf| if path.is_dir() { files(&path) } else { 1 };
+            entries.filter_map(Result::ok).map(|entry| count(entry.path())).sum()
+        }
+        let spool = self.setting.at.join("spool");
+        ["maildrop", "incoming", "active", "deferred"]
+            .iter()
+            .map(|name| files(&spool.join(name)))
+            .sum()
+    }
+
+    /// Waits until it has nothing left to do.
+    #[track_caller]
+    pub fn wait_until_idle(&self) {
+        wait_until("an empty queue", || (self.queued() == 0).then_some(()));
+    }
+
     /// How many clients have connected.
     pub fn connections(&self) -> usize {
         let words = match self.setting.kind {
@@ -247,6 +298,15 @@ impl Mta {
             .collect();
         files.sort();
         files.iter().map(|(_, path)| fs::read(path).unwrap()).collect()
+    }
+
+    /// Waits for a text in what it logs.
+    #[track_caller]
+    pub fn wait_for_log(&self, text: &str) -> String {
+        wait_until(&format!("{text:?} in the log of {:?}", self.setting.kind), || {
+            let log = self.log();
+            log.contains(text).then_some(log)
+        })
     }
 
     /// Waits until a user has so many messages.

@@ -12,7 +12,7 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -221,6 +221,9 @@ impl Site {
             return built.to_owned();
         }
         let copy = self.path.join("libexec");
+        if copy.is_dir() {
+            return copy;
+        }
         fs::create_dir(&copy).unwrap();
         for name in ["local-deliver", "dotlock"] {
             fs::copy(program(name), copy.join(name)).unwrap();
@@ -325,13 +328,41 @@ impl Site {
         fs::set_permissions(&inbox, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
-    /// Waits until a user has so many messages.
+    /// Waits until a user has so many messages, all of them whole: one that is being written has no
+    /// From_ line yet.
     #[track_caller]
     pub fn wait_for_mail(&self, user: &str, count: usize) -> Vec<mbox::Message> {
         wait_until(&format!("{count} messages for {user}"), || {
             let messages = self.messages(user);
-            (messages.len() >= count).then_some(messages)
+            let whole = messages.iter().all(|message| !message.from_line.is_empty());
+            (whole && messages.len() >= count).then_some(messages)
         })
+    }
+
+    /// Writes a file below a user's home, as the user's own.
+    pub fn write_home(&self, user: &str, name: &str, text: &str) -> PathBuf {
+        let path = self.home(user).join(name);
+        fs::write(&path, text).unwrap();
+        self.own(&path, 0o600, Some(Self::account(user).uid));
+        path
+    }
+
+    /// The messages of a user as clients get them, with LF line ends.
+    #[track_caller]
+    pub fn fetched(&self, user: &str) -> Vec<Vec<u8>> {
+        let (_server, mut peer) = self.session("popd");
+        peer.line();
+        peer.pop(&format!("USER {user}"));
+        let answer = peer.pop(&format!("PASS {}", Self::account(user).password));
+        assert!(answer.starts_with("+OK"), "{answer}");
+        let count = peer.pop("STAT");
+        let count: usize = count.split(' ').nth(1).unwrap().parse().unwrap();
+        let fetch = |number| {
+            let answer = peer.pop(&format!("RETR {number}"));
+            assert!(answer.starts_with("+OK"), "{answer}");
+            peer.pop_body()
+        };
+        (1..=count).map(fetch).collect()
     }
 
     /// A program of ours with this site's configuration.
@@ -391,6 +422,17 @@ impl Site {
         command
     }
 
+    /// The words by which another program calls our delivery agent.
+    pub fn agent_words(&self) -> [String; 3] {
+        let program = self.libexec().join("local-deliver");
+        [&program, Path::new("-C"), &self.configuration()].map(|word| word.display().to_string())
+    }
+
+    /// The same for a shell.
+    pub fn agent(&self) -> String {
+        self.agent_words().map(|word| format!("'{word}'")).join(" ")
+    }
+
     /// Starts a server on a listening socket that we made, handed over as systemd does: no port
     /// is guessed, and a client may connect at once.
     pub fn serve(&self, name: &str) -> (Server, SocketAddr) {
@@ -402,6 +444,18 @@ impl Site {
     /// The same on a socket of the caller's.
     pub fn serve_on(&self, name: &str, listener: TcpListener) -> Server {
         let mut command = activated(&self.command(name));
+        command.stdin(OwnedFd::from(listener)).stdout(Stdio::null());
+        Server::start(&mut command)
+    }
+
+    /// `local-deliver --lmtp` for all users, on a listening socket at this path, to which `owner`
+    /// alone may connect, or everybody.
+    pub fn serve_lmtp(&self, path: &Path, owner: Option<u32>, more: &[&str]) -> Server {
+        let listener = UnixListener::bind(path).unwrap();
+        self.own(path, if owner.is_some() { 0o600 } else { 0o666 }, owner);
+        let mut command = self.command("local-deliver");
+        command.arg("--lmtp").args(more);
+        let mut command = activated(&command);
         command.stdin(OwnedFd::from(listener)).stdout(Stdio::null());
         Server::start(&mut command)
     }

@@ -11,6 +11,8 @@ use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::stat::{Mode, umask};
+
 use crate::delivery::Failure;
 use crate::sys::{Account, Exit, fd, process, signal};
 
@@ -76,8 +78,12 @@ impl Program<'_> {
         let directory = if home.is_dir() { home } else { Path::new("/") };
         command.current_dir(directory).process_group(0);
         command.stdin(message).stdout(output.try_clone()?).stderr(Stdio::from(output));
-        // The delivery holds signals back: not so what it runs.
-        process::with_usual_signals(&mut command).spawn()
+        // The delivery holds signals back: not so what it runs. And what that makes is the user's
+        // alone, unless it says otherwise.
+        let before = umask(Mode::S_IRWXG | Mode::S_IRWXO);
+        let child = process::with_usual_signals(&mut command).spawn();
+        umask(before);
+        child
     }
 
     /// Reads what it says until it ends; `None` where it was to be given up.

@@ -87,7 +87,9 @@ impl Duplicates {
 }
 
 fn open(index: &Path) -> io::Result<File> {
-    directory::make(index)?;
+    if !index.is_dir() {
+        directory::make(index)?;
+    }
     let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
     let file = File::options()
         .read(true)

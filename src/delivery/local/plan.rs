@@ -8,7 +8,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::forward::{self, Entry};
 use super::recipient::{self, Folder};
@@ -53,11 +53,7 @@ impl Plan {
         account: &Account,
         extension: &str,
     ) -> Result<Option<Self>, Failure> {
-        let delimiter = &config.delivery.recipient_delimiter;
-        let special = format!(".forward{delimiter}{extension}");
-        let plain = !extension.is_empty() && !extension.contains(['/', '\0']);
-        for name in plain.then_some(special.as_str()).into_iter().chain([".forward"]) {
-            let path = account.home.join(name);
+        for path in files(config, account, extension) {
             if let Some(entries) = read(config, account, &path)? {
                 let mut making =
                     Making { config, account, plan: Self::default(), seen: HashSet::new() };
@@ -85,6 +81,20 @@ impl fmt::Display for Plan {
         let steps: Vec<String> = steps.collect();
         if steps.is_empty() { f.write_str("discard") } else { f.write_str(&steps.join(", ")) }
     }
+}
+
+/// Whether mail with either extension is sent on by the same file.
+pub fn is_same_file(config: &Config, account: &Account, one: &str, other: &str) -> bool {
+    let found = |extension| files(config, account, extension).find(|path| path.exists());
+    one == other || found(one) == found(other)
+}
+
+/// The files that may say what is done with mail for this extension; the first that is there does.
+fn files(config: &Config, account: &Account, extension: &str) -> impl Iterator<Item = PathBuf> {
+    let delimiter = &config.delivery.recipient_delimiter;
+    let plain = !extension.is_empty() && !extension.contains(['/', '\0']);
+    let special = plain.then(|| account.home.join(format!(".forward{delimiter}{extension}")));
+    special.into_iter().chain([account.home.join(".forward")])
 }
 
 /// A plan that is being made of entries.

@@ -41,21 +41,24 @@ fn make_inbox(inbox: &Path, account: &Account) -> io::Result<()> {
     let (Some(parent), Some(name)) = (inbox.parent(), inbox.file_name()) else {
         return Ok(());
     };
-    let mail = Group::from_name("mail")?.map(|group| group.gid);
     // Looked at with the user's rights, too: the way there may lead through their home.
-    let made = privilege::with_group(account, account.gid, || -> io::Result<_> {
+    let looked = privilege::with_group(account, account.gid, || -> io::Result<_> {
         // Where it can't be opened, that is the mailbox's error, in its own words.
         let Ok(dir) = directory::open_directory(parent) else {
             return Ok(None);
         };
+        if fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok() {
+            return Ok(None);
+        }
         let found = fstat(&dir)?;
-        let group = Gid::from_raw(found.st_gid);
-        let is_spool = found.st_uid == 0 && Some(group) == mail;
-        Ok(Some((dir, is_spool.then_some(group))))
+        Ok(Some((dir, found)))
     })??;
-    let Some((dir, group)) = made else {
+    let Some((dir, found)) = looked else {
         return Ok(());
     };
+    let group = Gid::from_raw(found.st_gid);
+    let mail = Group::from_name("mail")?.map(|group| group.gid);
+    let group = (found.st_uid == 0 && Some(group) == mail).then_some(group);
     let make = || {
         if names_maildir(inbox) {
             // Where it can't be made, that is the mailbox's error, too.
@@ -73,9 +76,6 @@ fn make_inbox(inbox: &Path, account: &Account) -> io::Result<()> {
 
 /// Makes the file; false where it was there.
 fn make_empty(dir: impl AsFd, name: &OsStr, mode: u32) -> io::Result<bool> {
-    if fstatat(&dir, name, AtFlags::AT_SYMLINK_NOFOLLOW).is_ok() {
-        return Ok(false);
-    }
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
     let flags = flags | OFlag::O_CLOEXEC;
     match openat(&dir, name, flags, Mode::S_IRUSR | Mode::S_IWUSR) {
@@ -92,10 +92,8 @@ fn make_empty(dir: impl AsFd, name: &OsStr, mode: u32) -> io::Result<bool> {
 /// The user's and the domain's part of an account's name; a name without a domain is of the first
 /// local one.
 fn names<'a>(config: &'a Config, account: &'a Account) -> (&'a str, &'a str) {
-    match account.name.rsplit_once('@') {
-        Some((user, domain)) => (user, domain),
-        None => (&account.name, config.origin()),
-    }
+    let own = config.local_domains.first().unwrap_or(&config.hostname);
+    account.name.rsplit_once('@').unwrap_or((&account.name, own))
 }
 
 fn inbox_of(config: &Config, account: &Account) -> Result<PathBuf, Failure> {
@@ -150,6 +148,11 @@ pub fn place_of(config: &Config, account: &Account, path: PathBuf) -> Result<Pla
     })
 }
 
+/// The directory of the account's folders.
+pub fn folders_of(config: &Config, account: &Account) -> Result<PathBuf, Failure> {
+    expand(config, account, "folders", &config.paths.folders)
+}
+
 /// The directory of the account's small files.
 pub fn index_of(config: &Config, account: &Account) -> Result<PathBuf, Failure> {
     expand(config, account, "index", &config.paths.index)
@@ -184,7 +187,7 @@ impl Folder {
         if name.eq_ignore_ascii_case("INBOX") {
             return inbox_of(config, account);
         }
-        let root = expand(config, account, "folders", &config.paths.folders)?;
+        let root = folders_of(config, account)?;
         if !names_maildir(&root) {
             return Ok(root.join(name));
         }

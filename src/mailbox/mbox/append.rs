@@ -103,7 +103,12 @@ pub(super) fn is_pending(index: &Index) -> Result<bool, Error> {
 }
 
 /// Appends the messages, durably: all of them, or on any failure none, and the file is as before.
-pub(super) fn append(opened: &mut Opened, index: &Index, messages: Batch<'_>) -> Result<(), Error> {
+/// Returns the file's new size.
+pub(super) fn append(
+    opened: &mut Opened,
+    index: &Index,
+    messages: Batch<'_>,
+) -> Result<u64, Error> {
     let path = opened.spool.path.clone();
     let fail = |error| Error::io(&path, "be written", error);
     let old = opened.identity.size;
@@ -145,7 +150,7 @@ pub(super) fn append(opened: &mut Opened, index: &Index, messages: Batch<'_>) ->
     }
     // The message stands; an intent that can't be cleared will be found to be done.
     let _ = Intent::clear(index);
-    Ok(())
+    Ok(end)
 }
 
 fn write(file: &File, intent: &Intent, separator: &[u8], messages: Batch<'_>) -> io::Result<()> {

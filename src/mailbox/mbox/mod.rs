@@ -19,6 +19,7 @@ mod identity;
 mod index;
 mod moment;
 mod open;
+pub mod piped;
 mod present;
 pub mod quote;
 mod record;
@@ -108,9 +109,9 @@ impl Mbox {
         let stored = (0..).zip(messages).map(|(number, one)| Stored::of(one, is_first(number)));
         let stored: Vec<Stored> = stored.collect();
         let batch = Batch(&stored);
-        let after = before.saturating_add(batch.length().unwrap_or(u64::MAX));
-        self.place.has_room(after)?;
-        append::append(&mut opened, &index, batch)?;
+        let length = batch.length().unwrap_or(u64::MAX);
+        self.place.has_room(before.saturating_add(length).saturating_add(1))?;
+        let after = append::append(&mut opened, &index, batch)?;
         Ok(Growth { before, after })
     }
 
@@ -189,8 +190,11 @@ impl Mbox {
         let mut ranges = self.places(&opened, &wanted)?;
         ranges.sort_unstable();
         ranges.dedup();
+        let count = ranges.len();
+        let ranges = scan::removable(&opened.file, opened.identity, ranges)
+            .map_err(|error| Error::io(&self.place.path, "be read", error))?;
         redo::remove(&mut opened, &index, &ranges)?;
-        Ok(ranges.len())
+        Ok(count)
     }
 
     /// Where messages (in their order) stand now, as [`Self::find`] tells of one: in one pass over

@@ -36,9 +36,6 @@ enum Part {
     Done,
 }
 
-/// A field name longer than this is not one of ours.
-const HOLD: usize = 256;
-
 impl Presenter {
     /// For a message whose header has our marker (`quoted`) or not; with `body_lines`, so many
     /// lines of the body at most.
@@ -98,7 +95,7 @@ impl Presenter {
     }
 
     fn header_line(&mut self, piece: &[u8], hidden: bool, out: &mut Vec<u8>) {
-        let enough = |line: &[u8]| line.ends_with(b"\n") || line.len() >= HOLD;
+        let enough = |line: &[u8]| line.ends_with(b"\n") || line.len() >= fields::LONGEST;
         if self.held.is_empty() && enough(piece) {
             return self.decide(piece, hidden, out);
         }
@@ -111,7 +108,8 @@ impl Presenter {
 
     /// The beginning of a header line tells what becomes of it.
     fn decide(&mut self, line: &[u8], hidden: bool, out: &mut Vec<u8>) {
-        if matches!(line, b"\n" | b"\r\n") {
+        // A CR alone comes here when the message has ended: half of the blank line.
+        if matches!(line, b"\n" | b"\r\n" | b"\r") {
             out.extend_from_slice(b"\r\n");
             self.part = if self.lines_left == Some(0) { Part::Done } else { Part::Body };
             return;
@@ -246,6 +244,7 @@ mod tests {
             assert_eq!(shown(stored, false, Some(9), step), "A: 1\r\n\r\n1\r\n2\r\n3\r\n");
             assert_eq!(shown(b"A: 1", false, None, step), "A: 1\r\n\r\n");
             assert_eq!(shown(b"Status: 1", false, None, step), "\r\n");
+            assert_eq!(shown(b"A: 1\n\r", false, None, step), "A: 1\r\n\r\n");
             assert_eq!(shown(b"\nx\r", false, None, step), "\r\nx\r\n");
         }
     }

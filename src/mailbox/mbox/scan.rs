@@ -98,11 +98,12 @@ pub(super) fn scan(file: &File, identity: Identity) -> Result<Snapshot, Error> {
     let mut window = Window::new(file, identity.size);
     let mut seen: HashMap<[u8; 32], u32> = HashMap::new();
     let mut messages = Vec::new();
-    let mut at = first(&mut window).map_err(Error::reading)?;
+    let first = first(&mut window).map_err(Error::reading)?;
+    let mut at = first;
     while let Some(mut message) = message(&mut window, at).map_err(Error::reading)? {
         at = message.end;
         // c-client's is the first message or none.
-        if message.internal && messages.is_empty() && seen.is_empty() {
+        if message.internal && message.start == first {
             continue;
         }
         let count = seen.entry(message.digest).or_insert(0);
@@ -126,6 +127,32 @@ pub(super) fn message_at(window: &mut Window<'_>, at: u64) -> io::Result<Option<
         return Ok(None);
     }
     message(window, at)
+}
+
+/// What may be removed of these messages (sorted, apart) so that what stands behind them does not
+/// become text of what stands before: where a blank line is missing there, their last line end stays
+/// and makes it.
+pub(super) fn removable(
+    file: &File,
+    identity: Identity,
+    ranges: Vec<(u64, u64)>,
+) -> io::Result<Vec<(u64, u64)>> {
+    let mut window = Window::new(file, identity.size);
+    let mut joined: Vec<(u64, u64)> = Vec::new();
+    for (start, end) in ranges {
+        match joined.last_mut() {
+            Some((_, last)) if *last == start => *last = end,
+            _ => joined.push((start, end)),
+        }
+    }
+    for (start, end) in &mut joined {
+        let from = start.saturating_sub(3);
+        let length = usize::try_from(start.saturating_sub(from)).unwrap_or(0);
+        if *end < identity.size && !after_blank_line(window.peek(from, length)?, from == 0) {
+            *end = end.saturating_sub(1);
+        }
+    }
+    Ok(joined)
 }
 
 /// Where the first message begins: blank lines and garbage before it are nobody's.
@@ -193,11 +220,14 @@ impl Facts {
             if view.is_empty() {
                 break;
             }
+            // What a field says does not depend on how much more the window holds.
+            let view = view.get(..LOOK).unwrap_or(view);
             let end = memchr::memchr(b'\n', view).map(|end| end + 1);
             let line = view.get(..end.unwrap_or(view.len())).unwrap_or_default();
             at = at.saturating_add(count(line.len()));
             if !within_line {
-                if matches!(line, b"\n" | b"\r\n") {
+                // A CR alone is the last byte of the file: half of the blank line.
+                if matches!(line, b"\n" | b"\r\n" | b"\r") {
                     break;
                 }
                 facts.field(line);
@@ -248,12 +278,13 @@ fn counted(window: &mut Window<'_>, body: u64, length: u64) -> io::Result<Option
     let view = window.peek(body_end, LOOK)?;
     let gap = view.iter().take_while(|b| matches!(b, b'\n' | b'\r')).count();
     let ended = matches!(last, None | Some(b'\n')) || gap > 0 || view.is_empty();
-    let (line_ends, next) = view.split_at_checked(gap).unwrap_or_default();
-    let at_end = next.is_empty() && view.len() < LOOK;
-    if !ended || !(at_end || from_line::begins(next) && !line_ends.ends_with(b"\r")) {
-        return Ok(None);
-    }
-    Ok(Some((body_end, body_end.saturating_add(count(gap)))))
+    let cr = view.get(..gap).is_some_and(|line_ends| line_ends.ends_with(b"\r"));
+    let at_end = gap == view.len() && gap < LOOK;
+    let end = body_end.saturating_add(count(gap));
+    // The whole line is looked at, as by whoever reads on from there: were it none for them, all
+    // that stands behind would not be listed.
+    let followed = !cr && from_line::begins(window.peek(end, LOOK)?);
+    Ok((ended && (at_end || followed)).then_some((body_end, end)))
 }
 
 /// From a line's start on, finds where the next message begins; gives `sink` what is before the
@@ -303,6 +334,8 @@ fn to_boundary(
 /// Whether a message begins where `before` ends and `line` begins.
 fn is_boundary(before: &[u8], from_line_start: bool, line: &[u8]) -> bool {
     let header_follows = || {
+        // No more than whoever looks at this message alone can see.
+        let line = line.get(..LOOK).unwrap_or(line);
         let next = memchr::memchr(b'\n', line).and_then(|end| line.get(end + 1..));
         next.and_then(|next| next.split(|b| *b == b'\n').next())
             .is_some_and(|next| fields::name(next).is_some())

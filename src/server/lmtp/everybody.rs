@@ -10,7 +10,7 @@
 //! is a record that the monitor passes on, of which it reads the name of the user; so is the answer,
 //! of which it reads nothing. An agent stays until the session ends, for the next message.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt::Write;
 use std::fs::File;
 use std::io;
@@ -41,11 +41,17 @@ use crate::sys::{Account, Exit, Log, clock, fd, process};
 /// The longest record.
 const MAX: usize = 4096;
 
-/// Jobs that are under way at once in a session, and agents that stay.
+/// Jobs that are under way at once in a session.
 const WINDOW: usize = 32;
+
+/// Agents that stay: so many users can get mail in turn without a new process for each message.
+const MAX_AGENTS: usize = 128;
 
 /// So long may an agent be at one job.
 const PATIENCE: Duration = Duration::from_mins(10);
+
+/// So many accounts are remembered in a session.
+const MAX_ACCOUNTS: usize = 10_000;
 
 /// What the session child wants of its monitor: one byte, then text.
 mod ask {
@@ -116,6 +122,7 @@ impl Server<'_> {
             spool: None,
             agents: Vec::new(),
             jobs: 0,
+            accounts: HashMap::new(),
         };
         if let Err(error) = monitor.run() {
             return self.fail(&format!("monitor: {error}"));
@@ -310,11 +317,13 @@ struct Monitor<'a> {
     spool: Option<File>,
     agents: Vec<Busy>,
     jobs: u64,
+    /// Accounts by the local-parts that led to them in this session.
+    accounts: HashMap<String, Account>,
 }
 
 /// An agent, and what it is at.
 struct Busy {
-    /// The local-part that led to it.
+    /// The name of its account.
     name: String,
     process: Pid,
     channel: Channel,
@@ -392,14 +401,10 @@ impl Monitor<'_> {
         };
         match *kind {
             ask::USER => {
-                let name = String::from_utf8_lossy(text);
-                let answer = match route::account(self.server.config, &name) {
+                let answer = match self.account(&String::from_utf8_lossy(text)) {
                     Ok(Some(_)) => YES,
                     Ok(None) => NO,
-                    Err(error) => {
-                        self.server.log.error(&format!("looking up user {name:?}: {error}"));
-                        b'?'
-                    }
+                    Err(_) => b'?',
                 };
                 self.channel.send(&[answer])?;
             }
@@ -455,30 +460,43 @@ impl Monitor<'_> {
         }
     }
 
+    fn account(&mut self, local: &str) -> io::Result<Option<Account>> {
+        if let Some(account) = self.accounts.get(local) {
+            return Ok(Some(account.clone()));
+        }
+        let found = route::account(self.server.config, local);
+        if let Err(error) = &found {
+            self.server.log.error(&format!("looking up user {local:?}: {error}"));
+        }
+        let found = found?;
+        if let Some(account) = &found
+            && self.accounts.len() < MAX_ACCOUNTS
+        {
+            self.accounts.insert(local.to_owned(), account.clone());
+        }
+        Ok(found)
+    }
+
     /// The user's agent: the one that is there, or a new one.
-    fn agent(&mut self, name: &str) -> io::Result<usize> {
-        if let Some(index) = self.agents.iter().position(|agent| agent.name == name) {
+    fn agent(&mut self, local: &str) -> io::Result<usize> {
+        // It was there when the recipient was accepted.
+        let account = self.account(local)?.ok_or(io::ErrorKind::NotFound)?;
+        if let Some(index) = self.agents.iter().position(|agent| agent.name == account.name) {
             return Ok(index);
         }
-        let unavailable = |why: String| {
-            self.server.log.error(&why);
-            io::Error::other(why)
-        };
-        let account = match route::account(self.server.config, name) {
-            Ok(Some(account)) => account,
-            Ok(None) => return Err(unavailable(format!("there is no user {name:?} any more"))),
-            Err(error) => return Err(unavailable(format!("looking up user {name:?}: {error}"))),
-        };
-        if self.agents.len() >= WINDOW {
+        if self.agents.len() >= MAX_AGENTS {
             let idle = self.agents.iter().enumerate().filter(|(_, agent)| agent.jobs.is_empty());
             let oldest = idle.min_by_key(|(_, agent)| agent.used).map(|(index, _)| index);
             self.agents.swap_remove(oldest.ok_or(io::ErrorKind::WouldBlock)?);
         }
         let (channel, theirs) = Channel::pair()?;
         let forked = process::fork(|| self.be_agent(&account, &theirs));
-        let process = forked.map_err(|error| unavailable(format!("can't fork: {error}")))?;
+        if let Err(error) = &forked {
+            self.server.log.error(&format!("can't fork a delivery agent: {error}"));
+        }
+        let process = forked?;
         self.agents.push(Busy {
-            name: name.to_owned(),
+            name: account.name,
             process,
             channel,
             jobs: VecDeque::new(),
@@ -510,13 +528,12 @@ impl Monitor<'_> {
         };
         let mut record = [0; MAX - 16];
         let length = agent.channel.receive(&mut record).unwrap_or(0);
-        if length == 0 {
-            // Its jobs stay with it: whoever buries it answers them.
+        // Its jobs stay with it: whoever buries it answers them. An answer that nobody has asked for is
+        // the end of it, too.
+        if length == 0 || agent.jobs.is_empty() {
             return Ok(false);
         }
-        let Some(job) = agent.jobs.pop_front() else {
-            return Ok(false);
-        };
+        let job = agent.jobs.pop_front().unwrap_or_default();
         agent.since = Instant::now();
         let record = record.get(..length).unwrap_or_default();
         self.answer(&job, record)?;

@@ -44,6 +44,11 @@ fn configuration(setting: &Setting) -> String {
         write!(later, "\"{recipient}\", ").unwrap();
     }
     let later = if later.is_empty() { "\"nobody\"" } else { later.trim_end_matches(", ") };
+    let mail = setting.path("mail");
+    let action = match &setting.local {
+        Some(local) => format!("action \"in\" {}", local.words),
+        None => format!("action \"in\" maildir \"{mail}/%{{dest.user}}\" virtual <users>"),
+    };
     let mut text = format!(
         "pki {domain} cert \"{at}/certificate.pem\"
 pki {domain} key \"{at}/key.pem\"
@@ -52,7 +57,7 @@ table later {{ {later} }}
 filter \"later\" phase rcpt-to match rcpt-to <later> reject \"451 4.2.0 Greylisted, come back later\"
 smtp max-message-size 50M
 listen on {ip} port {port} hostname {domain} tls pki {domain} filter \"later\"
-action \"in\" maildir \"{at}/mail/%{{dest.user}}\" virtual <users>
+{action}
 match from any for domain \"{domain}\" action \"in\"
 ",
         users = users.trim_end_matches(", "),

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::fs;
 
 use super::super::find;
-use super::{MAILBOX_UID, Setting, USERS};
+use super::{Local, MAILBOX_UID, Setting, USERS};
 
 /// Writes its configuration, and gives the script that becomes it.
 pub fn script(setting: &Setting) -> String {
@@ -16,7 +16,15 @@ pub fn script(setting: &Setting) -> String {
     setting.write("etc/main.cf", &main_cf(setting));
     setting.write("etc/master.cf", &master_cf(setting));
     let _ = fs::remove_file(setting.path("spool/pid/master.pid"));
-    format!("exec {} -c {} start-fg", find("postfix").unwrap().display(), setting.path("etc"))
+    let etc = setting.path("etc");
+    let mut script = String::new();
+    if setting.local.is_some() {
+        setting.write_accounts(&[]);
+        for file in ["passwd", "group"] {
+            writeln!(script, "mount --bind '{etc}/{file}' /etc/{file}").unwrap();
+        }
+    }
+    script + &format!("exec {} -c {etc} start-fg", find("postfix").unwrap().display())
 }
 
 fn main_cf(setting: &Setting) -> String {
@@ -39,6 +47,10 @@ fn main_cf(setting: &Setting) -> String {
         Some(next) => (format!("smtp:[{}]:{}", next.ip(), next.port()), "127.0.0.0/8"),
         None => ("error:5.7.1 nothing is relayed".to_owned(), ""),
     };
+    let (own, virtual_domain, words) = match &setting.local {
+        Some(Local { words, .. }) => (format!("{domain}, mx.{domain}"), "", words.as_str()),
+        None => (String::new(), domain, ""),
+    };
     format!(
         "compatibility_level = 3.6
 queue_directory = {at}/spool
@@ -52,11 +64,12 @@ setgid_group = postdrop
 inet_interfaces = loopback-only
 inet_protocols = ipv4
 myhostname = {domain}
-mydestination =
+mydestination = {own}
 mynetworks = {networks}
 alias_maps =
 alias_database =
-virtual_mailbox_domains = {domain}
+virtual_mailbox_domains = {virtual_domain}
+recipient_delimiter = +
 virtual_mailbox_base = {at}/mail
 virtual_mailbox_maps = inline:{{ {mailboxes}}}
 virtual_uid_maps = static:{MAILBOX_UID}
@@ -78,6 +91,7 @@ smtp_tls_loglevel = 1
 smtp_tls_CAfile =
 queue_run_delay = 1s
 minimal_backoff_time = 1s
+{words}
 ",
         at = setting.at.display(),
     )
@@ -96,6 +110,8 @@ verify unix - - n - 1 verify
 proxymap unix - - n - - proxymap
 smtp unix - - n - - smtp
 virtual unix - n n - - virtual
+local unix - n n - - local
+lmtp unix - - n - - lmtp
 error unix - - n - - error
 retry unix - - n - - error
 anvil unix - - n - 1 anvil

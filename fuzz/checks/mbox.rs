@@ -1,0 +1,396 @@
+//! The mbox reader against a second, slow reading of hikyaku-mbox(5), on files of any content.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write;
+use std::ops::Range;
+use std::rc::Rc;
+use std::time::UNIX_EPOCH;
+
+use hikyaku::mailbox::mbox::{fields, from_line};
+use hikyaku::mailbox::{NewMessage, Snapshot, Stager};
+use sha2::{Digest, Sha256};
+
+use crate::dice::Dice;
+use crate::home::Home;
+
+/// So much of a file is looked at around a place where a message may begin.
+const LOOK: usize = 2 * from_line::LONGEST;
+
+/// A field's name is not longer, with the blanks before its colon.
+const LONGEST_NAME: usize = 998;
+
+/// Listing.
+pub fn check_listing(input: &[u8]) {
+    let file = grown(input);
+    let found = messages(&file);
+    check_places(&file, &found);
+    let listed = list(&found);
+    let mut home = Home::new(&file);
+    let snapshot = home.mailbox.scan().unwrap();
+    if snapshot.len() == listed.len()
+        && ids(&snapshot) == digests(listed)
+        && listed.iter().enumerate().all(|(n, m)| snapshot.size(n) == Some(m.shown.len() as u64))
+    {
+        return;
+    }
+    all_same(&home.read_all(), &shown(listed), &file);
+    panic!("read as it is, and listed as {:?}: {}", ids(&snapshot), text(&file));
+}
+
+/// Reading, and that this changes nothing.
+pub fn check_reading(input: &[u8]) {
+    let file = grown(input);
+    let mut home = Home::new(&file);
+    let snapshot = home.mailbox.scan().unwrap();
+    let mut dice = Dice::of(input);
+    for (n, message) in list(&messages(&file)).iter().enumerate() {
+        let shown = home.read(&snapshot, n, None);
+        same(&shown, &message.shown, &file);
+        check_shown(&shown);
+        let lines = dice.below(4);
+        same(&home.read(&snapshot, n, Some(lines as u64)), top(&shown, lines), &file);
+    }
+    assert!(home.content() == file);
+    let again = home.mailbox.scan().unwrap();
+    assert_eq!(ids(&again), ids(&snapshot));
+    let unique: HashSet<String> = ids(&again).into_iter().collect();
+    assert_eq!(unique.len(), snapshot.len());
+    assert!(home.mailbox.take_warnings().is_empty());
+}
+
+/// Appending, and removing so many choices of messages.
+pub fn check_changing(input: &[u8], choices: usize) {
+    let file = grown(input);
+    let found = messages(&file);
+    check_appending(&file, &found);
+    let mut dice = Dice::of(input);
+    for _ in 0..choices {
+        check_removing(&file, &found, &mut dice);
+    }
+}
+
+fn check_appending(file: &[u8], found: &[Message]) {
+    let mut home = Home::new(file);
+    let mut wanted = shown(list(found));
+    let mut stager = Stager::new(u64::MAX);
+    stager.push(b"Subject: new\n\n\nFrom a\n\n>From b\n.\n\n").unwrap();
+    home.mailbox
+        .append(&[NewMessage {
+            sender: b"s@b.org".to_vec(),
+            at: UNIX_EPOCH,
+            trace: Vec::new(),
+            text: Rc::new(stager.finish().unwrap()),
+        }])
+        .unwrap();
+    let content = home.content();
+    let (before, behind) = content.split_at_checked(file.len()).unwrap();
+    assert!(before == file);
+    let behind = behind.trim_ascii();
+    assert!(behind.starts_with(&from_line::write(b"s@b.org", UNIX_EPOCH)));
+    let body = b"\nSubject: new\n\n\n>From a\n\n>>From b\n.";
+    assert!(behind.ends_with(body), "{}", text(behind));
+    assert!(content.ends_with(b"\n.\n\n\n"));
+    wanted.push(b"Subject: new\r\n\r\n\r\nFrom a\r\n\r\n>From b\r\n.\r\n\r\n".to_vec());
+    // A Content-Length that reached past the end of the file may reach what has come.
+    if found.last().is_none_or(|last| !last.overreaches()) {
+        all_same(&home.read_all(), &wanted, file);
+    }
+    assert!(home.mailbox.take_warnings().is_empty());
+}
+
+fn check_removing(file: &[u8], found: &[Message], dice: &mut Dice) {
+    let mut home = Home::new(file);
+    let snapshot = home.mailbox.scan().unwrap();
+    let listed = list(found);
+    let removed: Vec<bool> = listed.iter().map(|_| dice.below(2) == 0).collect();
+    let chosen: Vec<usize> = (0..listed.len()).filter(|n| removed[*n]).collect();
+    assert_eq!(home.mailbox.expunge(&snapshot, &chosen).unwrap(), chosen.len());
+    let mut wanted = file[..listed.first().map_or(file.len(), |m| m.place.start)].to_vec();
+    for (n, message) in listed.iter().enumerate().filter(|(n, _)| !removed[*n]) {
+        // What is no text of another message must not become it: a blank line is left before it.
+        let parted = wanted.is_empty() || blank_line_before(&wanted, wanted.len(), 0) > 0;
+        if n > 0 && removed[n - 1] && !parted {
+            wanted.push(b'\n');
+        }
+        wanted.extend_from_slice(&file[message.place.clone()]);
+    }
+    let content = home.content();
+    same(&content, &wanted, file);
+    let kept: Vec<Vec<u8>> =
+        (0..listed.len()).filter(|n| !removed[*n]).map(|n| listed[n].shown.clone()).collect();
+    let now = messages(&content);
+    // See `overreaches`. And c-client's message counts as such at the beginning only.
+    let steady = found.iter().chain(&now).all(|m| !m.overreaches() && !m.internal);
+    if steady {
+        all_same(&shown(list(&now)), &kept, file);
+    }
+    all_same(&home.read_all(), &shown(list(&now)), &content);
+    assert!(home.mailbox.take_warnings().is_empty());
+}
+
+/// Small inputs make files larger than what is looked at at once. In one that begins with 0x1a a
+/// byte from 0x1a to 0x1d and a byte N behind it stand for N times a line of 64 bytes, 32 bytes of a
+/// line, 32 empty lines, 32 spaces.
+fn grown(input: &[u8]) -> Vec<u8> {
+    let Some(input) = input.strip_prefix(b"\x1a") else {
+        return input.to_vec();
+    };
+    let line = [&[b'x'; 63][..], b"\n"].concat();
+    let mut file = Vec::new();
+    let mut bytes = input.iter();
+    while let Some(byte) = bytes.next() {
+        let filler = match byte {
+            0x1a => &line[..],
+            0x1b => &[b'y'; 32],
+            0x1c => &[b'\n'; 32],
+            0x1d => &[b' '; 32],
+            _ => {
+                file.push(*byte);
+                continue;
+            }
+        };
+        let times = bytes.next().copied().unwrap_or(1);
+        file.extend(filler.repeat(usize::from(times)));
+    }
+    file
+}
+
+/// A message as the reference finds it.
+struct Message {
+    /// With its `From_` line and the blank line that ends it.
+    place: Range<usize>,
+    body: Range<usize>,
+    /// What a client gets.
+    shown: Vec<u8>,
+    content_length: Option<u64>,
+    /// c-client's pseudo message, where it is the first.
+    internal: bool,
+}
+
+impl Message {
+    /// Its Content-Length is wrong, but may become right when something else stands behind it.
+    fn overreaches(&self) -> bool {
+        let room = (self.place.end - self.body.start) as u64;
+        self.content_length.is_some_and(|length| length > room)
+    }
+}
+
+/// Those that clients are shown.
+fn list(found: &[Message]) -> &[Message] {
+    match found.split_first() {
+        Some((first, rest)) if first.internal => rest,
+        _ => found,
+    }
+}
+
+fn shown(listed: &[Message]) -> Vec<Vec<u8>> {
+    listed.iter().map(|message| message.shown.clone()).collect()
+}
+
+fn ids(snapshot: &Snapshot) -> Vec<String> {
+    (0..snapshot.len()).map(|n| snapshot.unique_id(n).unwrap()).collect()
+}
+
+/// The unique ids: digests of what clients get, and of the number of messages that were the same.
+fn digests(listed: &[Message]) -> Vec<String> {
+    let mut seen = HashMap::new();
+    let digest = |message: &Message| {
+        let digest = Sha256::digest(&message.shown);
+        let before: &mut u32 = seen.entry(digest).or_insert(0);
+        *before += 1;
+        let digest = match *before - 1 {
+            0 => digest,
+            n => Sha256::digest([&digest[..], &n.to_le_bytes()].concat()),
+        };
+        digest.iter().take(16).fold(String::new(), |mut id, byte| {
+            write!(id, "{byte:02x}").unwrap();
+            id
+        })
+    };
+    listed.iter().map(digest).collect()
+}
+
+/// One stands behind the other, from the first to the end of the file.
+fn check_places(file: &[u8], found: &[Message]) {
+    for pair in found.windows(2) {
+        assert_eq!(pair[0].place.end, pair[1].place.start);
+    }
+    for message in found {
+        assert!(message.place.start < message.body.start || message.body.is_empty());
+        assert!(message.body.start <= message.body.end && message.body.end <= message.place.end);
+        assert!(file[message.body.end..message.place.end].iter().all(|b| b"\r\n".contains(b)));
+    }
+    assert!(found.last().is_none_or(|last| last.place.end == file.len()));
+}
+
+fn messages(file: &[u8]) -> Vec<Message> {
+    let mut found = Vec::new();
+    let mut next = line_starts(file, 0).find(|at| begins(file, *at));
+    while let Some(start) = next.filter(|at| *at < file.len()) {
+        let message = message(file, start);
+        next = Some(message.place.end);
+        found.push(message);
+    }
+    found
+}
+
+fn message(file: &[u8], start: usize) -> Message {
+    let mut body = line_end(file, start);
+    let (mut lines, mut ended) = (Vec::new(), false);
+    while body < file.len() && !ended {
+        let end = line_end(file, body);
+        let line = &file[body..end];
+        ended = matches!(line, b"\n" | b"\r\n" | b"\r");
+        if !ended {
+            lines.push(line);
+        }
+        body = end;
+    }
+    let values = |wanted: &str| -> Vec<&[u8]> {
+        let is = |line: &&&[u8]| name(line).is_some_and(|name| name.eq_ignore_ascii_case(wanted));
+        lines.iter().filter(is).map(|line| fields::value(&line[..line.len().min(LOOK)])).collect()
+    };
+    let content_length = values("Content-Length").into_iter().find_map(decimal);
+    let counted = content_length.and_then(|length| counted(file, body, length));
+    let (body_end, end) = counted.unwrap_or_else(|| {
+        let next = line_starts(file, body).find(|at| begins(file, *at)).unwrap_or(file.len());
+        (next - blank_line_before(file, next, body), next)
+    });
+    let quoted = !values("X-Mbox-Quoted").is_empty();
+    let internal = !values("X-IMAP").is_empty()
+        && values("Subject").last().is_some_and(|v| v.starts_with(b"DON'T DELETE THIS MESSAGE"));
+    let mut shown = Vec::new();
+    let mut hidden = false;
+    for line in lines {
+        if !line.starts_with(b" ") && !line.starts_with(b"\t") {
+            hidden = name(line).is_some_and(|name| fields::is_hidden(name.as_bytes()));
+        }
+        if !hidden {
+            show(line, &mut shown);
+        }
+    }
+    shown.extend_from_slice(b"\r\n");
+    for line in file[body..body_end].split_inclusive(|byte| *byte == b'\n') {
+        show(if quoted { unquoted(line) } else { line }, &mut shown);
+    }
+    Message { place: start..end, body: body..body_end, shown, content_length, internal }
+}
+
+/// The places where lines begin, from the one at `from` on.
+fn line_starts(file: &[u8], from: usize) -> impl Iterator<Item = usize> {
+    let behind = memchr::memchr_iter(b'\n', &file[from..]).map(move |at| from + at + 1);
+    std::iter::once(from).chain(behind)
+}
+
+fn line_end(file: &[u8], start: usize) -> usize {
+    memchr::memchr(b'\n', &file[start..]).map_or(file.len(), |at| start + at + 1)
+}
+
+/// Whether a message begins with this line: at the start of the file, behind a blank line, or
+/// where a header field follows.
+fn begins(file: &[u8], at: usize) -> bool {
+    let next = line_end(file, at);
+    let field = || name(&file[next..line_end(file, next).min(at + LOOK).max(next)]).is_some();
+    from_line::begins(&file[at..])
+        && (at == 0 || blank_line_before(file, at, 0) > 0 || (file[at - 1] == b'\n' && field()))
+}
+
+/// The length of the blank line that ends at `at` and does not begin before `from`, where lines
+/// begin.
+fn blank_line_before(file: &[u8], at: usize, from: usize) -> usize {
+    let before = &file[from..at];
+    [&b"\n"[..], b"\r\n"]
+        .into_iter()
+        .find(|end| before.strip_suffix(*end).is_some_and(|b| b.is_empty() || b.ends_with(b"\n")))
+        .map_or(0, <[u8]>::len)
+}
+
+/// The name of a field.
+fn name(line: &[u8]) -> Option<&str> {
+    let colon = memchr::memchr(b':', line).filter(|at| *at < LONGEST_NAME)?;
+    let name = std::str::from_utf8(&line[..colon]).ok()?.trim_ascii_end();
+    (!name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic())).then_some(name)
+}
+
+fn decimal(digits: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(digits).ok()?;
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// The ends of body and message where Content-Length is right: line ends may follow, then a
+/// message or the end of the file.
+fn counted(file: &[u8], body: usize, length: u64) -> Option<(usize, usize)> {
+    let body_end = usize::try_from(length).ok()?.checked_add(body)?;
+    let behind = file.get(body_end..)?;
+    let gap = behind.iter().take_while(|byte| b"\r\n".contains(byte)).count();
+    let ended = length == 0 || file[body_end - 1] == b'\n' || gap > 0 || behind.is_empty();
+    let next = body_end + gap;
+    let good = if next == file.len() {
+        behind.len() < LOOK
+    } else {
+        gap <= LOOK && file[next - 1] != b'\r' && from_line::begins(&file[next..])
+    };
+    (ended && good).then_some((body_end, next))
+}
+
+fn unquoted(line: &[u8]) -> &[u8] {
+    let quotes = line.iter().take_while(|byte| **byte == b'>').count();
+    if quotes > 0 && line[quotes..].starts_with(b"From ") { &line[1..] } else { line }
+}
+
+/// A line with CRLF at its end.
+fn show(line: &[u8], shown: &mut Vec<u8>) {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    shown.extend_from_slice(line.strip_suffix(b"\r").unwrap_or(line));
+    shown.extend_from_slice(b"\r\n");
+}
+
+/// Header, blank line, and so many lines of the body.
+fn top(shown: &[u8], lines: usize) -> &[u8] {
+    let body = header_end(shown);
+    let end = line_starts(shown, body).nth(lines).unwrap_or(shown.len());
+    &shown[..end]
+}
+
+fn header_end(shown: &[u8]) -> usize {
+    if shown.starts_with(b"\r\n") {
+        return 2;
+    }
+    shown.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4
+}
+
+/// Lines end with CRLF, no field of the mailbox is there.
+fn check_shown(shown: &[u8]) {
+    assert!(shown.ends_with(b"\r\n"));
+    for line in shown.split_inclusive(|byte| *byte == b'\n') {
+        assert!(line.ends_with(b"\r\n"));
+    }
+    for line in shown[..header_end(shown)].split(|byte| *byte == b'\n') {
+        assert!(!fields::name(line).is_some_and(fields::is_hidden), "{}", text(shown));
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    let text = bytes.escape_ascii().to_string();
+    if text.len() > 3000 { format!("{} bytes", bytes.len()) } else { text }
+}
+
+/// That both are the same; else where they part.
+fn same(now: &[u8], wanted: &[u8], file: &[u8]) {
+    if now == wanted {
+        return;
+    }
+    let alike = now.iter().zip(wanted).take_while(|(a, b)| a == b).count();
+    let around = |bytes: &[u8]| {
+        let end = bytes.len().min(alike + 100);
+        bytes[alike.saturating_sub(100).min(end)..end].escape_ascii().to_string()
+    };
+    panic!("at {alike}:\n  {}\nis not\n  {}\nin {}", around(now), around(wanted), text(file));
+}
+
+fn all_same(now: &[Vec<u8>], wanted: &[Vec<u8>], file: &[u8]) {
+    for (now, wanted) in now.iter().zip(wanted) {
+        same(now, wanted, file);
+    }
+    assert_eq!(now.len(), wanted.len(), "messages in {}", text(file));
+}

@@ -1,0 +1,66 @@
+//! The inputs that fuzzing starts with, and those that it found something with, through the checks
+//! of the fuzz targets (`make fuzz`), without a fuzzer.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "tests and their helpers fail by panicking, and say with which input"
+)]
+
+use std::fs;
+use std::path::Path;
+
+#[path = "../fuzz/checks/addresses.rs"]
+mod addresses;
+#[path = "../fuzz/checks/dice.rs"]
+mod dice;
+#[path = "../fuzz/checks/forward.rs"]
+mod forward;
+#[path = "../fuzz/checks/header.rs"]
+mod header;
+#[path = "../fuzz/checks/home.rs"]
+mod home;
+#[path = "../fuzz/checks/mbox.rs"]
+mod mbox;
+
+fn replay(target: &str, check: impl Fn(&[u8])) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let mut inputs: Vec<_> =
+        fs::read_dir(corpus).unwrap().map(|entry| entry.unwrap().path()).collect();
+    inputs.sort();
+    assert!(!inputs.is_empty());
+    for input in inputs {
+        println!("{}", input.display());
+        check(&fs::read(input).unwrap());
+    }
+}
+
+#[test]
+fn an_address_is_read_back_as_it_is_printed() {
+    replay("addresses", addresses::check);
+}
+
+#[test]
+fn a_forward_file_is_understood_or_its_line_is_named() {
+    replay("forward", forward::check);
+}
+
+#[test]
+fn a_message_is_one_in_the_mailbox_and_comes_back_as_it_was() {
+    replay("header", header::check);
+}
+
+#[test]
+fn an_mbox_of_any_content_reads_as_its_manual_page_says() {
+    replay("mbox", |input| {
+        mbox::check_listing(input);
+        mbox::check_reading(input);
+    });
+}
+
+#[test]
+fn an_mbox_of_any_content_keeps_its_messages_when_others_come_and_go() {
+    replay("mbox", |input| mbox::check_changing(input, 16));
+}
