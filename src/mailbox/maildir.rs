@@ -2,9 +2,10 @@
 //!
 //! A message is written whole in `tmp/` and made durable before it gets its name in `new/`, so no
 //! lock is needed and no reader ever sees a part of one. (Where there is a quota, deliveries keep an
-//! flock on `new/` from the count to the names, or together they would exceed it.) Its file name is unique by time, process
-//! and chance, and tells its size (`,S=`) and its size with CRLF line ends (`,W=`) to readers that
-//! would have to count. A subfolder (Maildir++) is a Maildir below, whose name begins with a dot.
+//! flock on `new/` from the count to the names, or together they would exceed it.) Its file name is
+//! unique by time, process and chance, and tells its size (`,S=`) and its size with CRLF line ends
+//! (`,W=`) to readers that would have to count. A subfolder (Maildir++) is a Maildir below, whose
+//! name begins with a dot.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -65,7 +66,7 @@ impl Maildir {
             return Ok(Growth::default());
         }
         let opened = self.open()?;
-        let _lock = if self.place.quota == 0 { None } else { Some(self.lock(&opened)?) };
+        let _lock = if self.place.quota == 0 { None } else { self.lock(&opened)? };
         let added = messages.iter().fold(0, |sum: u64, one| sum.saturating_add(one.length()));
         let before = if self.place.quota == 0 { 0 } else { self.size(&opened)? };
         let growth = Growth { before, after: before.saturating_add(added) };
@@ -95,15 +96,19 @@ impl Maildir {
         Ok(growth)
     }
 
-    /// Keeps other deliveries of ours out.
-    fn lock(&self, opened: &Opened) -> Result<File, Error> {
+    /// Keeps other deliveries of ours out. Where a directory can't be locked (NFS wants a file that
+    /// is open for writing), the quota is as exact as that.
+    fn lock(&self, opened: &Opened) -> Result<Option<File>, Error> {
         let directory = opened.new.try_clone().map_err(|error| self.fail("be locked", error))?;
         let directory = File::from(directory);
         let started = Instant::now();
         let mut tries = 0_u32;
-        while !try_flock(&directory, Kind::Exclusive)
-            .map_err(|error| self.fail("be locked", error))?
-        {
+        loop {
+            match try_flock(&directory, Kind::Exclusive) {
+                Ok(true) => return Ok(Some(directory)),
+                Ok(false) => {}
+                Err(_) => return Ok(None),
+            }
             let waited = started.elapsed();
             if waited >= self.place.lock_timeout || signal::is_end_asked_for() {
                 let path = self.place.path.clone();
@@ -112,7 +117,6 @@ impl Maildir {
             tries = tries.saturating_add(1);
             std::thread::sleep(pause(tries));
         }
-        Ok(directory)
     }
 
     fn fail(&self, doing: &'static str, error: io::Error) -> Error {
