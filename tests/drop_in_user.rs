@@ -248,7 +248,9 @@ fn a_filter_of_maildrop_puts_mail_into_a_folder() {
         return;
     }
     let site = Site::new();
-    let text = format!("to \"| {} -f \\\"$FROM\\\"\"\n", line(&site, &["-m", "x"]));
+    // Whatever the login shell of whoever runs the tests is.
+    let text =
+        format!("SHELL=\"/bin/sh\"\nto \"| {} -f \\\"$FROM\\\"\"\n", line(&site, &["-m", "x"]));
     let rc = site.write_home("hunt", "mailfilter", &text);
     let (sender, message) = &messages()[2];
     by_hunt(&site, &["maildrop", "-f", sender, rc.to_str().unwrap()], message).expect(0);
