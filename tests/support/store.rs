@@ -177,7 +177,7 @@ pub fn forward(site: &Site, text: &str) {
 
 /// The fields that every delivery puts on top.
 fn trace() -> String {
-    format!("Return-Path: <{SENDER}>\nDelivered-To: {USER}@mx.smkwlab.net\n")
+    format!("Return-Path: <{SENDER}>\nDelivered-To: {USER}@smkwlab.net\n")
 }
 
 /// A message as its file in a Maildir has it.
