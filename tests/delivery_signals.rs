@@ -101,7 +101,7 @@ fn a_client_is_told_of_all_that_was_delivered_before_a_signal_ends_lmtp() {
     let text = message(1, 300);
     let crlf = String::from_utf8(text.clone()).unwrap().replace('\n', "\r\n");
     let one = format!(
-        "MAIL FROM:<a@example.org>\r\nRCPT TO:<hunt@mx.smkwlab.net>\r\nBDAT {} LAST\r\n{crlf}",
+        "MAIL FROM:<a@example.org>\r\nRCPT TO:<hunt@smkwlab.net>\r\nBDAT {} LAST\r\n{crlf}",
         crlf.len()
     );
     let calls: Vec<&str> = CALLS.into_iter().filter(|call| *call != "fcntl").collect();
@@ -434,4 +434,36 @@ fn a_command_that_is_given_the_message_gets_all_of_it() {
     run(&mut command, &text).expect(0);
     let got = fs::read(&out).unwrap();
     assert_eq!(behind_from_line(&got), Some(&store::in_maildir(&text)[..]));
+}
+
+#[test]
+fn a_signal_to_the_parent_of_several_deliveries_is_told_truly() {
+    if !need_root() {
+        return;
+    }
+    let text = message(1, 300);
+    let (mut all, mut none) = (0, 0);
+    for delay in 0..60 {
+        let site = Form::Mbox.site();
+        let before = ["hunt", "toshi"].map(|user| site.spool(user).len());
+        let mut command = store::local_deliver(&site);
+        command.arg("toshi").stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(&text).unwrap();
+        std::thread::sleep(Duration::from_micros(delay * 150));
+        let _ = kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM);
+        let status = child.wait().unwrap();
+        let after = ["hunt", "toshi"].map(|user| site.spool(user).len());
+        let have = [after[0] > before[0], after[1] > before[1]];
+        match status.code() {
+            Some(0) => assert_eq!(have, [true, true]),
+            // One may have it: both get it when it comes again.
+            Some(75) => assert_ne!(have, [true, true]),
+            None => assert_eq!(have, [false, false], "{status}"),
+            _ => panic!("{status}"),
+        }
+        all += usize::from(have == [true, true]);
+        none += usize::from(have == [false, false]);
+    }
+    support::note(&format!("of 60: {all} delivered to both, {none} to nobody"));
 }

@@ -171,7 +171,7 @@ fn sent_on(site: &Site, message: &[u8]) -> Result<usize, String> {
         let (_, body) = text.split_once("\r\n\r\n").unwrap();
         let content = String::from_utf8_lossy(&entry.content).into_owned();
         let whole = content.ends_with(&format!("\r\n\r\n{body}"))
-            && content.contains("Delivered-To: hunt@mx.smkwlab.net\r\n")
+            && content.contains("Delivered-To: hunt@smkwlab.net\r\n")
             && entry.recipients.len() == 1;
         if !whole {
             return Err(format!("drop/{name} is not the message: {content}"));
@@ -208,7 +208,7 @@ fn converse(peer: &mut Peer) -> [usize; 2] {
         for command in [
             hello,
             "MAIL FROM:<a@example.org>",
-            "RCPT TO:<hunt@mx.smkwlab.net>",
+            "RCPT TO:<hunt@smkwlab.net>",
             "RCPT TO:<toshi@smkwlab.net>",
             "DATA",
         ] {
