@@ -51,6 +51,8 @@ fn main_cf(setting: &Setting) -> String {
         Some(Local { words, .. }) => (format!("{domain}, mx.{domain}"), "", words.as_str()),
         None => (String::new(), domain, ""),
     };
+    // What is put off for a second counts as due at once, when its agent has it open still; then it
+    // is not looked at again for minutes.
     format!(
         "compatibility_level = 3.6
 queue_directory = {at}/spool
@@ -90,7 +92,7 @@ smtp_tls_security_level = may
 smtp_tls_loglevel = 1
 smtp_tls_CAfile =
 queue_run_delay = 1s
-minimal_backoff_time = 1s
+minimal_backoff_time = 2s
 {words}
 ",
         at = setting.at.display(),
