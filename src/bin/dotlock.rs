@@ -1,5 +1,5 @@
 //! `dotlock`: see man dotlock(8).
 
-#![cfg_attr(target_env = "gnu", no_main)]
+#![cfg_attr(all(target_env = "gnu", not(test)), no_main)]
 
 hikyaku::entry!(hikyaku::dotlock_main);

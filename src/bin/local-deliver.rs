@@ -1,5 +1,5 @@
 //! `local-deliver`: see man local-deliver(8).
 
-#![cfg_attr(target_env = "gnu", no_main)]
+#![cfg_attr(all(target_env = "gnu", not(test)), no_main)]
 
 hikyaku::entry!(hikyaku::local_deliver_main);

@@ -14,8 +14,8 @@ use super::Exit;
 #[macro_export]
 macro_rules! entry {
     ($main:path) => {
-        /// Called by the C library.
-        #[cfg(target_env = "gnu")]
+        /// Called by the C library; the harness of unit tests has its own.
+        #[cfg(all(target_env = "gnu", not(test)))]
         #[allow(unsafe_code, reason = "the C library knows main by its name")]
         // SAFETY: nobody else defines main.
         #[unsafe(no_mangle)]
