@@ -3,7 +3,7 @@
 //! Started for one user, the process is that user already, speaks and delivers ([`serve_user`]).
 //! Started for everybody, a session has a monitor (root), a jailed child that speaks, and an agent
 //! for each user who gets mail ([`everybody`]). What both have in common is the conversation here:
-//! it obeys the protocol and leaves messages to a [`Desk`].
+//! it obeys the protocol and leaves messages to a `Desk`.
 
 pub mod everybody;
 
