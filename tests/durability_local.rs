@@ -14,6 +14,8 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use support::entry;
 use support::kill::{Attempt, age_locks, kill_at_each};
@@ -81,6 +83,40 @@ fn local_deliver_killed_anywhere_leaves_nothing_or_a_whole_message_in_a_maildir(
             deliver_next(&site)?;
             has_both(Form::Maildir, &maildir, is_delivered(code), 1)
         });
+    }
+}
+
+#[test]
+fn local_deliver_killed_anywhere_leaves_nothing_or_a_whole_message_in_an_mbox() {
+    if !need("strace") {
+        return;
+    }
+    let has = |path: &Path| {
+        let mut bytes = [0; 100];
+        rustix::fs::getxattr(path, "user.hikyaku", &mut bytes).is_ok()
+    };
+    let kept = AtomicUsize::new(0);
+    for (who, attributes) in callers().iter().flat_map(|who| [(*who, true), (*who, false)]) {
+        let name = format!("local-deliver into an mbox, by {who:?}, attributes {attributes}");
+        // The attribute's calls fail already where there are none.
+        let skip: &[&str] = if attributes { &[] } else { &["fsetxattr"] };
+        kill_at_each(&name, skip, |attempt| {
+            let site = Form::Mbox.site();
+            let inbox = Form::Mbox.inbox(&site);
+            let code = if attributes {
+                deliver(&site, who, attempt)?
+            } else {
+                deliver(&site, who, &attempt.without_attributes())?
+            };
+            kept.fetch_add(usize::from(has(&inbox)), Relaxed);
+            deliver_next(&site)?;
+            if has(&inbox) {
+                return Err("the attribute is still there".into());
+            }
+            has_both(Form::Mbox, &inbox, is_delivered(code), 1)
+        });
+        let kept = kept.swap(0, Relaxed);
+        assert_eq!(kept > 0, attributes, "{kept} intents were found in the attribute");
     }
 }
 

@@ -387,7 +387,12 @@ fn a_server_that_goes_away_loses_nothing() {
             pair.submit(&["a@there.test"]);
             let ran = pair.run();
             if !pair.site.queued().is_empty() {
-                let code = if matches!(end, Act::Last(_)) { "dsn=4.3.2" } else { "dsn=4.4.2" };
+                let code = match (step, end) {
+                    (_, Act::Last(_)) => "dsn=4.3.2",
+                    // The connection may be gone before the client knows that it was there.
+                    (Step::Connect, Act::Reset) if ran.stderr.contains("dsn=4.4.1") => "dsn=4.4.1",
+                    _ => "dsn=4.4.2",
+                };
                 assert!(ran.stderr.contains(code), "{step:?} {end:?}: {ran}");
                 assert_eq!(pair.site.queued_in("deferred").len(), 1, "{step:?} {end:?}: {ran}");
                 pair.run_to_the_end();

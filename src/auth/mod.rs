@@ -48,9 +48,7 @@ pub fn find_account(config: &Config, name: &str) -> io::Result<Option<Account>> 
     }
     let found = match config.users.source {
         Source::System => Account::by_name(name)?,
-        Source::File => users_file::find(users_file::read(&config.users.file)?, name)
-            .transpose()?
-            .map(|entry| entry.account),
+        Source::File => users_file::look_up(&config.users.file, name)?.map(|entry| entry.account),
     };
     Ok(found.and_then(|account| served(config, account, Identity::own())))
 }

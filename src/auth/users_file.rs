@@ -61,17 +61,30 @@ impl From<Error> for io::Error {
 
 /// Reads the file and parses it for this process. It must be a regular file, by whatever name.
 pub fn read(path: &Path) -> io::Result<Vec<Result<Entry, Error>>> {
+    Ok(parse(path, &text(path)?, Identity::own()))
+}
+
+/// Reads the file for one user's line, as [`find`] does; the others are not parsed.
+pub fn look_up(path: &Path, name: &str) -> io::Result<Option<Entry>> {
+    let bytes = text(path)?;
+    let line = lines(&bytes).find(|(line, _)| user(line) == Some(name));
+    Ok(line.map(|line| one(path, line, Identity::own())).transpose()?)
+}
+
+fn text(path: &Path) -> io::Result<Vec<u8>> {
     let named =
         |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     // A FIFO in its place would otherwise be waited for.
-    if !std::fs::metadata(path).map_err(named)?.is_file() {
+    let metadata = std::fs::metadata(path).map_err(named)?;
+    if !metadata.is_file() {
         return Err(named(io::Error::other("is not a regular file")));
     }
     let file = File::open(path).map_err(named)?;
-    let mut bytes = Vec::new();
+    let size = usize::try_from(metadata.len().min(MAX_FILE)).unwrap_or(0);
+    let mut bytes = Vec::with_capacity(size.saturating_add(1));
     file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(named)?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length <= MAX_FILE) {
-        return Ok(parse(path, &bytes, Identity::own()));
+        return Ok(bytes);
     }
     Err(named(io::Error::other("is larger than 16 MiB")))
 }
@@ -79,20 +92,25 @@ pub fn read(path: &Path) -> io::Result<Vec<Result<Entry, Error>>> {
 /// Parses the text of the file `name`, for a process that runs as `own`: without root, empty ids
 /// are its own.
 pub fn parse(name: &Path, bytes: &[u8], own: Identity) -> Vec<Result<Entry, Error>> {
+    lines(bytes).map(|line| one(name, line, own)).collect()
+}
+
+/// The lines that are of users, with their numbers.
+fn lines(bytes: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
     bytes
         .split(|byte| *byte == b'\n')
         .zip(1..)
         .map(|(line, number)| (line.strip_suffix(b"\r").unwrap_or(line), number))
         .filter(|(line, _)| !line.trim_ascii().is_empty() && !line.starts_with(b"#"))
-        .map(|(line, number)| {
-            entry(line, own).map_err(|what| Error {
-                file: name.to_owned(),
-                line: number,
-                user: user(line).map(str::to_owned),
-                what,
-            })
-        })
-        .collect()
+}
+
+fn one(name: &Path, (line, number): (&[u8], usize), own: Identity) -> Result<Entry, Error> {
+    entry(line, own).map_err(|what| Error {
+        file: name.to_owned(),
+        line: number,
+        user: user(line).map(str::to_owned),
+        what,
+    })
 }
 
 /// The line of this user: the first one, be it right or wrong.

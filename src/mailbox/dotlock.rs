@@ -104,7 +104,7 @@ fn make(dir: &OwnedFd, name: &OsStr) -> io::Result<Option<File>> {
     let linked = match (name.to_str(), fd::unnamed_file(dir, 0o644)) {
         (Some(name), Ok(mut file)) => {
             write_pid(&mut file)?;
-            fd::link(&file, dir, name, fd::own_descriptors().ok().as_ref()).map(|()| file)
+            fd::link(&file, dir, name, None).map(|()| file)
         }
         (Some(_), Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
             return Err(error);

@@ -9,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::rc::Rc;
 
 use clap::Parser;
-use nix::unistd::getuid;
+use nix::unistd::{Uid, getuid};
 
 use super::{Common, Failure, complain, handed, load, login_account, run, services, start};
 use crate::auth::is_name;
@@ -92,12 +92,11 @@ fn local_deliver(arguments: &Args) -> Result<Exit, Failure> {
         return lmtp(&config, &log, wish, &names, handed);
     }
     if names.is_empty() {
-        names.push(caller()?);
+        names.push(login_name(getuid())?);
     }
     let sender = arguments.from.as_deref().map(sender).transpose()?;
     // Before the process becomes somebody else.
-    let caller = if sender.is_some() { Ok(String::new()) } else { caller() };
-    let delivery = Delivery { config, log, sender, caller, arguments, wish };
+    let delivery = Delivery { config, log, sender, caller: getuid(), arguments, wish };
     let mut seen = std::collections::HashSet::new();
     names.retain(|name| seen.insert(name.clone()));
     let exit = delivery.to_all(&names)?;
@@ -143,7 +142,7 @@ fn lmtp(
         };
     }
     let name = match names {
-        [] => caller()?,
+        [] => login_name(getuid())?,
         [name] => name.clone(),
         _ => return Err(Failure::new(Exit::Usage, "--lmtp serves one USER, or everybody")),
     };
@@ -156,9 +155,7 @@ fn lmtp(
     Ok(server::lmtp::serve_user(config, log, &account, wish, connection))
 }
 
-/// The login name of whoever runs us.
-fn caller() -> Result<String, Failure> {
-    let uid = getuid();
+fn login_name(uid: Uid) -> Result<String, Failure> {
     match Account::by_uid(uid) {
         Ok(Some(account)) => Ok(account.name),
         Ok(None) => Err(Failure::new(
@@ -191,7 +188,7 @@ fn account(config: &Config, name: &str) -> Result<Account, delivery::Failure> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_name(name) => {
             let local = local_part(config, name);
             let is_own = |own: &String| route::extension(config, own, local).is_some();
-            let own = caller().ok().filter(is_own);
+            let own = login_name(getuid()).ok().filter(is_own);
             return Ok(Account::own(own.as_deref().unwrap_or(name)));
         }
         Err(error) => return Err(look_up(error)),
@@ -222,8 +219,8 @@ struct Delivery<'a> {
     log: Log,
     /// As the caller names it.
     sender: Option<String>,
-    /// The caller's login name, who is the sender where nothing else names one.
-    caller: Result<String, Failure>,
+    /// Who runs us, and is the sender where nothing else names one.
+    caller: Uid,
     arguments: &'a Args,
     wish: Wish,
 }
@@ -339,13 +336,10 @@ impl Delivery<'_> {
             extension => extension.to_owned(),
         };
         let recipient = local::address_of(&self.config, account, &extension);
-        let sender = match (self.sender.clone().or_else(|| piped::sender(beginning)), &self.caller)
-        {
-            (Some(sender), _) => sender,
-            (None, Ok(caller)) => caller.clone(),
-            (None, Err(failure)) => {
-                return Err(Stop::Input(failure.exit, failure.what.clone()));
-            }
+        let sender = match self.sender.clone().or_else(|| piped::sender(beginning)) {
+            Some(sender) => sender,
+            None => login_name(self.caller)
+                .map_err(|failure| Stop::Input(failure.exit, failure.what))?,
         };
         Ok(Envelope { sender, recipient, extension, receipt: None })
     }

@@ -93,7 +93,7 @@ pub fn own_descriptors() -> io::Result<OwnedFd> {
 /// Names an unnamed file `name` in `directory`; `EEXIST` where the name is taken.
 ///
 /// Kernels since 6.10 let its opener link a descriptor directly; older ones ask for the way
-/// through /proc, for which `descriptors` is [`own_descriptors`].
+/// through /proc, for which `descriptors` is [`own_descriptors`], where it was opened in advance.
 pub fn link(
     file: &File,
     directory: impl AsFd,
@@ -104,7 +104,8 @@ pub fn link(
         Err(nix::Error::ENOENT) => {}
         done => return Ok(done?),
     }
-    let descriptors = descriptors.ok_or(nix::Error::ENOENT)?;
+    let opened = if descriptors.is_none() { Some(own_descriptors()?) } else { None };
+    let descriptors = descriptors.or(opened.as_ref()).ok_or(nix::Error::ENOENT)?;
     let number = file.as_raw_fd().to_string();
     linkat(descriptors, number.as_str(), &directory, name, AtFlags::AT_SYMLINK_FOLLOW)?;
     Ok(())

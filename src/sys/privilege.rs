@@ -3,8 +3,8 @@
 use std::io;
 
 use nix::unistd::{
-    Gid, Uid, getegid, geteuid, getgid, getgroups, getresgid, getresuid, getuid, setegid,
-    setgroups, setresgid, setresuid,
+    Gid, Uid, getegid, geteuid, getgid, getresgid, getresuid, getuid, setegid, setgroups,
+    setresgid, setresuid,
 };
 
 use super::Account;
@@ -44,7 +44,9 @@ pub fn take_group(group: Gid) -> io::Result<()> {
 /// back still open: for the one file that a user may not make alone, a spool in a directory of
 /// group mail.
 pub fn with_group<T>(account: &Account, group: Gid, action: impl FnOnce() -> T) -> io::Result<T> {
-    let groups = getgroups()?;
+    // nix's getgroups asks /proc how many there may be.
+    let groups = rustix::process::getgroups()?;
+    let groups: Vec<Gid> = groups.iter().map(|group| Gid::from_raw(group.as_raw())).collect();
     let (uid, gid) = (geteuid(), getegid());
     setgroups(&[group])?;
     setegid(group)?;

@@ -23,7 +23,7 @@ use super::trace::{self, Event};
 
 /// The calls that change something which others can see, and those in between at which a program
 /// waits or is about to.
-pub const CALLS: [&str; 40] = [
+pub const CALLS: [&str; 42] = [
     "open",
     "openat",
     "creat",
@@ -35,6 +35,8 @@ pub const CALLS: [&str; 40] = [
     "pwritev",
     "ftruncate",
     "fallocate",
+    "fsetxattr",
+    "fremovexattr",
     "link",
     "linkat",
     "rename",
@@ -69,6 +71,16 @@ pub const CALLS: [&str; 40] = [
 /// At most so many places of one kind are tried; where there are more, they are spread evenly.
 const PLACES: usize = 40;
 
+/// What strace does to be a file system without extended attributes.
+const NO_ATTRIBUTES: &str = "inject=fgetxattr,fsetxattr:error=EOPNOTSUPP";
+
+/// The command on a file system that has no extended attributes.
+pub fn without_attributes(command: &Command) -> Command {
+    let strace = ["strace", "-f", "-o", "/dev/null", "-e", "trace=fgetxattr,fsetxattr", "-e"];
+    let strace: Vec<OsString> = strace.into_iter().chain([NO_ATTRIBUTES]).map(Into::into).collect();
+    behind(&strace, command)
+}
+
 /// One run under strace, with or without a kill.
 pub struct Attempt {
     _directory: TempDir,
@@ -79,31 +91,51 @@ pub struct Attempt {
     fault: String,
     /// The kinds of calls that are looked at.
     calls: Vec<String>,
+    /// Whether the file system has extended attributes.
+    attributes: bool,
 }
 
 impl Attempt {
     fn new(fault: &str, calls: &[&str], place: Option<(String, usize)>) -> Self {
         let (directory, output) = trace::output();
         let calls = calls.iter().map(|call| (*call).to_owned()).collect();
-        Self { _directory: directory, output, place, fault: fault.to_owned(), calls }
+        let fault = fault.to_owned();
+        Self { _directory: directory, output, place, fault, calls, attributes: true }
+    }
+
+    /// The same on a file system that has no extended attributes: a kill at the calls that ask for
+    /// one is left out.
+    #[must_use]
+    pub fn without_attributes(&self) -> Self {
+        let (directory, output) = (tempfile::tempdir().unwrap(), self.output.clone());
+        Self {
+            _directory: directory,
+            output,
+            place: self.place.clone(),
+            fault: self.fault.clone(),
+            calls: self.calls.clone(),
+            attributes: false,
+        }
     }
 
     /// The command with strace in front of it.
     pub fn wrap(&self, command: &Command) -> Command {
         let mut prefix: Vec<OsString> = ["strace", "-f", "-o"].map(OsString::from).to_vec();
         prefix.push(self.output.clone().into());
-        match &self.place {
+        let (mut traced, mut options) = match &self.place {
             Some((call, number)) => {
                 let fault = &self.fault;
-                for option in
-                    [format!("trace={call}"), format!("inject={call}:{fault}:when={number}")]
-                {
-                    prefix.extend(["-e".into(), option.into()]);
-                }
+                (call.clone(), vec![format!("inject={call}:{fault}:when={number}")])
             }
-            None => {
-                prefix.extend(["-e".into(), format!("trace=?{}", self.calls.join(",?")).into()]);
-            }
+            None => (format!("?{}", self.calls.join(",?")), Vec::new()),
+        };
+        if !self.attributes {
+            traced += ",fgetxattr,fsetxattr";
+            options.push(NO_ATTRIBUTES.into());
+        }
+        options.insert(0, format!("trace={traced}"));
+        for option in options {
+            prefix.extend(["-e".into(), option.into()]);
         }
         let mut wrapped = behind(&prefix, command);
         // cargo's: the loader would look for everything in many places, and these calls be tried.

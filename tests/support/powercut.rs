@@ -8,6 +8,8 @@
 //! The rules of the model, which are those that a careful program relies on and no more:
 //! - The contents of a file are durable as they were at its last fsync or fdatasync. Each write
 //!   since then, by blocks of 4 KiB, and each change of size, may have reached the disk or not.
+//! - Changes to one inode (its size, its extended attributes) stay in order: none has reached the
+//!   disk without the earlier ones. The data of its blocks is not so.
 //! - A name is durable when the directory in which it is has been fsynced. Each name made, changed
 //!   or removed since then may have reached the disk or not; fsync of the file itself promises
 //!   nothing about its name.
@@ -36,7 +38,7 @@ use super::{Dice, is_root};
 const BLOCK: usize = 4096;
 
 /// The calls that are written down.
-const CALLS: [&str; 52] = [
+const CALLS: [&str; 54] = [
     "open",
     "openat",
     "creat",
@@ -60,6 +62,8 @@ const CALLS: [&str; 52] = [
     "ftruncate",
     "truncate",
     "fallocate",
+    "fsetxattr",
+    "fremovexattr",
     "rename",
     "renameat",
     "renameat2",
@@ -208,11 +212,13 @@ enum Change {
     Names(Names),
 }
 
-/// A change to the contents of a file.
+/// A change to the contents of a file, or to its inode.
 #[derive(Clone, Debug)]
 enum Data {
     Write(usize, Vec<u8>),
     Size(usize),
+    /// An extended attribute gets this value, or none.
+    Attribute(String, Option<Vec<u8>>),
 }
 
 /// Names that change together.
@@ -234,6 +240,7 @@ struct Node {
     owner: Option<(u32, u32)>,
     /// The contents; a directory has none.
     bytes: Vec<u8>,
+    attributes: BTreeMap<String, Vec<u8>>,
 }
 
 /// All files, as programs see them or as the disk has them.
@@ -302,6 +309,7 @@ impl Model {
             mode: metadata.permissions().mode() & 0o7777,
             owner: Some((metadata.uid(), metadata.gid())),
             bytes: if kind.is_file() { fs::read(path).unwrap() } else { Vec::new() },
+            attributes: BTreeMap::new(),
         });
         self.nodes.len() - 1
     }
@@ -316,7 +324,7 @@ impl Model {
                 assert_eq!(*inode, self.nodes.len());
                 self.nodes.push(node.clone());
             }
-            Change::Data(inode, data) => data.apply(&mut self.nodes[*inode].bytes),
+            Change::Data(inode, data) => data.apply(&mut self.nodes[*inode]),
             Change::Names(names) => {
                 for (directory, name, inode) in &names.changes {
                     let key = (*directory, name.clone());
@@ -336,6 +344,7 @@ impl Model {
         for (key, inode) in &self.names {
             (key, inode).hash(&mut hasher);
             self.nodes[*inode].bytes.hash(&mut hasher);
+            self.nodes[*inode].attributes.hash(&mut hasher);
         }
         hasher.finish()
     }
@@ -389,6 +398,7 @@ impl RealDisk {
                 // The same file as in the states before, where it is still there.
                 let _ = fs::rename(self.kept(*inode), &path);
                 fs::write(&path, &node.bytes).unwrap();
+                set_attributes(&path, &node.attributes);
                 let number = fs::metadata(&path).unwrap().ino();
                 self.numbers.insert(number, *inode);
             }
@@ -406,9 +416,30 @@ impl RealDisk {
     }
 }
 
+/// Gives a file these attributes of a user's, and no others.
+fn set_attributes(path: &Path, attributes: &BTreeMap<String, Vec<u8>>) {
+    use rustix::fs::{XattrFlags, listxattr, removexattr, setxattr};
+    let mut names = Vec::with_capacity(4096);
+    if listxattr(path, rustix::buffer::spare_capacity(&mut names)).is_ok() {
+        for name in names.split(|byte| *byte == 0).filter(|name| name.starts_with(b"user.")) {
+            removexattr(path, name).unwrap();
+        }
+    }
+    for (name, value) in attributes {
+        setxattr(path, name.as_str(), value, XattrFlags::empty()).unwrap();
+    }
+}
+
 impl Data {
-    fn apply(&self, bytes: &mut Vec<u8>) {
+    fn apply(&self, node: &mut Node) {
+        let bytes = &mut node.bytes;
         match self {
+            Self::Attribute(name, Some(value)) => {
+                node.attributes.insert(name.clone(), value.clone());
+            }
+            Self::Attribute(name, None) => {
+                node.attributes.remove(name);
+            }
             Self::Write(offset, data) => {
                 let end = offset + data.len();
                 if bytes.len() < end {
@@ -514,6 +545,12 @@ impl Reader<'_> {
                 }
             }
             "fallocate" => self.allocate(call),
+            "fsetxattr" | "fremovexattr" => {
+                if let Some(inode) = self.inode(call.pid, &call.descriptor(0)) {
+                    let value = (call.name == "fsetxattr").then(|| call.bytes(2));
+                    self.change(Change::Data(inode, Data::Attribute(call.text(1), value)));
+                }
+            }
             "rename" => self.rename(None, &call.text(0), None, &call.text(1)),
             "renameat" | "renameat2" => {
                 assert!(!call.has_flag(4, "RENAME_EXCHANGE"), "the model does not know {call:?}");
@@ -907,12 +944,12 @@ impl Disk {
         });
     }
 
-    /// Chooses what the chosen operations build upon, too: the earlier ones on their names.
+    /// Chooses what the chosen operations build upon, too: the earlier ones on their names and inodes.
     fn with_earlier(&self, chosen: &mut [bool]) {
         spread(self.pending.iter().zip(chosen).rev());
     }
 
-    /// Chooses what builds upon the chosen operations, too: the later ones on their names.
+    /// Chooses what builds upon the chosen operations, too: the later ones on their names and inodes.
     fn with_later(&self, chosen: &mut [bool]) {
         spread(self.pending.iter().zip(chosen));
     }
@@ -942,19 +979,22 @@ impl Disk {
     }
 }
 
-/// Chooses each operation that shares a name with a chosen one in front of it.
+/// Chooses each operation that shares a name or an inode with a chosen one in front of it.
 fn spread<'a>(operations: impl Iterator<Item = (&'a Change, &'a mut bool)>) {
-    let mut touched: BTreeSet<(Inode, String)> = BTreeSet::new();
+    // An inode, or a name in a directory.
+    let mut touched: BTreeSet<(Inode, Option<String>)> = BTreeSet::new();
     for (change, chosen) in operations {
-        if let Change::Names(names) = change {
-            let keys = || {
+        let keys: Vec<_> = match change {
+            Change::Names(names) => {
                 let changes = names.changes.iter();
-                changes.map(|(directory, name, _)| (*directory, name.clone()))
-            };
-            *chosen |= keys().any(|key| touched.contains(&key));
-            if *chosen {
-                touched.extend(keys());
+                changes.map(|(directory, name, _)| (*directory, Some(name.clone()))).collect()
             }
+            Change::Data(inode, Data::Size(_) | Data::Attribute(..)) => vec![(*inode, None)],
+            Change::Data(_, Data::Write(..)) | Change::Make(..) => continue,
+        };
+        *chosen |= keys.iter().any(|key| touched.contains(key));
+        if *chosen {
+            touched.extend(keys);
         }
     }
 }
@@ -1048,6 +1088,10 @@ fn describe(change: &Change) -> String {
             format!("{} bytes at {offset} of {inode}", bytes.len())
         }
         Change::Data(inode, Data::Size(size)) => format!("size {size} of {inode}"),
+        Change::Data(inode, Data::Attribute(name, value)) => {
+            let what = if value.is_some() { "is set" } else { "is removed" };
+            format!("{name} of {inode} {what}")
+        }
         Change::Names(names) => {
             let names: Vec<String> = names
                 .changes

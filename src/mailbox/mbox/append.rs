@@ -4,7 +4,7 @@
 //!
 //! | step | killed behind it, the next opener |
 //! | --- | --- |
-//! | 1. intent written and synced: inode, old size, n, place of the `F` | clears the intent |
+//! | 1. intent kept ([`super::intent`]): inode, old size, n, place of the `F` | clears the intent |
 //! | 2. file extended by n (NULs) | cuts it back |
 //! | 3. blank line at its new end: whatever a neighbour appends stands behind it | cuts it back, or moves down what stands behind |
 //! | 4. everything but the first byte, the `F` of `From ` | likewise |
@@ -24,83 +24,12 @@ use super::error::Error;
 use super::form::Batch;
 use super::identity::Identity;
 use super::index::Index;
+use super::intent::Intent;
 use super::moment::moment;
-use super::window::read_full;
-use super::{Opened, record, redo};
-
-const ENDING: &str = ".append";
-const MAGIC: [u8; 8] = *b"hkappnd1";
-const RECORD: usize = 128;
+use super::{Opened, redo};
 
 /// So many bytes before the old size prove that the file is as we left it.
 const ANCHOR: u64 = 64;
-
-/// What an append that is under way will do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Intent {
-    pub ino: u64,
-    /// The size before.
-    pub old: u64,
-    /// Where the `F` stands: behind line ends that the old file lacked.
-    pub from: u64,
-    /// The size behind.
-    pub end: u64,
-    /// CRC of the bytes before `old`.
-    pub anchor: u64,
-}
-
-impl Intent {
-    fn read(index: &Index) -> Result<Option<Self>, Error> {
-        let Some(file) = index.file(ENDING, false)? else {
-            return Ok(None);
-        };
-        let mut bytes = [0; RECORD];
-        let read = read_full(&file, &mut bytes, 0)
-            .map_err(|error| index.error(ENDING, "can't be read", Some(error)))?;
-        if read < RECORD {
-            return Ok(None);
-        }
-        // A torn record was never followed by step 2: it is synced first.
-        let Some([ino, old, from, end, anchor]) = record::read(MAGIC, &bytes) else {
-            return Ok(None);
-        };
-        let sound = old <= from && from.saturating_sub(old) <= 2 && from < end;
-        Ok(sound.then_some(Self { ino, old, from, end, anchor }))
-    }
-
-    pub fn write(&self, index: &Index) -> Result<(), Error> {
-        let fail = |error| index.error(ENDING, "can't be written", Some(error));
-        let Some(file) = index.file(ENDING, true)? else {
-            return Ok(());
-        };
-        let fields = [self.ino, self.old, self.from, self.end, self.anchor];
-        let record = record::write::<RECORD>(MAGIC, &fields);
-        let known = file.metadata().map_err(fail)?.len() >= record.len() as u64;
-        moment();
-        file.write_all_at(&record, 0).map_err(fail)?;
-        if known {
-            // The same blocks again: nothing but the data has to reach the disk.
-            return file.sync_data().map_err(fail);
-        }
-        file.sync_all().map_err(fail)?;
-        index.sync().map_err(fail)
-    }
-
-    /// Not synced: an intent that comes back after a power cut finds its `F`, and proves nothing.
-    fn clear(index: &Index) -> Result<(), Error> {
-        let Some(file) = index.file(ENDING, false)? else {
-            return Ok(());
-        };
-        moment();
-        file.write_all_at(&[0; RECORD], 0)
-            .map_err(|error| index.error(ENDING, "can't be cleared", Some(error)))
-    }
-}
-
-/// Whether an intent is left over, seen under a read lock.
-pub(super) fn is_pending(index: &Index) -> Result<bool, Error> {
-    Ok(Intent::read(index)?.is_some())
-}
 
 /// Appends the messages, durably: all of them, or on any failure none, and the file is as before.
 /// Returns the file's new size.
@@ -128,10 +57,7 @@ pub(super) fn append(
         end,
         anchor: anchor(&opened.file, old).map_err(fail)?,
     };
-    if let Err(error) = intent.write(index) {
-        let _ = Intent::clear(index);
-        return Err(error);
-    }
+    let kept = intent.keep(opened, index)?;
     let written = write(&opened.file, &intent, separator, messages)
         .and_then(|()| leave_unread(&opened.file, accessed))
         .and_then(|()| opened.file.sync_all());
@@ -149,7 +75,7 @@ pub(super) fn append(
         opened.spool.sync_directory();
     }
     // The message stands; an intent that can't be cleared will be found to be done.
-    let _ = Intent::clear(index);
+    let _ = kept.clear(opened, index);
     Ok(end)
 }
 
@@ -223,11 +149,11 @@ pub(super) fn recover(
     index: &Index,
     warnings: &mut Vec<String>,
 ) -> Result<(), Error> {
-    let Some(intent) = Intent::read(index)? else {
-        return Ok(());
-    };
     let path = opened.spool.path.clone();
     let fail = |error| Error::io(&path, "be mended", error);
+    let Some((intent, kept)) = Intent::read(opened, index)? else {
+        return Ok(());
+    };
     let now = Identity::of(&opened.file).map_err(fail)?;
     let verdict = judge(&opened.file, &now, &intent).map_err(fail)?;
     match verdict {
@@ -256,7 +182,7 @@ pub(super) fn recover(
             redo::remove(opened, index, &[(intent.from, intent.end)])?;
         }
     }
-    Intent::clear(index)?;
+    kept.clear(opened, index)?;
     opened.identity = Identity::of(&opened.file).map_err(fail)?;
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The directory of a mailbox's journals: small files of the owner, one directory of the owner.
 
+use std::cell::OnceCell;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -16,64 +17,72 @@ use sha2::{Digest, Sha256};
 use super::error::Error;
 use crate::mailbox::directory;
 
-/// The open directory, and the mailbox whose journals are meant.
+/// The directory, opened when a journal is asked for, and the mailbox whose journals are meant.
 #[derive(Debug)]
 pub(super) struct Index {
-    pub dir: OwnedFd,
     pub path: PathBuf,
-    /// What the names of its journals begin with.
-    stem: OsString,
+    mailbox: PathBuf,
     owner: Uid,
+    dir: OnceCell<OwnedFd>,
+    /// What the names of its journals begin with.
+    stem: OnceCell<OsString>,
 }
 
 impl Index {
-    /// Opens the directory, making it (0700, with its parents) where `create`; `None` where it is
-    /// missing and was not to be made.
-    pub fn open(
-        path: &Path,
-        mailbox: &Path,
-        owner: Uid,
-        create: bool,
-    ) -> Result<Option<Self>, Error> {
-        let fail = |why: &str, source: Option<io::Error>| Error::Index {
+    pub fn new(path: &Path, mailbox: &Path, owner: Uid) -> Self {
+        Self {
             path: path.to_owned(),
-            why: why.into(),
-            source,
-        };
-        let opened = match directory::open_directory(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && create => {
-                directory::make(path).map_err(|error| fail("can't be made", Some(error)))?;
-                directory::open_directory(path)
-            }
-            opened => opened,
-        };
-        let dir = match opened {
+            mailbox: mailbox.to_owned(),
+            owner,
+            dir: OnceCell::new(),
+            stem: OnceCell::new(),
+        }
+    }
+
+    /// The open directory; `None` where it is missing.
+    fn dir(&self) -> Result<Option<&OwnedFd>, Error> {
+        if let Some(dir) = self.dir.get() {
+            return Ok(Some(dir));
+        }
+        let dir = match directory::open_directory(&self.path) {
             Ok(dir) => dir,
             // A home like /dev/null has no journals either.
             Err(error)
-                if !create
-                    && matches!(
-                        error.kind(),
-                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                    ) =>
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
             {
                 return Ok(None);
             }
-            Err(error) => return Err(fail("can't be opened", Some(error))),
+            Err(error) => return Err(self.unusable("can't be opened", Some(error))),
         };
-        let found = fstat(&dir).map_err(|error| fail("can't be opened", Some(error.into())))?;
-        if found.st_uid != owner.as_raw() || found.st_mode & 0o022 != 0 {
-            return Err(fail(
-                "must belong to the mailbox's user and be writable for nobody else",
-                None,
-            ));
+        let found =
+            fstat(&dir).map_err(|error| self.unusable("can't be opened", Some(error.into())))?;
+        if found.st_uid != self.owner.as_raw() || found.st_mode & 0o022 != 0 {
+            let why = "must belong to the mailbox's user and be writable for nobody else";
+            return Err(self.unusable(why, None));
         }
-        Ok(Some(Self { dir, path: path.to_owned(), stem: stem(mailbox), owner }))
+        Ok(Some(self.dir.get_or_init(|| dir)))
+    }
+
+    /// The open directory, made (0700, with its parents) where it is missing.
+    pub fn make(&self) -> Result<&OwnedFd, Error> {
+        if let Some(dir) = self.dir()? {
+            return Ok(dir);
+        }
+        let fail = |error| self.unusable("can't be made", Some(error));
+        directory::make(&self.path).map_err(fail)?;
+        self.dir()?.ok_or_else(|| fail(io::ErrorKind::NotADirectory.into()))
+    }
+
+    fn unusable(&self, why: &str, source: Option<io::Error>) -> Error {
+        Error::Index { path: self.path.clone(), why: why.into(), source }
     }
 
     /// The file name for the mailbox with this ending.
     fn name(&self, ending: &str) -> OsString {
-        let mut name = self.stem.clone();
+        let mut name = self.stem.get_or_init(|| stem(&self.mailbox)).clone();
         name.push(ending);
         name
     }
@@ -81,12 +90,18 @@ impl Index {
     /// Opens a journal for reading and writing; `None` where there is none.
     pub fn file(&self, ending: &str, create: bool) -> Result<Option<File>, Error> {
         let mut flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        if create {
+        let dir = if create {
             flags |= OFlag::O_CREAT;
-        }
+            self.make()?
+        } else {
+            match self.dir()? {
+                Some(dir) => dir,
+                None => return Ok(None),
+            }
+        };
         let name = self.name(ending);
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-        let file = match openat(&self.dir, name.as_os_str(), flags, mode) {
+        let file = match openat(dir, name.as_os_str(), flags, mode) {
             Ok(fd) => File::from(fd),
             Err(nix::Error::ENOENT) if !create => return Ok(None),
             Err(error) => return Err(self.error(ending, "can't be opened", Some(error.into()))),
@@ -102,8 +117,11 @@ impl Index {
 
     /// Whether there is a file with this ending.
     pub fn has(&self, ending: &str) -> Result<bool, Error> {
+        let Some(dir) = self.dir()? else {
+            return Ok(false);
+        };
         let name = self.name(ending);
-        match fstatat(&self.dir, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+        match fstatat(dir, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(_) => Ok(true),
             Err(nix::Error::ENOENT) => Ok(false),
             Err(error) => Err(self.error(ending, "can't be looked at", Some(error.into()))),
@@ -112,24 +130,29 @@ impl Index {
 
     /// Gives a file another ending, durably.
     pub fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
+        let dir = self.make()?;
         let (old, new) = (self.name(from), self.name(to));
-        renameat(&self.dir, old.as_os_str(), &self.dir, new.as_os_str())
+        renameat(dir, old.as_os_str(), dir, new.as_os_str())
             .map_err(|error| self.error(from, "can't be renamed", Some(error.into())))?;
-        self.sync().map_err(|error| self.error(to, "can't be made durable", Some(error)))
+        self.sync()
     }
 
     /// Removes a file, if it is there.
     pub fn remove(&self, ending: &str) -> Result<(), Error> {
+        let Some(dir) = self.dir()? else {
+            return Ok(());
+        };
         let name = self.name(ending);
-        match unlinkat(&self.dir, name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
+        match unlinkat(dir, name.as_os_str(), UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(nix::Error::ENOENT) => Ok(()),
             Err(error) => Err(self.error(ending, "can't be removed", Some(error.into()))),
         }
     }
 
     /// Makes the names in the directory durable.
-    pub fn sync(&self) -> io::Result<()> {
-        Ok(nix::unistd::fsync(&self.dir)?)
+    pub fn sync(&self) -> Result<(), Error> {
+        nix::unistd::fsync(self.make()?)
+            .map_err(|error| self.unusable("can't be made durable", Some(error.into())))
     }
 
     pub fn error(&self, ending: &str, why: &str, source: Option<io::Error>) -> Error {

@@ -5,10 +5,10 @@
 //! between.
 //!
 //! The journals stand in the index directory, 0700 of the owner, which is made when it is needed.
-//! Where it can't be made (no home directory, a read-only one) nothing is written: the append
-//! fails, temporarily, with a text that names the directory, and the mail stays where it was.
-//! Appending without the intent would let a killed process glue a neighbour's next message to a
-//! torn one. Mailboxes are still read without it, as long as there is no journal to look at.
+//! Where it can't be made (no home directory, a read-only one) what needs one fails, temporarily,
+//! with a text that names the directory, and the mail stays where it was: without its journal a
+//! killed process could lose a message, or glue a neighbour's next one to a torn one. Mailboxes are
+//! still read without it, as long as there is no journal to look at.
 
 mod append;
 mod error;
@@ -17,6 +17,7 @@ mod form;
 pub mod from_line;
 mod identity;
 mod index;
+mod intent;
 mod moment;
 mod open;
 pub mod piped;
@@ -45,6 +46,7 @@ pub use scan::{Message, Snapshot};
 use form::{Batch, Stored};
 use identity::Identity;
 use index::Index;
+use intent::Intent;
 use open::Spool;
 use present::Presenter;
 use window::Window;
@@ -98,10 +100,8 @@ impl Mbox {
         if messages.is_empty() {
             return Ok(Growth::default());
         }
-        let Some(index) = self.index(true)? else {
-            return Err(Error::Changed);
-        };
-        let Some(mut opened) = self.lock_for_writing(Some(&index), true)? else {
+        let index = self.index();
+        let Some(mut opened) = self.lock_for_writing(&index, true)? else {
             return Err(self.missing());
         };
         let before = opened.identity.size;
@@ -181,10 +181,8 @@ impl Mbox {
         }
         wanted.sort_unstable_by_key(|message| message.start);
         wanted.dedup_by_key(|message| message.start);
-        let Some(index) = self.index(true)? else {
-            return Err(Error::Changed);
-        };
-        let Some(mut opened) = self.lock_for_writing(Some(&index), false)? else {
+        let index = self.index();
+        let Some(mut opened) = self.lock_for_writing(&index, false)? else {
             return Ok(0);
         };
         let mut ranges = self.places(&opened, &wanted)?;
@@ -251,8 +249,8 @@ impl Mbox {
         Ok(found)
     }
 
-    fn index(&self, create: bool) -> Result<Option<Index>, Error> {
-        Index::open(&self.place.index, &self.place.path, self.place.owner, create)
+    fn index(&self) -> Index {
+        Index::new(&self.place.index, &self.place.path, self.place.owner)
     }
 
     fn missing(&self) -> Error {
@@ -260,19 +258,13 @@ impl Mbox {
         Error::io(&self.place.path, "be opened", error)
     }
 
-    fn lock_for_writing(
-        &mut self,
-        index: Option<&Index>,
-        create: bool,
-    ) -> Result<Option<Opened>, Error> {
+    fn lock_for_writing(&mut self, index: &Index, create: bool) -> Result<Option<Opened>, Error> {
         let Some(mut opened) = self.lock(Kind::Exclusive, create)? else {
             return Ok(None);
         };
-        if let Some(index) = index {
-            // A removal may belong to the undoing of an append: it comes first.
-            redo::recover(&mut opened, index, &mut self.warnings)?;
-            append::recover(&mut opened, index, &mut self.warnings)?;
-        }
+        // A removal may belong to the undoing of an append: it comes first.
+        redo::recover(&mut opened, index, &mut self.warnings)?;
+        append::recover(&mut opened, index, &mut self.warnings)?;
         opened.identity = Identity::of(&opened.file)
             .map_err(|error| Error::io(&self.place.path, "be looked at", error))?;
         Ok(Some(opened))
@@ -284,14 +276,12 @@ impl Mbox {
                 return Ok(None);
             };
             // Looked at under the lock: outside of it, an append may be under way.
-            let Some(index) = self.index(false)? else {
-                return Ok(Some(opened));
-            };
-            if !redo::is_pending(&index)? && !append::is_pending(&index)? {
+            let index = self.index();
+            if !redo::is_pending(&index)? && Intent::read(&opened, &index)?.is_none() {
                 return Ok(Some(opened));
             }
             drop(opened);
-            drop(self.lock_for_writing(Some(&index), false)?);
+            drop(self.lock_for_writing(&index, false)?);
         }
     }
 

@@ -4,8 +4,14 @@
 #[cfg(not(test))]
 pub fn moment() {}
 
+/// Whether extended attributes are used: a test can do as if the file system had none.
+#[cfg(not(test))]
+pub fn has_attributes() -> bool {
+    true
+}
+
 #[cfg(test)]
-pub use killing::{killed_at, moment};
+pub use killing::{has_attributes, killed_at, moment, without_attributes};
 
 #[cfg(test)]
 mod killing {
@@ -14,6 +20,7 @@ mod killing {
 
     thread_local! {
         static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
+        static ATTRIBUTES: Cell<bool> = const { Cell::new(true) };
     }
 
     struct Killed;
@@ -29,6 +36,17 @@ mod killing {
             Some(left) => LEFT.set(Some(left - 1)),
             None => {}
         }
+    }
+
+    pub fn has_attributes() -> bool {
+        ATTRIBUTES.get()
+    }
+
+    /// Runs `action` as if the file system had no extended attributes.
+    pub fn without_attributes(action: impl FnOnce()) {
+        ATTRIBUTES.set(false);
+        action();
+        ATTRIBUTES.set(true);
     }
 
     /// Runs `action` and kills it at its `n`th step; true if it had so many.

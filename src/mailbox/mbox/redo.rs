@@ -226,6 +226,7 @@ pub(super) fn remove(
 fn create(index: &Index, plan: &Plan) -> Result<File, Error> {
     let fail = |error| index.error(ENDING, "can't be written", Some(error));
     let size = plan.slot_at(2);
+    index.make()?;
     if free_space(&index.path).map_err(fail)? < size.saturating_add(16 * BLOCK) {
         return Err(fail(nix::Error::ENOSPC.into()));
     }

@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use rustix::fs::XattrFlags;
+
 use super::from_line;
 use super::index::stem;
-use super::moment::killed_at;
+use super::intent::ATTRIBUTE;
+use super::moment::{killed_at, without_attributes};
 use super::{Error, Mbox, NewMessage, Place};
 use crate::config::LockKind;
 use crate::mailbox::{Staged, Stager};
@@ -170,6 +173,11 @@ fn a_missing_mailbox_is_empty_and_an_append_makes_it() {
 
 #[test]
 fn an_append_killed_at_any_step_is_undone_or_complete_and_a_neighbours_mail_survives() {
+    kill_appends();
+    without_attributes(kill_appends);
+}
+
+fn kill_appends() {
     for before in [String::new(), stored(&["old"], 3), "torn bo".to_owned()] {
         for neighbour in [false, true] {
             for again in 0..30 {
@@ -353,6 +361,9 @@ fn journals_that_prove_nothing_are_not_applied() {
         let home = Home::new(before.as_bytes());
         home.open().append(&[message("c", "1\n")]).unwrap();
         let content = home.content();
+        let file = fs::File::open(&home.inbox).unwrap();
+        rustix::fs::fsetxattr(&file, ATTRIBUTE, garbage, XattrFlags::empty()).unwrap();
+        fs::create_dir_all(&home.index).unwrap();
         for ending in ["append", "redo"] {
             fs::write(home.index.join(home.journal(ending)), garbage).unwrap();
         }
@@ -366,29 +377,61 @@ fn journals_that_prove_nothing_are_not_applied() {
 
 #[test]
 fn a_file_that_somebody_rewrote_behind_a_killed_append_is_left_alone() {
-    for n in 2..8 {
-        let home = Home::new(stored(&["a"], 300).as_bytes());
-        killed_at(n, || {
-            home.open().append(&[message("b", "2\n")]).unwrap();
-        });
-        let other = stored(&["x", "y"], 300);
-        fs::write(&home.inbox, &other).unwrap();
-        assert_eq!(shown(&mut home.open()).len(), 2);
-        assert_eq!(home.content(), other);
-    }
+    let rewritten = |kept| {
+        for n in kept..8 {
+            let home = Home::new(stored(&["a"], 300).as_bytes());
+            assert!(killed_at(n, || {
+                home.open().append(&[message("b", "2\n")]).unwrap();
+            }));
+            let other = stored(&["x", "y"], 290);
+            fs::write(&home.inbox, &other).unwrap();
+            let mut mailbox = home.open();
+            assert_eq!(shown(&mut mailbox).len(), 2);
+            assert_eq!(home.content(), other);
+            assert_eq!(mailbox.take_warnings().len(), 1, "step {n}");
+            shown(&mut mailbox);
+            assert!(mailbox.take_warnings().is_empty(), "the intent has been cleared");
+        }
+    };
+    rewritten(1);
+    without_attributes(|| rewritten(2));
 }
 
 #[test]
-fn without_an_index_directory_nothing_is_written_and_mail_can_be_read() {
+fn an_intent_that_came_along_with_a_copy_of_the_file_proves_nothing() {
+    let home = Home::new(stored(&["a"], 300).as_bytes());
+    assert!(killed_at(4, || {
+        home.open().append(&[message("b", "2\n")]).unwrap();
+    }));
+    let content = fs::read(&home.inbox).unwrap();
+    let mut intent = [0; 100];
+    let file = fs::File::open(&home.inbox).unwrap();
+    let length = rustix::fs::fgetxattr(&file, ATTRIBUTE, &mut intent).unwrap();
+    let copy = Home::new(&content);
+    let file = fs::File::open(&copy.inbox).unwrap();
+    rustix::fs::fsetxattr(&file, ATTRIBUTE, &intent[..length], XattrFlags::empty()).unwrap();
+    let mut mailbox = copy.open();
+    mailbox.scan().unwrap();
+    assert!(fs::read(&copy.inbox).unwrap() == content);
+    assert_eq!(mailbox.take_warnings().len(), 1);
+}
+
+#[test]
+fn where_the_intent_can_be_kept_nowhere_nothing_is_written_and_mail_can_be_read() {
     let home = Home::new(stored(&["a"], 3).as_bytes());
     fs::write(home.index.parent().unwrap(), "a file").unwrap();
-    let failed = home.open().append(&[message("b", "1\n")]);
-    assert!(matches!(failed, Err(Error::Index { .. })), "{failed:?}");
-    assert_eq!(home.content(), stored(&["a"], 3));
-    assert_eq!(shown(&mut home.open()).len(), 1);
-    // Nobody has written behind this error, and it says what to do.
-    let said = failed.unwrap_err().to_string();
-    assert!(said.contains("[paths] index"), "{said}");
+    without_attributes(|| {
+        let failed = home.open().append(&[message("b", "1\n")]);
+        assert!(matches!(failed, Err(Error::Index { .. })), "{failed:?}");
+        assert_eq!(home.content(), stored(&["a"], 3));
+        assert_eq!(shown(&mut home.open()).len(), 1);
+        // Nobody has written behind this error, and it says what to do.
+        let said = failed.unwrap_err().to_string();
+        assert!(said.contains("[paths] index"), "{said}");
+    });
+    // In the attribute it needs no directory.
+    home.open().append(&[message("b", "1\n")]).unwrap();
+    assert_eq!(shown(&mut home.open()).len(), 2);
 }
 
 #[test]
