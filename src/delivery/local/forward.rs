@@ -105,9 +105,7 @@ fn entry<'a>(text: &'a str, origin: &str) -> Result<(Vec<Entry>, &'a str), Strin
             if word.starts_with("~/") {
                 return Err(format!("{word}: a path from the root is wanted"));
             }
-            // A comment may follow without a comma.
-            let address = word.split(" #").next().unwrap_or(word);
-            let found = list::addresses(address.as_bytes(), origin)?;
+            let found = list::addresses(word.as_bytes(), origin)?;
             Ok((found.into_iter().map(Entry::Address).collect(), behind))
         }
         Kind::Special => {
@@ -185,16 +183,18 @@ fn quoted(text: &str) -> Result<(String, &str), String> {
 }
 
 /// The first comma that stands in no quotes (of either kind, in a command) and, in an address, in
-/// no comment; or the end.
+/// no comment; or the end. Behind an address, a `#` behind a blank is an end, too.
 fn end_of_entry(text: &str) -> Result<usize, String> {
     let (command, address) = (text.starts_with('|'), matches!(kind(text), Kind::Address));
-    let (mut open, mut escaped, mut depth) = (None, false, 0_usize);
+    let (mut open, mut escaped, mut depth, mut blank) = (None, false, 0_usize, false);
     for (at, c) in text.char_indices() {
+        let behind_blank = std::mem::replace(&mut blank, c.is_whitespace());
         match (open, c) {
             _ if std::mem::take(&mut escaped) => {}
             (Some('\''), '\\') => {}
             (_, '\\') if at > 0 => escaped = true,
             (None, ',') if depth == 0 => return Ok(at),
+            (None, '#') if address && behind_blank && depth == 0 => return Ok(at),
             (None, '"') => open = Some('"'),
             (None, '\'') if command => open = Some('\''),
             (None, '(') if address => depth += 1,
@@ -240,6 +240,9 @@ mod tests {
             assert_eq!(one(line), Entry::Command("cmd a, b".into()), "{line}");
         }
         assert_eq!(one("\"a b\"@c.org"), Entry::Address(address("\"a b\"@c.org")));
+        for line in ["\"a #b\"@c.org", "\"a #b\"@c.org #d", "(a #b) \"a #b\"@c.org\t# d"] {
+            assert_eq!(one(line), Entry::Address(address("\"a #b\"@c.org")), "{line}");
+        }
         assert_eq!(one("\"A. B\" <b@c.org>"), Entry::Address(address("b@c.org")));
     }
 
