@@ -15,7 +15,7 @@ use std::fmt::Write;
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use support::need;
@@ -236,6 +236,72 @@ fn a_renewed_certificate_is_used_without_a_restart() {
     // Who had come before has what there was then.
     old.start_tls(trusting_the_old).unwrap();
     assert!(old.command("EHLO client.example").starts_with("250-"));
+}
+
+#[test]
+fn a_client_comes_back_with_a_ticket_to_another_session() {
+    let host = Host::new();
+    for version in VERSIONS {
+        let settings = host.pair.settings(&[version]);
+        let resumed = |number| {
+            let mut peer = host.ready();
+            peer.start_tls(host.pair.comes(&settings)).unwrap();
+            let reply = peer.mail("a@example.org", TO, TEXT);
+            assert!(reply.starts_with("503 "), "what was said in the clear is forgotten: {reply}");
+            assert!(peer.command("EHLO client.example").starts_with("250-"));
+            assert!(peer.mail("a@example.org", TO, TEXT).starts_with("250 2.0.0 "), "{number}");
+            assert!(peer.command("QUIT").starts_with("221 "));
+            peer.is_resumed()
+        };
+        assert_eq!([resumed(1), resumed(2), resumed(3)], [false, true, true], "{version:?}");
+    }
+    // A ticket of another listening parent opens nothing, and TLS begins anew.
+    let settings = host.pair.settings(VERSIONS);
+    let other = host.pair.plan(Site::plan()).build();
+    let (_server, address) = other.serve("smtpd");
+    for (address, resumed) in [(host.address, false), (address, false), (address, true)] {
+        let mut peer = Peer::connect(address);
+        peer.greet();
+        assert!(peer.command("STARTTLS").starts_with("220 "));
+        peer.start_tls(host.pair.comes(&settings)).unwrap();
+        assert!(peer.command("EHLO client.example").starts_with("250-"));
+        assert_eq!(peer.is_resumed(), resumed);
+    }
+}
+
+#[test]
+fn the_certificate_is_that_of_the_name_which_the_client_asks_for() {
+    let (first, second) = (Pair::of(HOST), Pair::of("mail.other.example"));
+    let list = |files: [PathBuf; 2]| format!("{:?}", files.map(|file| file.display().to_string()));
+    let site = Site::plan()
+        .set("smtp.tls", "certificate", &list([first.certificate(), second.certificate()]))
+        .set("smtp.tls", "key", &list([first.key(), second.key()]))
+        .build();
+    let (server, address) = site.serve("smtpd");
+    let shakes_hands = |pair: &Pair| {
+        let mut peer = Peer::connect(address);
+        peer.greet();
+        let ready = peer.command("STARTTLS").starts_with("220 ");
+        ready && peer.start_tls(pair.client(VERSIONS)).is_ok()
+    };
+    assert!(shakes_hands(&first) && shakes_hands(&second));
+    // Who asks for a name that no certificate has gets the first one, and may take it or not.
+    let stranger = Pair::of("stranger.example");
+    assert!(!shakes_hands(&stranger));
+    let mut peer = Peer::connect(address);
+    peer.greet();
+    assert!(peer.command("STARTTLS").starts_with("220 "));
+    peer.start_tls(first.unnamed_client()).unwrap();
+    // One that breaks costs the others nothing.
+    fs::copy(stranger.key(), second.key()).unwrap();
+    assert!(shakes_hands(&first) && !shakes_hands(&second));
+    server.wait_for_log("is not the key of the first certificate in ");
+    second.renew();
+    fs::write(first.certificate(), "").unwrap();
+    assert!(shakes_hands(&second));
+    // Both must be right at the start.
+    let ran = run(site.command("smtpd").args(["--listen", "127.0.0.1:0"]), b"").expect(78);
+    assert!(ran.stderr.contains("has no certificate"), "{ran}");
 }
 
 #[test]

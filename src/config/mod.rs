@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use error::Error;
 pub use stamp::{PREFIX, SYSCONFDIR, VERSION};
 pub use value::{
-    Host, Interval, LockKind, LogTarget, Network, OverQuota, Smarthost, Source, Wakeup,
+    Files, Host, Interval, LockKind, LogTarget, Network, OverQuota, Smarthost, Source, Wakeup,
 };
 
 /// All of `hikyaku.toml`.
@@ -110,10 +110,10 @@ pub struct Smtp {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Tls {
-    /// PEM file of the certificate chain.
-    pub certificate: PathBuf,
-    /// PEM file of the private key.
-    pub key: PathBuf,
+    /// PEM files of the certificate chains.
+    pub certificate: Files,
+    /// PEM files of their private keys, in the same order.
+    pub key: Files,
 }
 
 /// `[pop3]` and `[imap]`.
@@ -506,13 +506,14 @@ impl Config {
             }
         }
         let Tls { certificate, key } = &self.smtp.tls;
-        if certificate.as_os_str().is_empty() != key.as_os_str().is_empty() {
-            return Some((&["smtp", "tls"], "certificate and key are given together".into()));
+        if certificate.len() != key.len() {
+            let what = "certificate and key are given together, as many of the one as of the other";
+            return Some((&["smtp", "tls"], what.into()));
         }
-        for (name, path) in
+        for (name, files) in
             [(&["smtp", "tls", "certificate"] as &[_], certificate), (&["smtp", "tls", "key"], key)]
         {
-            if !path.as_os_str().is_empty() && !path.is_absolute() {
+            if files.iter().any(|path| !path.is_absolute()) {
                 return Some((name, "an absolute path is wanted".into()));
             }
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use jiff::{Span, SpanRelativeTo};
 use serde::{Deserialize, Serialize};
@@ -67,6 +68,64 @@ pub enum OverQuota {
     Refuse,
     /// It waits for room.
     Wait,
+}
+
+/// Files: none (`""`), one, or several in a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "OneOrMany", into = "OneOrMany")]
+pub struct Files(Vec<PathBuf>);
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged, expecting = "a path or a list of paths is wanted")]
+enum OneOrMany {
+    One(PathBuf),
+    Many(Vec<PathBuf>),
+}
+
+impl Files {
+    /// In their order.
+    pub fn iter(&self) -> std::slice::Iter<'_, PathBuf> {
+        self.0.iter()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl From<PathBuf> for Files {
+    fn from(path: PathBuf) -> Self {
+        OneOrMany::One(path).into()
+    }
+}
+
+impl From<OneOrMany> for Files {
+    fn from(files: OneOrMany) -> Self {
+        match files {
+            OneOrMany::One(path) if path.as_os_str().is_empty() => Self::default(),
+            OneOrMany::One(path) => Self(vec![path]),
+            OneOrMany::Many(paths) => Self(paths),
+        }
+    }
+}
+
+impl From<Files> for OneOrMany {
+    fn from(mut files: Files) -> Self {
+        match (files.0.pop(), files.0.is_empty()) {
+            (None, _) => Self::One(PathBuf::new()),
+            (Some(path), true) => Self::One(path),
+            (Some(path), false) => {
+                files.0.push(path);
+                Self::Many(files.0)
+            }
+        }
+    }
 }
 
 /// A time span such as `90s`, `5m`, `4h` or `5d`, in whole seconds; a day has 24 hours.

@@ -94,9 +94,11 @@ fn tls(config: &Config, problems: &mut Vec<String>) {
     let Some(mut identity) = Identity::of(&config.smtp.tls) else {
         return;
     };
-    if let Err(error) = identity.refresh().and_then(|()| settings(&identity)) {
-        problems.push(format!("[smtp.tls] {error}"));
-    }
+    let errors = match identity.refresh() {
+        Ok(()) => settings(&identity).1,
+        Err(error) => vec![error],
+    };
+    problems.extend(errors.iter().map(|error| format!("[smtp.tls] {error}")));
 }
 
 fn programs(config: &Config, problems: &mut Vec<String>) {

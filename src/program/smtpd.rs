@@ -85,6 +85,7 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
             if let Some(identity) = &mut identity {
                 identity.refresh().map_err(|error| Failure::new(Exit::Config, error))?;
                 try_out(identity, &server)?;
+                identity.issue_tickets().map_err(|error| Failure::new(Exit::OsErr, error))?;
             }
             let limits = &config.smtp;
             Listener {
@@ -127,7 +128,10 @@ fn try_out(identity: &Identity, server: &Server<'_>) -> Result<(), Failure> {
         keep.extend(server.jail.descriptor());
         let parsed = process::close_others(&keep)
             .and_then(|()| server.jail.enter(server.owner.as_ref(), None))
-            .and_then(|()| settings(identity).map_err(std::io::Error::other));
+            .and_then(|()| match settings(identity).1.pop() {
+                Some(error) => Err(std::io::Error::other(error)),
+                None => Ok(()),
+            });
         match parsed {
             Ok(_) => Exit::Ok,
             Err(error) => {

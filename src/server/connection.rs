@@ -295,12 +295,13 @@ mod tests {
     fn pair() -> (Arc<ServerConfig>, ClientConnection) {
         let place = tempfile::tempdir().unwrap();
         let made = rcgen::generate_simple_self_signed(vec!["mx.example".into()]).unwrap();
-        let tls = Tls { certificate: place.path().join("chain"), key: place.path().join("key") };
-        std::fs::write(&tls.certificate, made.cert.pem()).unwrap();
-        std::fs::write(&tls.key, made.signing_key.serialize_pem()).unwrap();
+        let (chain, key) = (place.path().join("chain"), place.path().join("key"));
+        std::fs::write(&chain, made.cert.pem()).unwrap();
+        std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let tls = Tls { certificate: chain.into(), key: key.into() };
         let mut identity = Identity::of(&tls).unwrap();
         identity.refresh().unwrap();
-        let settings = settings(&identity).unwrap();
+        let settings = settings(&identity).0.unwrap();
         let mut roots = RootCertStore::empty();
         let certificate = CertificateDer::from_pem_slice(made.cert.pem().as_bytes()).unwrap();
         roots.add(certificate).unwrap();

@@ -171,6 +171,14 @@ impl Peer {
         Ok(())
     }
 
+    /// Whether TLS went on from an earlier session, by a ticket.
+    pub fn is_resumed(&self) -> bool {
+        let Stream::Tls(stream) = &self.stream else {
+            return false;
+        };
+        stream.conn.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
+    }
+
     /// Drops the connection with a reset, as a host that has crashed does.
     pub fn reset(self) {
         if let Stream::Tcp(stream) = &self.stream {

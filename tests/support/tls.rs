@@ -18,12 +18,18 @@ pub const VERSIONS: &[&SupportedProtocolVersion] =
 /// Certificate and key of the host, in two files.
 pub struct Pair {
     directory: TempDir,
+    name: &'static str,
 }
 
 impl Pair {
     pub fn new() -> Self {
+        Self::of(HOST)
+    }
+
+    /// Of a host of another name.
+    pub fn of(name: &'static str) -> Self {
         let directory = tempfile::Builder::new().prefix("hikyaku-tls-").tempdir().unwrap();
-        let pair = Self { directory };
+        let pair = Self { directory, name };
         pair.renew();
         pair
     }
@@ -38,7 +44,7 @@ impl Pair {
 
     /// Makes another pair, whose files take the names of the old ones.
     pub fn renew(&self) {
-        let made = rcgen::generate_simple_self_signed(vec![HOST.to_owned()]).unwrap();
+        let made = rcgen::generate_simple_self_signed(vec![self.name.to_owned()]).unwrap();
         for (path, text) in
             [(self.certificate(), made.cert.pem()), (self.key(), made.signing_key.serialize_pem())]
         {
@@ -60,6 +66,24 @@ impl Pair {
 
     /// A client that takes this certificate only, as it is now.
     pub fn client(&self, versions: &[&'static SupportedProtocolVersion]) -> ClientConnection {
+        self.comes(&self.settings(versions))
+    }
+
+    /// A client that does not say whom it wants to speak to.
+    pub fn unnamed_client(&self) -> ClientConnection {
+        let mut settings = ClientConfig::clone(&self.settings(VERSIONS));
+        settings.enable_sni = false;
+        self.comes(&Arc::new(settings))
+    }
+
+    /// A client with these settings, and with what they remember.
+    pub fn comes(&self, settings: &Arc<ClientConfig>) -> ClientConnection {
+        let name = ServerName::try_from(self.name).unwrap();
+        ClientConnection::new(Arc::clone(settings), name).unwrap()
+    }
+
+    /// A client's settings, which remember the tickets that it gets.
+    pub fn settings(&self, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.certificate()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -68,6 +92,6 @@ impl Pair {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        ClientConnection::new(Arc::new(config), ServerName::try_from(HOST).unwrap()).unwrap()
+        Arc::new(config)
     }
 }

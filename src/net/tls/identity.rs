@@ -1,8 +1,10 @@
-//! The two files that say who a server is: its certificate chain and its private key.
+//! The files that say who a server is, pairs of a certificate chain and its private key, and the
+//! keys of its session tickets.
 //!
-//! A listening parent holds them as bytes, and reads them anew when they have changed, so that a
-//! renewal needs no restart. It is root and looks into neither: PEM is parsed by the process that
-//! speaks TLS ([`super::server`]).
+//! A listening parent holds the files as bytes, and reads them anew when they have changed, so that
+//! a renewal needs no restart. It is root and looks into none: PEM is parsed by the process that
+//! speaks TLS ([`super::server`]). It makes the keys of tickets, so that all sessions have the same,
+//! and makes new ones in time.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -10,13 +12,20 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::tickets::Keys;
 use crate::config;
 
 /// The largest file that is read, in bytes: more than any chain or key has.
 const MAX: u64 = 1024 * 1024;
 
-/// Certificate chain and private key, as bytes.
+/// Who the server is.
 pub struct Identity {
+    pairs: Vec<Pair>,
+    tickets: Option<Keys>,
+}
+
+/// Certificate chain and private key, as bytes.
+pub(super) struct Pair {
     certificate: Pem,
     key: Pem,
 }
@@ -78,23 +87,54 @@ impl fmt::Display for Error {
 impl Identity {
     /// What `[smtp.tls]` names, not read yet; `None` where it names nothing.
     pub fn of(tls: &config::Tls) -> Option<Self> {
-        let named = !tls.certificate.as_os_str().is_empty();
-        named.then(|| Self { certificate: Pem::new(&tls.certificate), key: Pem::new(&tls.key) })
+        let files = tls.certificate.iter().zip(tls.key.iter());
+        let pairs = files.map(|(certificate, key)| Pair {
+            certificate: Pem::new(certificate),
+            key: Pem::new(key),
+        });
+        let pairs: Vec<Pair> = pairs.collect();
+        (!pairs.is_empty()).then_some(Self { pairs, tickets: None })
     }
 
-    /// Reads what has changed since the last call. A file that can't be read now leaves what was
-    /// read before in use, and is told once until it changes again.
+    /// Gives out session tickets from now on, for a process that many sessions come from.
+    pub fn issue_tickets(&mut self) -> io::Result<()> {
+        self.tickets = Some(Keys::new()?);
+        Ok(())
+    }
+
+    /// Reads what has changed since the last call, and makes new keys for tickets in time. A file
+    /// that can't be read now leaves what was read before in use, and is told once until it changes
+    /// again.
     pub fn refresh(&mut self) -> Result<(), Error> {
-        let certificate = self.certificate.refresh();
-        self.key.refresh().and(certificate)
+        self.tickets.iter_mut().for_each(Keys::rotate);
+        let read = self.pairs.iter_mut().map(|pair| {
+            let certificate = pair.certificate.refresh();
+            pair.key.refresh().and(certificate)
+        });
+        // All are read; the first error is told.
+        read.fold(Ok(()), Result::and)
     }
 
-    /// Overwrites the bytes, in a process that was forked for something else.
+    /// Overwrites all that is secret, in a process that was forked for something else.
     pub fn forget(&mut self) {
-        self.certificate.forget();
-        self.key.forget();
+        for pair in &mut self.pairs {
+            pair.certificate.forget();
+            pair.key.forget();
+        }
+        self.tickets.iter_mut().for_each(Keys::forget);
+        self.tickets = None;
     }
 
+    pub(super) fn pairs(&self) -> &[Pair] {
+        &self.pairs
+    }
+
+    pub(super) fn tickets(&self) -> Option<&Keys> {
+        self.tickets.as_ref()
+    }
+}
+
+impl Pair {
     /// The file of the certificate chain, and its bytes.
     pub(super) fn certificate(&self) -> (&Path, &[u8]) {
         (&self.certificate.path, &self.certificate.bytes)
@@ -181,14 +221,14 @@ mod tests {
     use crate::config::Tls;
 
     fn bytes(identity: &Identity) -> (&[u8], &[u8]) {
-        (identity.certificate().1, identity.key().1)
+        (identity.pairs[0].certificate().1, identity.pairs[0].key().1)
     }
 
     #[test]
     fn files_are_read_anew_when_they_change_and_kept_when_they_are_gone() {
         let place = tempfile::tempdir().unwrap();
         let (certificate, key) = (place.path().join("chain"), place.path().join("key"));
-        let tls = Tls { certificate: certificate.clone(), key: key.clone() };
+        let tls = Tls { certificate: certificate.clone().into(), key: key.clone().into() };
         let mut identity = Identity::of(&tls).unwrap();
         fs::write(&certificate, "one").unwrap();
         let told = identity.refresh().unwrap_err().to_string();
@@ -214,7 +254,7 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("large");
         fs::File::create(&file).unwrap().set_len(super::MAX + 1).unwrap();
-        let tls = Tls { certificate: file, key: place.path().to_owned() };
+        let tls = Tls { certificate: file.into(), key: place.path().to_owned().into() };
         let mut identity = Identity::of(&tls).unwrap();
         assert!(identity.refresh().is_err());
         assert_eq!(bytes(&identity), (&b""[..], &b""[..]));

@@ -3,6 +3,7 @@
 pub mod client;
 pub mod identity;
 pub mod server;
+mod tickets;
 
 use rustls::ProtocolVersion;
 

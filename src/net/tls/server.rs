@@ -1,43 +1,92 @@
 //! The server's side of TLS: bytes of the network and of the session in, each other's out. It has
 //! no socket, and waits for nothing.
 //!
-//! There is neither resumption nor early data: a session is a process, and no two know each other.
+//! A client may come back with a ticket ([`super::tickets`]). There is no early data: it could be
+//! sent again by anybody.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
+use rustls::client::verify_server_name;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::NoServerSessionStorage;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::{ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, ServerConfig, ServerConnection};
 
-use super::identity::{Error, Identity};
+use super::identity::{Error, Identity, Pair};
 
-/// Parses certificate and key, and makes sure that they are a pair.
-pub fn settings(identity: &Identity) -> Result<Arc<ServerConfig>, Error> {
-    let ((certificate, chain), (key, secret)) = (identity.certificate(), identity.key());
+/// Parses certificates and keys, and makes sure that they are pairs. What is wrong is left out, and
+/// told; there are no settings where nothing is right.
+pub fn settings(identity: &Identity) -> (Option<Arc<ServerConfig>>, Vec<Error>) {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let (mut certified, mut errors) = (Vec::new(), Vec::new());
+    for pair in identity.pairs() {
+        match certify(pair, &provider) {
+            Ok(key) => certified.push(Arc::new(key)),
+            Err(error) => errors.push(error),
+        }
+    }
+    let builder =
+        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let Ok(builder) = builder else {
+        return (None, errors);
+    };
+    if certified.is_empty() {
+        return (None, errors);
+    }
+    let mut settings =
+        builder.with_no_client_auth().with_cert_resolver(Arc::new(ByName(certified)));
+    settings.session_storage = Arc::new(NoServerSessionStorage {});
+    settings.send_tls13_tickets = 0;
+    if let Some(ticketer) = identity.tickets().and_then(|keys| keys.ticketer()) {
+        settings.ticketer = Arc::new(ticketer);
+        settings.send_tls13_tickets = 1;
+    }
+    (Some(Arc::new(settings)), errors)
+}
+
+fn certify(pair: &Pair, provider: &CryptoProvider) -> Result<CertifiedKey, Error> {
+    let ((certificate, chain), (key, secret)) = (pair.certificate(), pair.key());
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain)
         .collect::<Result<_, _>>()
         .map_err(|_| Error::NoCertificate(certificate.to_owned()))?;
-    if chain.is_empty() {
+    let Some(first) = chain.first().cloned() else {
         return Err(Error::NoCertificate(certificate.to_owned()));
-    }
+    };
     let secret = PrivateKeyDer::from_pem_slice(secret).map_err(|_| Error::NoKey(key.to_owned()))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut settings = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, secret))
-        .map_err(|error| match error {
+    let unusable =
+        |error: rustls::Error| Error::Unusable(certificate.to_owned(), error.to_string());
+    let certified =
+        CertifiedKey::from_der(chain, secret, provider).map_err(|error| match error {
             rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
                 Error::Mismatch { certificate: certificate.to_owned(), key: key.to_owned() }
             }
             // What the library says of a key that it does not understand.
             rustls::Error::General(_) => Error::NoKey(key.to_owned()),
-            error => Error::Unusable(certificate.to_owned(), error.to_string()),
+            error => unusable(error),
         })?;
-    settings.session_storage = Arc::new(NoServerSessionStorage {});
-    settings.send_tls13_tickets = 0;
-    Ok(Arc::new(settings))
+    // One that can't be parsed would name nobody.
+    ParsedCertificate::try_from(&first).map(drop).map_err(unusable)?;
+    Ok(certified)
+}
+
+/// The certificate that has the name which the client asks for (RFC 6066 section 3); the first one
+/// where none has it, or the client asks for none.
+#[derive(Debug)]
+struct ByName(Vec<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let has = |certified: &&Arc<CertifiedKey>| {
+            let name = hello.server_name().and_then(|name| ServerName::try_from(name).ok())?;
+            let parsed = ParsedCertificate::try_from(certified.cert.first()?).ok()?;
+            verify_server_name(&parsed, &name).ok()
+        };
+        let named = self.0.iter().find(|certified| has(certified).is_some());
+        named.or_else(|| self.0.first()).cloned()
+    }
 }
 
 /// So much of the network is read at once, in bytes: a little more than the largest record.

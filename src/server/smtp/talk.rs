@@ -217,17 +217,13 @@ impl<'a> Talk<'a> {
             return Ok(());
         }
         let refusal = || Reply::new(454, "4.7.0", "TLS not available now");
-        let settings = match self.identity.map(settings) {
-            Some(Ok(settings)) => settings,
-            Some(Err(error)) => {
-                self.say(Ask::Error, &error.to_string())?;
-                session.start_tls(Err(refusal()));
-                return Ok(());
-            }
-            None => {
-                session.start_tls(Err(refusal()));
-                return Ok(());
-            }
+        let (settings, errors) = self.identity.map(settings).unwrap_or_default();
+        for error in errors {
+            self.say(Ask::Error, &error.to_string())?;
+        }
+        let Some(settings) = settings else {
+            session.start_tls(Err(refusal()));
+            return Ok(());
         };
         session.start_tls(Ok(()));
         self.flush(session)?;
