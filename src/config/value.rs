@@ -82,20 +82,11 @@ enum OneOrMany {
     Many(Vec<PathBuf>),
 }
 
-impl Files {
-    /// In their order.
-    pub fn iter(&self) -> std::slice::Iter<'_, PathBuf> {
-        self.0.iter()
-    }
+impl std::ops::Deref for Files {
+    type Target = [PathBuf];
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    fn deref(&self) -> &[PathBuf] {
+        &self.0
     }
 }
 

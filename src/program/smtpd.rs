@@ -133,7 +133,7 @@ fn try_out(identity: &Identity, server: &Server<'_>) -> Result<(), Failure> {
                 None => Ok(()),
             });
         match parsed {
-            Ok(_) => Exit::Ok,
+            Ok(()) => Exit::Ok,
             Err(error) => {
                 let _ = theirs.send(error.to_string().as_bytes());
                 Exit::Config

@@ -16,6 +16,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, ServerConfig, ServerConnection};
 
 use super::identity::{Error, Identity, Pair};
+use super::tickets::Keys;
 
 /// Parses certificates and keys, and makes sure that they are pairs. What is wrong is left out, and
 /// told; there are no settings where nothing is right.
@@ -40,7 +41,7 @@ pub fn settings(identity: &Identity) -> (Option<Arc<ServerConfig>>, Vec<Error>) 
         builder.with_no_client_auth().with_cert_resolver(Arc::new(ByName(certified)));
     settings.session_storage = Arc::new(NoServerSessionStorage {});
     settings.send_tls13_tickets = 0;
-    if let Some(ticketer) = identity.tickets().and_then(|keys| keys.ticketer()) {
+    if let Some(ticketer) = identity.tickets().and_then(Keys::ticketer) {
         settings.ticketer = Arc::new(ticketer);
         settings.send_tls13_tickets = 1;
     }
