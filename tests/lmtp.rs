@@ -21,7 +21,7 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use support::peer::{Peer, stuffed};
-use support::run::Server;
+use support::run::{Server, children};
 use support::site::{Plan, Site, activated, program};
 use support::{is_root, mbox, report, wait_until};
 
@@ -78,12 +78,6 @@ fn codes(replies: &[String]) -> Vec<&str> {
 fn subjects(site: &Site, user: &str) -> Vec<String> {
     let messages = site.messages(user);
     messages.iter().map(|m| m.field("Subject").unwrap_or_default().to_owned()).collect()
-}
-
-/// The children of a process.
-fn children(pid: i32) -> Vec<i32> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
 #[test]

@@ -84,12 +84,6 @@ impl Host {
         assert!(log.contains(&format!("{id}: client={name}[192.0.2.2] ")), "{name} {log}");
         name
     }
-
-    /// The process that asks, where there is one.
-    fn resolver(&self) -> Option<i32> {
-        // It is the one that has no child: a session has two processes.
-        children(self.server.pid()).into_iter().find(|pid| children(*pid).is_empty())
-    }
 }
 
 fn asking(plan: Plan, dns: &Dns) -> Plan {
@@ -105,11 +99,6 @@ fn received(site: &Site, id: &str) -> String {
     let (name, rest) = field.split_once(" [").unwrap();
     assert!(rest.starts_with("192.0.2.2])\r\n"), "{field}");
     name.to_owned()
-}
-
-fn children(pid: i32) -> Vec<i32> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
 }
 
 #[test]
@@ -223,7 +212,7 @@ fn clients_of_this_host_have_their_name_without_a_question() {
     let host = Host::new();
     let id = Site::send(host.address, "a@example.org", &["hunt@smkwlab.net"], "Subject: x\n\nx\n");
     host.server.wait_for_log(&format!("{id}: client=localhost[127.0.0.1] "));
-    wait_until("the session to end", || children(host.server.pid()).is_empty().then_some(()));
+    wait_until("the session to end", || host.server.sessions().is_empty().then_some(()));
     assert_eq!(host.dns.asked_at_all(), 0);
 }
 
@@ -236,15 +225,13 @@ fn a_resolver_that_was_killed_is_started_again_for_the_next_client() {
     host.dns.host("hawks.example", "192.0.2.2");
     assert_eq!(host.called(), "hawks.example");
     for _ in 0..2 {
-        let resolver = wait_until("the resolver", || host.resolver());
+        let resolver = wait_until("the resolver", || host.server.policy());
         kill(Pid::from_raw(resolver), Signal::SIGKILL).unwrap();
-        wait_until("its end to be seen", || {
-            (!children(host.server.pid()).contains(&resolver)).then_some(())
-        });
+        wait_until("its end to be seen", || (host.server.policy() != Some(resolver)).then_some(()));
         // Mail goes on, and soon the name is back.
         wait_until("a name", || (host.called() == "hawks.example").then_some(()));
     }
-    host.server.wait_for_log("the resolver ended by Killed(9)");
+    host.server.wait_for_log("the policy process ended by Killed(9)");
 }
 
 #[test]
@@ -255,7 +242,7 @@ fn a_resolver_that_hangs_costs_the_name_and_not_the_mail() {
     let host = Host::new();
     host.dns.host("hawks.example", "192.0.2.2");
     assert_eq!(host.called(), "hawks.example");
-    let resolver = wait_until("the resolver", || host.resolver());
+    let resolver = wait_until("the resolver", || host.server.policy());
     kill(Pid::from_raw(resolver), Signal::SIGSTOP).unwrap();
     assert_eq!(host.called(), "unknown");
     kill(Pid::from_raw(resolver), Signal::SIGCONT).unwrap();
@@ -277,9 +264,9 @@ fn one_resolver_serves_all_sessions_and_ends_with_the_listener() {
         let reply = peer.mail("a@example.org", &["hunt@smkwlab.net"], TEXT);
         assert_eq!(received(&host.site, &queue_id(&reply)), "hawks.example");
     }
-    let resolver = wait_until("the resolver", || host.resolver());
+    let resolver = wait_until("the resolver", || host.server.policy());
     drop(peers);
-    wait_until("the sessions to end", || (children(host.server.pid()) == [resolver]).then_some(()));
+    wait_until("the sessions to end", || host.server.sessions().is_empty().then_some(()));
     let (status, log) = host.server.stop();
     assert_eq!(status.code(), Some(0), "{log}");
     let gone = || !fs::exists(format!("/proc/{resolver}")).unwrap();
@@ -300,16 +287,71 @@ fn a_resolv_conf_that_has_changed_is_read_again() {
     let (server, address) = site.serve("smtpd");
     let host = Host { dns: Dns::start(), site, server, address };
     drop(host.client());
-    let first = wait_until("the resolver", || host.resolver());
+    let first = wait_until("the resolver", || host.server.policy());
     fs::write(&settings, "nameserver 192.0.2.54\n").unwrap();
     let second = wait_until("another resolver", || {
         drop(host.client());
-        host.resolver().filter(|pid| *pid != first)
+        host.server.policy().filter(|pid| *pid != first)
     });
     let gone = || !fs::exists(format!("/proc/{first}")).unwrap();
     wait_until("the first resolver to end", || gone().then_some(()));
     drop(host.client());
-    assert!(children(host.server.pid()).contains(&second), "nothing has changed since");
+    assert!(host.server.policy() == Some(second), "nothing has changed since");
+}
+
+/// A host that asks two lists, and what it says to a recipient.
+fn listing(dns: &Dns, plan: Plan) -> (Site, Server, SocketAddr) {
+    let site = asking(plan, dns).set("smtp", "dnsbl", "[\"bl.example\", \"xbl.example\"]").build();
+    let (server, address) = site.serve("smtpd");
+    (site, server, address)
+}
+
+fn rcpt(client: Ipv4Addr, address: SocketAddr) -> String {
+    let mut peer = Peer::connect_from(client, address);
+    peer.greet();
+    assert!(peer.command("MAIL FROM:<a@example.org>").starts_with("250 "));
+    peer.command("RCPT TO:<hunt@smkwlab.net>")
+}
+
+#[test]
+fn a_client_that_a_list_names_is_refused_in_the_lists_words() {
+    if !own_network() {
+        return;
+    }
+    let dns = Dns::start();
+    dns.set("2.2.0.192.xbl.example A 127.0.0.4");
+    dns.set("2.2.0.192.xbl.example TXT https://xbl.example/?192.0.2.2");
+    // A list that has gone, whose domain somebody else has now, lists nobody.
+    dns.set("2.2.0.192.bl.example A 203.0.113.80");
+    let (_site, server, address) = listing(&dns, Site::plan());
+    let said = "554 5.7.1 Service unavailable; client [192.0.2.2] blocked using xbl.example; \
+                https://xbl.example/?192.0.2.2";
+    assert_eq!(rcpt(CLIENT, address), said);
+    server.wait_for_log("NOQUEUE: reject: RCPT from unknown[192.0.2.2]: 554 5.7.1 Service ");
+    // Who may relay is not looked up.
+    assert!(rcpt(Ipv4Addr::LOCALHOST, address).starts_with("250 "));
+    assert_eq!(dns.asked("1.0.0.127.xbl.example", "A"), 0);
+    let (_site, _server, address) =
+        listing(&dns, Site::plan().set("smtp", "relay_networks", "[\"192.0.2.0/24\"]"));
+    assert!(rcpt(CLIENT, address).starts_with("250 "));
+}
+
+#[test]
+fn a_list_that_does_not_answer_lists_nobody() {
+    if !own_network() {
+        return;
+    }
+    let dns = Dns::start();
+    dns.fail("2.2.0.192.xbl.example", Trouble::Silent);
+    let (_site, _server, address) = listing(&dns, Site::plan());
+    let began = Instant::now();
+    assert!(rcpt(CLIENT, address).starts_with("250 "));
+    assert!(began.elapsed() < Duration::from_secs(9), "{:?}", began.elapsed());
+    // Nor does one that is silent hide what another one says.
+    dns.set("2.2.0.192.bl.example A 127.0.0.2");
+    let began = Instant::now();
+    assert!(rcpt(CLIENT, address).starts_with("554 5.7.1 "));
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
 }
 
 #[test]

@@ -21,7 +21,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use support::peer::Peer;
-use support::run::{Server, run};
+use support::run::{Server, children, run};
 use support::site::{Site, activated};
 use support::tls::{Pair, VERSIONS};
 use support::{need, need_root, wait_until};
@@ -36,17 +36,20 @@ fn status(pid: i32, field: &str) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The children of a process.
-fn children(pid: i32) -> Vec<i32> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
-}
-
 /// The one child of a process, once it is there.
 #[track_caller]
 fn child(pid: i32) -> i32 {
     wait_until("a child", || match children(pid)[..] {
         [child] => Some(child),
+        _ => None,
+    })
+}
+
+/// The monitor of a server's one session, once it is there.
+#[track_caller]
+fn monitor_of(server: &Server) -> i32 {
+    wait_until("a session", || match server.sessions()[..] {
+        [session] => Some(session),
         _ => None,
     })
 }
@@ -116,7 +119,7 @@ fn the_smtp_session_is_the_queues_owner_in_a_jail_and_holds_incoming_only() {
     }
     let site = Site::new();
     let (server, mut peer) = session(&site, "smtpd");
-    let monitor = child(server.pid());
+    let monitor = monitor_of(&server);
     let session = child(monitor);
     assert_eq!(status(server.pid(), "Uid"), "0 0 0 0");
     assert_eq!(status(monitor, "Uid"), "0 0 0 0");
@@ -143,7 +146,7 @@ fn under_tls_the_smtp_session_is_the_same() {
     fs::set_permissions(pair.key(), fs::Permissions::from_mode(0o600)).unwrap();
     let site = pair.plan(Site::plan()).build();
     let (server, mut peer) = session(&site, "smtpd");
-    let session = child(child(server.pid()));
+    let session = child(monitor_of(&server));
     peer.command("EHLO client.example");
     peer.command("STARTTLS");
     peer.start_tls(pair.client(VERSIONS)).unwrap();
@@ -170,12 +173,11 @@ fn is_in_memory(pid: i32, wanted: &[u8]) -> bool {
     })
 }
 
-/// The child of smtpd that asks DNS, once it is locked up: the one that has no child of its own.
+/// The child of smtpd that asks DNS, once it is locked up.
 #[track_caller]
-fn resolver(smtpd: i32) -> i32 {
-    wait_until("the resolver in its cell", || {
-        let mut all = children(smtpd).into_iter();
-        all.find(|pid| children(*pid).is_empty() && status(*pid, "Seccomp") == "2")
+fn policy(smtpd: &Server) -> i32 {
+    wait_until("the policy process in its cell", || {
+        smtpd.policy().filter(|pid| status(*pid, "Seccomp") == "2")
     })
 }
 
@@ -189,7 +191,7 @@ fn the_resolver_is_nobody_opens_no_file_and_has_no_key() {
     let (server, address) = site.serve("smtpd");
     let mut peer = Peer::connect_from([127, 0, 0, 2].into(), address);
     peer.greet();
-    let resolver = resolver(server.pid());
+    let resolver = policy(&server);
     let (uid, gid) = nobody();
     assert_is(resolver, uid, gid);
     assert_eq!(status(resolver, "NoNewPrivs"), "1");
@@ -215,7 +217,7 @@ fn the_resolver_can_not_open_exec_signal_or_fork() {
     let (server, address) = site.serve("smtpd");
     let mut peer = Peer::connect_from([127, 0, 0, 2].into(), address);
     peer.greet();
-    let resolver = resolver(server.pid());
+    let resolver = policy(&server);
     let calls: Vec<_> = FORBIDDEN.iter().filter(|(what, _)| *what != "a socket").collect();
     let results = calls_in(resolver, &calls.iter().map(|(_, call)| *call).collect::<Vec<_>>());
     for ((what, _), result) in calls.iter().zip(results) {
@@ -231,7 +233,7 @@ fn the_pop_session_is_nobody_in_a_jail_until_the_login_and_then_the_user() {
     let site = Site::new();
     support::reference::fill(&site, 2);
     let (server, mut peer) = session(&site, "popd");
-    let monitor = child(server.pid());
+    let monitor = monitor_of(&server);
     let login = child(monitor);
     assert_eq!(status(monitor, "Uid"), "0 0 0 0");
     let (uid, gid) = nobody();
@@ -315,7 +317,7 @@ fn a_session_can_not_open_exec_connect_signal_or_fork() {
     let site = Site::new();
     for name in ["smtpd", "popd"] {
         let (server, mut peer) = session(&site, name);
-        let stranger = child(child(server.pid()));
+        let stranger = child(monitor_of(&server));
         let calls: Vec<&str> = FORBIDDEN.iter().map(|(_, call)| *call).collect();
         for ((what, _), result) in FORBIDDEN.iter().zip(calls_in(stranger, &calls)) {
             assert_eq!(result, -1, "{name}: {what}");
@@ -334,10 +336,9 @@ fn the_smtp_session_can_not_read_what_others_have_sent() {
     let site = Site::new();
     let (server, address) = site.serve("smtpd");
     let id = Site::send(address, "a@example.org", &["hunt@smkwlab.net"], "Subject: secret\n\nx\n");
-    wait_until("the first session to end", || children(server.pid()).is_empty().then_some(()));
+    wait_until("the first session to end", || server.sessions().is_empty().then_some(()));
     let peer = Peer::connect(address);
-    let stranger =
-        child(wait_until("the second session", || children(server.pid()).last().copied()));
+    let stranger = child(monitor_of(&server));
     let incoming = site.queue().join("incoming").display().to_string();
     let held = fs::read_dir(format!("/proc/{stranger}/fd"))
         .unwrap()
@@ -444,7 +445,7 @@ fn the_lmtp_session_is_nobody_in_a_jail_and_each_agent_is_its_user() {
     }
     let site = Site::new();
     let (server, mut peer) = lmtp_session(&site);
-    let monitor = child(server.pid());
+    let monitor = monitor_of(&server);
     let session = child(monitor);
     assert_eq!(status(monitor, "Uid"), "0 0 0 0");
     let (uid, gid) = nobody();
@@ -483,7 +484,7 @@ fn an_lmtp_session_can_not_open_exec_connect_signal_or_fork() {
     }
     let site = Site::new();
     let (server, _peer) = lmtp_session(&site);
-    let session = child(child(server.pid()));
+    let session = child(monitor_of(&server));
     let calls: Vec<&str> = FORBIDDEN.iter().map(|(_, call)| *call).collect();
     for ((what, _), result) in FORBIDDEN.iter().zip(calls_in(session, &calls)) {
         assert_eq!(result, -1, "{what}");

@@ -102,6 +102,8 @@ pub struct Smtp {
     pub max_connections_per_ip: usize,
     /// Clients that may send to other hosts through us.
     pub relay_networks: Vec<Network>,
+    /// Lists of unwelcome clients, in DNS.
+    pub dnsbl: Vec<String>,
     /// Certificate and key.
     pub tls: Tls,
 }
@@ -256,6 +258,7 @@ impl Default for Smtp {
             max_connections: 200,
             max_connections_per_ip: 50,
             relay_networks: Network::loopback(),
+            dnsbl: Vec::new(),
             tls: Tls::default(),
         }
     }
@@ -332,10 +335,12 @@ impl Config {
             _ => &self.hostname,
         }
     }
+}
 
+impl Smtp {
     /// Whether a client at this address may send to other hosts through us.
     pub fn may_relay(&self, client: IpAddr) -> bool {
-        self.smtp.relay_networks.iter().any(|network| network.contains(client))
+        self.relay_networks.iter().any(|network| network.contains(client))
     }
 }
 
@@ -417,6 +422,9 @@ impl Config {
     fn impossible(&self) -> Option<(&'static [&'static str], String)> {
         if !value::is_host_name(&self.hostname) {
             return Some((&["hostname"], "a host name like \"mx.example.org\" is wanted".into()));
+        }
+        if let Some(name) = self.smtp.dnsbl.iter().find(|name| !value::is_host_name(name)) {
+            return Some((&["smtp", "dnsbl"], format!("{name:?} is no domain name")));
         }
         if let Some(name) = self.local_domains.iter().find(|name| !value::is_host_name(name)) {
             return Some((&["local_domains"], format!("{name:?} is no domain name")));

@@ -142,6 +142,21 @@ impl Resolver {
         None
     }
 
+    /// What a list of unwelcome clients says of an address (RFC 5782): its text, empty where it has
+    /// none. An answer outside 127.0.0.0/8 is none: the list is gone, and its domain another's.
+    pub async fn listed(&self, address: IpAddr, list: &str) -> Result<String, Missing> {
+        let reverse = Name::from(address).to_ascii();
+        let digits = reverse.trim_end_matches("in-addr.arpa.").trim_end_matches("ip6.arpa.");
+        let name = format!("{digits}{list}");
+        let found = self.lookup(&name, RecordType::A).await?;
+        let is_listed = |data: &RData| data.ip_addr().is_some_and(|address| address.is_loopback());
+        if !found.iter().any(is_listed) {
+            return Err(Missing::Records);
+        }
+        let texts = self.lookup(&name, RecordType::TXT).await.unwrap_or_default();
+        Ok(texts.iter().find_map(text).unwrap_or_default())
+    }
+
     async fn lookup(&self, name: &str, kind: RecordType) -> Result<Vec<RData>, Missing> {
         // What can't be a name in DNS is in no zone.
         let name = absolute(name).ok_or(Missing::Name)?;
@@ -177,6 +192,14 @@ fn absolute(name: &str) -> Option<Name> {
     let mut name = Name::from_ascii(name).ok()?;
     name.set_fqdn(true);
     Some(name)
+}
+
+/// The text of a TXT record.
+fn text(data: &RData) -> Option<String> {
+    match data {
+        RData::TXT(txt) => Some(String::from_utf8_lossy(&txt.txt_data.concat()).into_owned()),
+        _ => None,
+    }
 }
 
 fn local_server() -> NameServerConfig {

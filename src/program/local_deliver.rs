@@ -132,7 +132,7 @@ fn lmtp(
                     connections: Connections::new(most, most),
                     busy: server::smtp::busy(&config.hostname).as_bytes(),
                     identity: None,
-                    names: None,
+                    policy: None,
                     spawner: None,
                     log,
                 }

@@ -54,7 +54,7 @@ fn popd(arguments: &Args) -> Result<Exit, Failure> {
                 ),
                 busy: b"-ERR [SYS/TEMP] too many connections\r\n",
                 identity: None,
-                names: None,
+                policy: None,
                 spawner: None,
                 log: &log,
             }

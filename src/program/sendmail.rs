@@ -14,6 +14,7 @@ use crate::message::{Address, date, list};
 use crate::queue::{Envelope, Id, Inlet, Origin, Spool, Wake};
 use crate::server::Connection;
 use crate::server::listener::Visit;
+use crate::server::policy::Line;
 use crate::server::smtp::Server;
 use crate::sys::jail::Jail;
 use crate::sys::{Exit, Log, clock, privilege, process};
@@ -148,7 +149,12 @@ fn smtp(config: &Config) -> Result<Exit, Failure> {
         owner,
     };
     let connection = Connection::on_stdin_and_stdout().map_err(failed)?;
-    Ok(server.session(Visit { connection, service: "smtp", identity: None, name: None }))
+    Ok(server.session(Visit {
+        connection,
+        service: "smtp",
+        identity: None,
+        policy: Line::default(),
+    }))
 }
 
 /// The directory that sendmail may create entries in.

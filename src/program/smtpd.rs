@@ -13,7 +13,7 @@ use crate::net::tls::server::settings;
 use crate::queue::{Spool, Wake};
 use crate::server::Connection;
 use crate::server::listener::{Listener, Visit};
-use crate::server::names::{self, Names};
+use crate::server::policy::{self, Keeper};
 use crate::server::smtp::{Server, busy};
 use crate::server::spawner::Spawner;
 use crate::sys::channel::Channel;
@@ -67,15 +67,14 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
                 log.error(&error.to_string());
             }
             let connection = Connection::new(input, output);
-            let name = connection.peer.address.and_then(|address| {
-                // This host needs no process to be named.
-                let wanted = connection.peer.local_name().is_none();
-                let mut names = wanted.then(|| names(&config, &log))??;
-                names.tend(&log, || identity.iter_mut().for_each(Identity::forget));
-                names.ask(address)
+            let policy = connection.peer.address.and_then(|address| {
+                let mut keeper = keeper(&config, &log)?;
+                keeper.tend(&log, || identity.iter_mut().for_each(Identity::forget));
+                keeper.open(address)
             });
+            let policy = policy.unwrap_or_default();
             let (service, identity) = (arguments.service.as_str(), identity.as_ref());
-            Ok(server.session(Visit { connection, service, identity, name }))
+            Ok(server.session(Visit { connection, service, identity, policy }))
         }
         Handed::Listeners(sockets) => {
             let spawner = (config.queue.wakeup == Wakeup::Spawn)
@@ -96,7 +95,7 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
                 ),
                 busy: busy(&config.hostname).as_bytes(),
                 identity,
-                names: names(&config, &log),
+                policy: keeper(&config, &log),
                 spawner,
                 log: &log,
             }
@@ -106,11 +105,11 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
     }
 }
 
-/// Whoever asks for the names of clients: nobody where no account for that is there, which costs
-/// names but no mail.
-fn names(config: &Config, log: &Log) -> Option<Names> {
+/// The keeper of the policy process: none where no account for it is there, which costs names but no
+/// mail.
+fn keeper(config: &Config, log: &Log) -> Option<Keeper> {
     match login_account(config) {
-        Ok(account) => Some(Names::new(&config.dns, account, names::run)),
+        Ok(account) => Some(Keeper::new(config, account, policy::process::run)),
         Err(failure) => {
             log.warning(&format!("{}; until then clients have no names", failure.what));
             None

@@ -9,9 +9,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::names::{Names, Question};
+use super::Connection;
+use super::policy::{Keeper, Line};
 use super::spawner::Spawner;
-use super::{Connection, Peer};
 use crate::net::activation::Socket;
 use crate::net::limits::Connections;
 use crate::net::tls::identity::Identity;
@@ -26,8 +26,8 @@ pub struct Visit<'a> {
     pub service: &'a str,
     /// Certificate and key, where TLS is offered.
     pub identity: Option<&'a Identity>,
-    /// Its name, where that has been asked for.
-    pub name: Option<Question>,
+    /// Whom the session asks what it may take.
+    pub policy: Line,
 }
 
 /// A listening parent.
@@ -40,8 +40,8 @@ pub struct Listener<'a> {
     pub busy: &'a [u8],
     /// Certificate and key, where TLS is offered; kept as fresh as the files are.
     pub identity: Option<Identity>,
-    /// Asks for the names of clients, where they are wanted.
-    pub names: Option<Names>,
+    /// Keeps the process that sessions ask, where they ask anybody.
+    pub policy: Option<Keeper>,
     /// Starts runners, where that is this process's work.
     pub spawner: Option<Spawner>,
     /// The log.
@@ -129,7 +129,7 @@ impl Listener<'_> {
             if self.spawner.as_mut().is_some_and(|spawner| spawner.ended(pid, how)) {
                 continue;
             }
-            if self.names.as_mut().is_some_and(|names| names.ended(pid, how, self.log)) {
+            if self.policy.as_mut().is_some_and(|policy| policy.ended(pid, how, self.log)) {
                 continue;
             }
             if let Some(index) = sessions.iter().position(|(session, _)| *session == pid) {
@@ -156,12 +156,9 @@ impl Listener<'_> {
         if let Some(Err(error)) = self.identity.as_mut().map(Identity::refresh) {
             self.log.error(&error.to_string());
         }
-        let peer = Peer { address: from };
-        if peer.local_name().is_none()
-            && let Some(names) = &mut self.names
-        {
+        if let Some(policy) = &mut self.policy {
             let identity = &mut self.identity;
-            names.tend(self.log, || identity.iter_mut().for_each(Identity::forget));
+            policy.tend(self.log, || identity.iter_mut().for_each(Identity::forget));
         }
         let forked = process::fork(|| {
             let (_, service) = self.sockets.swap_remove(index);
@@ -173,11 +170,10 @@ impl Listener<'_> {
             }
             match Connection::accepted(client, from) {
                 Ok(connection) => {
-                    // The way to ask is closed behind the question.
-                    let names = self.names.take().filter(|_| peer.local_name().is_none());
-                    let name = names.and_then(|names| names.ask(address));
-                    let identity = self.identity.as_ref();
-                    session(Visit { connection, service: &service, identity, name })
+                    // The way to open a line is closed behind the one that is opened.
+                    let policy = self.policy.take().and_then(|policy| policy.open(address));
+                    let (identity, policy) = (self.identity.as_ref(), policy.unwrap_or_default());
+                    session(Visit { connection, service: &service, identity, policy })
                 }
                 Err(_) => Exit::OsErr,
             }

@@ -4,7 +4,7 @@
 pub mod connection;
 pub mod listener;
 pub mod lmtp;
-pub mod names;
+pub mod policy;
 pub mod pop3;
 pub mod record;
 pub mod smtp;

@@ -1,8 +1,8 @@
 //! smtpd's two processes of a session.
 //!
-//! The monitor (root, or the account that runs everything) answers three questions of bounded size:
-//! is there such a user, what is the client called, and write this line into the log. The session
-//! child, jailed, speaks to the client (`talk`).
+//! The monitor (root, or the account that runs everything) answers two questions of bounded size: is
+//! there such a user, and write this line into the log. The session child, jailed, speaks to the
+//! client (`talk`), and asks [`super::policy`] what depends on others.
 
 mod talk;
 
@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::Connection;
 use super::listener::Visit;
-use super::names::Question;
+use super::policy::Line;
 use crate::config::Config;
 use crate::queue::{Inlet, Wake};
 use crate::route;
@@ -47,7 +47,6 @@ enum Ask {
     Info = 1,
     Warning = 2,
     Error = 3,
-    Name = 4,
 }
 
 /// The monitor's answer to [`Ask::User`].
@@ -67,7 +66,7 @@ const MAX: usize = 2048;
 impl Server<'_> {
     /// One session: forks the child that speaks, and is its monitor.
     pub fn session(&self, visit: Visit<'_>) -> Exit {
-        let Visit { connection, identity, name, .. } = visit;
+        let Visit { connection, identity, policy, .. } = visit;
         let peer = connection.peer;
         let (monitor, session) = match Channel::pair() {
             Ok(pair) => pair,
@@ -77,11 +76,11 @@ impl Server<'_> {
         clock::zone();
         let forked = process::fork(|| {
             let inlet = self.inlet.for_this_process().and_then(|inlet| {
-                self.lock_up(&inlet, &connection, &session)?;
+                self.lock_up(&inlet, &connection, &session, &policy)?;
                 Ok(inlet)
             });
             match inlet {
-                Ok(inlet) => Talk::new(self, connection, identity, &inlet, &session).run(),
+                Ok(inlet) => Talk::new(self, connection, identity, policy, &inlet, &session).run(),
                 Err(error) => {
                     let _ = ask(&session, Ask::Error, &format!("can't lock a session up: {error}"));
                     Exit::OsErr
@@ -93,7 +92,7 @@ impl Server<'_> {
             Err(error) => return self.fail(&format!("can't fork: {error}")),
         };
         drop(session);
-        self.monitor(&monitor, name);
+        self.monitor(&monitor);
         match process::wait(child) {
             Ok(process::Ended::Exited(0)) => Exit::Ok,
             Ok(how) => {
@@ -109,8 +108,7 @@ impl Server<'_> {
     }
 
     /// Answers until the child is gone. Nothing here looks into a text but to log it.
-    fn monitor(&self, session: &Channel, mut asked: Option<Question>) {
-        let mut name = None;
+    fn monitor(&self, session: &Channel) {
         let mut buffer = [0; MAX + 1];
         loop {
             let record = match session.receive(&mut buffer) {
@@ -139,15 +137,6 @@ impl Server<'_> {
                         return;
                     }
                 }
-                kind if kind == Ask::Name as u8 => {
-                    let asked = asked.take();
-                    let name = name.get_or_insert_with(|| {
-                        asked.and_then(Question::answer).unwrap_or_else(|| UNKNOWN.into())
-                    });
-                    if session.send(name.as_bytes()).is_err() {
-                        return;
-                    }
-                }
                 kind if kind == Ask::Info as u8 => self.log.line(Level::Info, &text),
                 kind if kind == Ask::Warning as u8 => self.log.line(Level::Warning, &text),
                 _ => self.log.line(Level::Error, &text),
@@ -155,10 +144,17 @@ impl Server<'_> {
         }
     }
 
-    /// The child gives everything up but the client, the channel, the wake FIFO and incoming/.
-    fn lock_up(&self, inlet: &Inlet, connection: &Connection, channel: &Channel) -> io::Result<()> {
+    /// The child gives everything up but the client, its two channels, the wake FIFO and incoming/.
+    fn lock_up(
+        &self,
+        inlet: &Inlet,
+        connection: &Connection,
+        channel: &Channel,
+        policy: &Line,
+    ) -> io::Result<()> {
         let mut keep: Vec<BorrowedFd<'_>> = connection.descriptors().into();
         keep.push(channel.as_fd());
+        keep.extend(policy.descriptor());
         keep.extend(self.wake.as_ref().map(AsFd::as_fd));
         keep.extend(self.jail.descriptor());
         keep.extend(inlet.descriptors());

@@ -1,6 +1,7 @@
 //! Programs that run once, and servers that stay.
 
 use std::fmt;
+use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -149,6 +150,16 @@ impl Server {
         i32::try_from(self.child.id()).unwrap()
     }
 
+    /// Its sessions' monitors, the oldest first: of its children all but the one that they ask.
+    pub fn sessions(&self) -> Vec<i32> {
+        children(self.pid()).into_iter().filter(|pid| !is_policy(*pid)).collect()
+    }
+
+    /// The process that its sessions ask.
+    pub fn policy(&self) -> Option<i32> {
+        children(self.pid()).into_iter().find(|pid| is_policy(*pid))
+    }
+
     /// What it has said until now.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&self.log.lock().unwrap()).into_owned()
@@ -203,4 +214,14 @@ impl Drop for Server {
             super::note(&format!("the server's log:\n{}", self.log()));
         }
     }
+}
+
+/// The children of a process, the oldest first.
+pub fn children(pid: i32) -> Vec<i32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+fn is_policy(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "hikyaku-policy\n")
 }

@@ -1,10 +1,9 @@
 //! The session child's conversation with a client. It makes queue entries in the one directory that
 //! it keeps, and asks its monitor for what it can't see.
 
-use std::cell::OnceCell;
 use std::io;
 
-use super::{Answer, Ask, MAX, Server, UNKNOWN, ask};
+use super::{Answer, Ask, Server, UNKNOWN, ask};
 use crate::message::Address;
 use crate::message::received::{From, Received};
 use crate::net::tls::identity::Identity;
@@ -12,6 +11,7 @@ use crate::net::tls::server::settings;
 use crate::queue::{Draft, Envelope, Id, Inlet, Origin};
 use crate::route::{self, Route};
 use crate::server::Connection;
+use crate::server::policy::Line;
 use crate::smtp::{Action, Dialect, Limits, Reply, Session, Transaction, Verdict};
 use crate::sys::channel::Channel;
 use crate::sys::{Exit, clock};
@@ -28,8 +28,11 @@ pub(super) struct Talk<'a> {
     server: &'a Server<'a>,
     connection: Connection,
     identity: Option<&'a Identity>,
+    policy: Line,
     /// The client's name, once it was needed.
-    name: OnceCell<String>,
+    name: Option<String>,
+    /// The list in which it is, once that was asked.
+    listed: Option<Option<String>>,
     inlet: &'a Inlet,
     monitor: &'a Channel,
     /// The last byte that a pipe or a terminal brought.
@@ -50,10 +53,12 @@ impl<'a> Talk<'a> {
         server: &'a Server<'a>,
         connection: Connection,
         identity: Option<&'a Identity>,
+        policy: Line,
         inlet: &'a Inlet,
         monitor: &'a Channel,
     ) -> Self {
-        Self { server, connection, identity, name: OnceCell::new(), inlet, monitor, last: b'\n' }
+        let (name, listed) = (None, None);
+        Self { server, connection, identity, policy, name, listed, inlet, monitor, last: b'\n' }
     }
 
     /// Talks until either side ends it.
@@ -121,7 +126,7 @@ impl<'a> Talk<'a> {
                     }
                     session.recipient(verdict);
                 }
-                Action::Open => match self.open(self.client()?, session) {
+                Action::Open => match self.open(session) {
                     Ok(opened) => {
                         draft = Some(Ok(opened));
                         session.opened(Ok(()));
@@ -185,24 +190,27 @@ impl<'a> Talk<'a> {
     }
 
     /// What the client is called; waits for that where it has to.
-    fn client(&self) -> Result<&str, Stop> {
+    fn client(&mut self) -> &str {
         if let Some(name) = self.connection.peer.local_name() {
-            return Ok(name);
+            return name;
         }
-        if self.name.get().is_none() {
-            self.say(Ask::Name, "")?;
-            let mut name = [0; MAX];
-            let length = self.monitor.receive(&mut name).map_err(|_| Stop::Monitor)?;
-            let name = std::str::from_utf8(name.get(..length).unwrap_or_default());
-            let name = name.ok().filter(|name| !name.is_empty()).ok_or(Stop::Monitor)?;
-            let _ = self.name.set(name.to_owned());
+        let policy = &mut self.policy;
+        self.name.get_or_insert_with(|| policy.name().unwrap_or_else(|| UNKNOWN.into()))
+    }
+
+    /// The list of unwelcome clients in which this one is.
+    fn listed(&mut self) -> Option<&str> {
+        if self.server.config.smtp.dnsbl.is_empty() {
+            return None;
         }
-        Ok(self.name.get().map_or(UNKNOWN, String::as_str))
+        let policy = &mut self.policy;
+        self.listed.get_or_insert_with(|| policy.listed()).as_deref()
     }
 
     /// The client in log lines: `localhost[127.0.0.1]`, `unknown[192.0.2.1]`.
-    fn shown_client(&self) -> Result<String, Stop> {
-        Ok(format!("{}[{}]", self.client()?, self.connection.peer.address_or_local()))
+    fn shown_client(&mut self) -> String {
+        let address = self.connection.peer.address_or_local();
+        format!("{}[{address}]", self.client())
     }
 
     fn say(&self, kind: Ask, text: &str) -> Result<(), Stop> {
@@ -235,13 +243,17 @@ impl<'a> Talk<'a> {
     }
 
     /// Is this recipient ours, or may this client send elsewhere through us?
-    fn check(&self, address: &Address) -> Result<Verdict, Stop> {
+    fn check(&mut self, address: &Address) -> Result<Verdict, Stop> {
         let config = self.server.config;
         let peer = self.connection.peer;
+        let may_relay = peer.address.is_none_or(|client| config.smtp.may_relay(client));
+        if !may_relay && let Some(list) = self.listed() {
+            let client = peer.address_or_local();
+            let text = format!("Service unavailable; client [{client}] blocked using {list}");
+            return Ok(Verdict::Refuse(Reply::new(554, "5.7.1", text)));
+        }
         match route::route(config, address) {
-            Route::Remote(_) if peer.address.is_none_or(|client| config.may_relay(client)) => {
-                Ok(Verdict::Accept)
-            }
+            Route::Remote(_) if may_relay => Ok(Verdict::Accept),
             Route::Remote(_) => Ok(Verdict::Refuse(Reply::new(
                 554,
                 "5.7.1",
@@ -273,7 +285,7 @@ impl<'a> Talk<'a> {
     }
 
     /// Begins a queue entry, with our Received field on top.
-    fn open(&self, client: &str, session: &Session) -> io::Result<Draft<'a>> {
+    fn open(&mut self, session: &Session) -> io::Result<Draft<'a>> {
         let transaction: &Transaction = session.transaction().ok_or(io::ErrorKind::NotFound)?;
         let arrived = clock::seconds();
         let envelope = Envelope {
@@ -284,14 +296,14 @@ impl<'a> Talk<'a> {
             recipients: transaction.recipients.iter().map(|to| to.address.clone()).collect(),
         };
         let mut draft = self.inlet.create(Id::new()?, &envelope)?;
-        let peer = self.connection.peer;
+        let (server, peer) = (self.server, self.connection.peer);
         let received = Received {
             from: From::Host {
                 helo: session.helo(),
-                name: Some(client),
+                name: Some(self.client()),
                 address: peer.address_or_local(),
             },
-            by: &self.server.config.hostname,
+            by: &server.config.hostname,
             with: Some(session.protocol()),
             id: draft.id().as_str(),
             recipient: envelope.only_recipient(),
@@ -302,7 +314,7 @@ impl<'a> Talk<'a> {
         Ok(draft)
     }
 
-    fn log_accepted(&self, session: &Session, id: &Id) -> Result<(), Stop> {
+    fn log_accepted(&mut self, session: &Session, id: &Id) -> Result<(), Stop> {
         let Some(transaction) = session.transaction() else {
             return Ok(());
         };
@@ -310,12 +322,13 @@ impl<'a> Talk<'a> {
         let tls = tls.map(|version| format!(" tls={version}")).unwrap_or_default();
         let recipients = transaction.recipients.iter().take(20);
         let to: Vec<String> = recipients.map(|to| format!("<{}>", to.address)).collect();
+        let client = self.shown_client();
         self.say(
             Ask::Info,
             &format!(
                 "{id}: client={} helo=<{}> from=<{}> to={} nrcpt={} size={} proto={}{tls} \
                  status=accepted",
-                self.shown_client()?,
+                client,
                 session.helo(),
                 crate::queue::entry::Path(transaction.sender.as_ref()),
                 to.join(","),
@@ -327,18 +340,19 @@ impl<'a> Talk<'a> {
     }
 
     /// What broke TLS.
-    fn log_tls(&self, what: &str, error: &io::Error) -> Result<(), Stop> {
-        let client = self.shown_client()?;
+    fn log_tls(&mut self, what: &str, error: &io::Error) -> Result<(), Stop> {
+        let client = self.shown_client();
         self.say(Ask::Warning, &format!("NOQUEUE: TLS {what} with {client} failed: {error}"))
     }
 
-    fn log_refusal(&self, session: &Session, to: &Address, reply: &Reply) -> Result<(), Stop> {
+    fn log_refusal(&mut self, session: &Session, to: &Address, reply: &Reply) -> Result<(), Stop> {
         let from = session.transaction().and_then(|transaction| transaction.sender.as_ref());
+        let client = self.shown_client();
         self.say(
             Ask::Warning,
             &format!(
                 "NOQUEUE: reject: RCPT from {}: {reply}; from=<{}> to=<{to}> proto={} helo=<{}>",
-                self.shown_client()?,
+                client,
                 crate::queue::entry::Path(from),
                 session.protocol(),
                 session.helo(),
