@@ -31,8 +31,6 @@ pub(super) struct Talk<'a> {
     policy: Line,
     /// The client's name, once it was needed.
     name: Option<String>,
-    /// The list in which it is, once that was asked.
-    listed: Option<Option<String>>,
     inlet: &'a Inlet,
     monitor: &'a Channel,
     /// The last byte that a pipe or a terminal brought.
@@ -57,8 +55,7 @@ impl<'a> Talk<'a> {
         inlet: &'a Inlet,
         monitor: &'a Channel,
     ) -> Self {
-        let (name, listed) = (None, None);
-        Self { server, connection, identity, policy, name, listed, inlet, monitor, last: b'\n' }
+        Self { server, connection, identity, policy, name: None, inlet, monitor, last: b'\n' }
     }
 
     /// Talks until either side ends it.
@@ -198,15 +195,6 @@ impl<'a> Talk<'a> {
         self.name.get_or_insert_with(|| policy.name().unwrap_or_else(|| UNKNOWN.into()))
     }
 
-    /// The list of unwelcome clients in which this one is.
-    fn listed(&mut self) -> Option<&str> {
-        if self.server.config.smtp.dnsbl.is_empty() {
-            return None;
-        }
-        let policy = &mut self.policy;
-        self.listed.get_or_insert_with(|| policy.listed()).as_deref()
-    }
-
     /// The client in log lines: `localhost[127.0.0.1]`, `unknown[192.0.2.1]`.
     fn shown_client(&mut self) -> String {
         let address = self.connection.peer.address_or_local();
@@ -247,7 +235,8 @@ impl<'a> Talk<'a> {
         let config = self.server.config;
         let peer = self.connection.peer;
         let may_relay = peer.address.is_none_or(|client| config.smtp.may_relay(client));
-        if !may_relay && let Some(list) = self.listed() {
+        let listed = !may_relay && !config.smtp.dnsbl.is_empty();
+        if listed && let Some(list) = self.policy.listed() {
             let client = peer.address_or_local();
             let text = format!("Service unavailable; client [{client}] blocked using {list}");
             return Ok(Verdict::Refuse(Reply::new(554, "5.7.1", text)));
