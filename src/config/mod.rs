@@ -100,6 +100,14 @@ pub struct Smtp {
     pub max_connections: usize,
     /// The most sessions at once from one address.
     pub max_connections_per_ip: usize,
+    /// The most sessions that begin in a minute from one address; 0: any.
+    pub max_connections_per_minute: usize,
+    /// How long a session may last.
+    pub session_time_limit: Interval,
+    /// How long a stranger waits for the greeting; who speaks first is sent away.
+    pub greet_delay: Interval,
+    /// Load balancers, which say by the PROXY protocol who their clients are.
+    pub proxies: Vec<Network>,
     /// Clients that may send to other hosts through us.
     pub relay_networks: Vec<Network>,
     /// Lists of unwelcome clients, in DNS.
@@ -257,6 +265,10 @@ impl Default for Smtp {
             max_recipients: 1000,
             max_connections: 200,
             max_connections_per_ip: 50,
+            max_connections_per_minute: 0,
+            session_time_limit: Interval::from_seconds(2 * 60 * 60),
+            greet_delay: Interval::from_seconds(0),
+            proxies: Vec::new(),
             relay_networks: Network::loopback(),
             dnsbl: Vec::new(),
             tls: Tls::default(),
@@ -492,6 +504,13 @@ impl Config {
         if !program.is_some_and(|program| Path::new(program).is_absolute()) {
             let what = "a list like [\"/usr/sbin/sendmail\"] is wanted, with an absolute path";
             return Some((&["delivery", "sendmail"], what.into()));
+        }
+        // RFC 5321 section 4.5.3.2: a client waits five minutes for the greeting.
+        if self.smtp.greet_delay.seconds() > 60 {
+            return Some((&["smtp", "greet_delay"], "a minute at most is wanted".into()));
+        }
+        if self.smtp.session_time_limit.seconds() == 0 {
+            return Some((&["smtp", "session_time_limit"], "a time above 0 is wanted".into()));
         }
         // mta-queue gives a delivery ten minutes.
         if !(1..600).contains(&self.delivery.command_time_limit.seconds()) {

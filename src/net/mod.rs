@@ -3,4 +3,5 @@
 pub mod activation;
 pub mod dns;
 pub mod limits;
+pub mod proxy;
 pub mod tls;

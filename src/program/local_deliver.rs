@@ -19,7 +19,7 @@ use crate::delivery::local::{self, Agent, Delivered, Envelope, Folder, Wish};
 use crate::mailbox::mbox::piped;
 use crate::mailbox::{StageError, Staged};
 use crate::net::activation::Handed;
-use crate::net::limits::Connections;
+use crate::net::limits::{Connections, Most};
 use crate::route;
 use crate::server::listener::Listener;
 use crate::server::lmtp::everybody;
@@ -129,7 +129,12 @@ fn lmtp(
                 let most = config.lmtp.max_connections;
                 Listener {
                     sockets: services(sockets, "lmtp", &["lmtp"])?,
-                    connections: Connections::new(most, most),
+                    connections: Connections::new(Most {
+                        sessions: most,
+                        per_address: most,
+                        per_minute: 0,
+                        proxies: Vec::new(),
+                    }),
                     busy: server::smtp::busy(&config.hostname).as_bytes(),
                     identity: None,
                     policy: None,

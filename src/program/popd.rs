@@ -4,7 +4,7 @@ use clap::Parser;
 
 use super::{Common, Failure, handed, load, login_account, run, services};
 use crate::net::activation::Handed;
-use crate::net::limits::Connections;
+use crate::net::limits::{Connections, Most};
 use crate::server::Connection;
 use crate::server::listener::Listener;
 use crate::server::pop3::Server;
@@ -48,10 +48,12 @@ fn popd(arguments: &Args) -> Result<Exit, Failure> {
             let limits = &config.pop3;
             Listener {
                 sockets: services(sockets, &arguments.service, &["pop3"])?,
-                connections: Connections::new(
-                    limits.max_connections,
-                    limits.max_connections_per_ip,
-                ),
+                connections: Connections::new(Most {
+                    sessions: limits.max_connections,
+                    per_address: limits.max_connections_per_ip,
+                    per_minute: 0,
+                    proxies: Vec::new(),
+                }),
                 busy: b"-ERR [SYS/TEMP] too many connections\r\n",
                 identity: None,
                 policy: None,

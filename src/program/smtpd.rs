@@ -7,7 +7,7 @@ use clap::Parser;
 use super::{Common, Failure, handed, load, login_account, prepare_queue, run, services};
 use crate::config::{Config, Wakeup};
 use crate::net::activation::Handed;
-use crate::net::limits::Connections;
+use crate::net::limits::{Connections, Most};
 use crate::net::tls::identity::Identity;
 use crate::net::tls::server::settings;
 use crate::queue::{Spool, Wake};
@@ -89,10 +89,12 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
             let limits = &config.smtp;
             Listener {
                 sockets: services(sockets, &arguments.service, &["smtp"])?,
-                connections: Connections::new(
-                    limits.max_connections,
-                    limits.max_connections_per_ip,
-                ),
+                connections: Connections::new(Most {
+                    sessions: limits.max_connections,
+                    per_address: limits.max_connections_per_ip,
+                    per_minute: limits.max_connections_per_minute,
+                    proxies: limits.proxies.clone(),
+                }),
                 busy: busy(&config.hostname).as_bytes(),
                 identity,
                 policy: keeper(&config, &log),

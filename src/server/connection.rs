@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{
-    MsgFlags, SockaddrStorage, getpeername, getsockopt, send, setsockopt, sockopt,
+    MsgFlags, SockaddrStorage, getpeername, getsockopt, recv, send, setsockopt, sockopt,
 };
 use rustls::ServerConfig;
 
+use crate::net::proxy;
 use crate::net::tls::server::Stream;
 use crate::sys::fd;
 
@@ -136,7 +137,42 @@ impl Connection {
 
     /// Whether the client has sent something that was not read yet.
     pub fn has_input(&self) -> bool {
-        fd::wait_readable(&self.wire.input, 0).unwrap_or(false)
+        self.has_input_within(0)
+    }
+
+    /// Whether the client sends something, or goes away, within this time.
+    pub fn has_input_within(&self, milliseconds: u32) -> bool {
+        fd::wait_readable(&self.wire.input, milliseconds).unwrap_or(false)
+    }
+
+    /// Takes the header of the PROXY protocol off, and nothing else. `InvalidData` where there is
+    /// none, `TimedOut` where it does not come.
+    pub fn proxied(&mut self, milliseconds: u32) -> io::Result<proxy::Client> {
+        let deadline = Deadline::after(milliseconds);
+        let mut bytes = [0; proxy::MAX];
+        loop {
+            if !fd::wait_readable(&self.wire.input, deadline.left())? {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let there = recv(self.wire.input.as_raw_fd(), &mut bytes, MsgFlags::MSG_PEEK)?;
+            match proxy::header(bytes.get(..there).unwrap_or_default()) {
+                proxy::Header::Whole(client, length) => {
+                    // They are there: one read takes them all.
+                    let room = bytes.get_mut(..length).unwrap_or_default();
+                    return match nix::unistd::read(&self.wire.input, room)? {
+                        taken if taken == length => Ok(client),
+                        _ => Err(io::ErrorKind::InvalidData.into()),
+                    };
+                }
+                // What is there already would not be waited for.
+                proxy::Header::More if there > 0 && deadline.left() > 0 => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                proxy::Header::More if there > 0 => return Err(io::ErrorKind::TimedOut.into()),
+                proxy::Header::More => return Err(io::ErrorKind::UnexpectedEof.into()),
+                proxy::Header::None => return Err(io::ErrorKind::InvalidData.into()),
+            }
+        }
     }
 
     /// Shakes hands; from now on everything is encrypted. `TimedOut` when that takes longer.

@@ -50,6 +50,8 @@ enum Question {
     Name = b'n',
     /// Which of `[smtp] dnsbl` lists it?
     Listed = b'l',
+    /// No question: the client is at the address behind this byte.
+    Client = b'c',
 }
 
 /// The first byte of an answer.
@@ -143,12 +145,15 @@ impl Keeper {
     pub fn open(&self, client: IpAddr) -> Option<Line> {
         let (_, process) = self.running.as_ref()?;
         let (ours, theirs) = Channel::pair().ok()?;
-        let record: Record = match client {
-            IpAddr::V4(client) => client.to_ipv6_mapped().octets(),
-            IpAddr::V6(client) => client.octets(),
-        };
-        process.send_with(&record, Some(theirs.as_fd())).ok()?;
+        process.send_with(&record(client), Some(theirs.as_fd())).ok()?;
         Some(Line { channel: Some(ours) })
+    }
+}
+
+fn record(client: IpAddr) -> Record {
+    match client {
+        IpAddr::V4(client) => client.to_ipv6_mapped().octets(),
+        IpAddr::V6(client) => client.octets(),
     }
 }
 
@@ -167,6 +172,12 @@ impl Line {
     /// The descriptor, for a child that keeps nothing else.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.channel.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The client is somebody else than it was.
+    pub fn client(&mut self, client: IpAddr) {
+        let told = [&[Question::Client as u8][..], &record(client)].concat();
+        self.channel = self.channel.take().filter(|channel| channel.send(&told).is_ok());
     }
 
     /// The client's name: one that leads back to its address. `None` where it has none, or that

@@ -212,6 +212,11 @@ impl Session {
         self.transaction.as_ref()
     }
 
+    /// Commands that were refused.
+    pub fn errors(&self) -> usize {
+        self.errors
+    }
+
     /// Bytes of the text that were stored.
     pub fn size(&self) -> u64 {
         self.size

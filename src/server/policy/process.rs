@@ -84,6 +84,7 @@ type Pending = JoinHandle<(Status, String)>;
 /// What is known of a session's client. What depends on others is asked for as soon as it has
 /// come, and once.
 struct Client {
+    knowledge: Rc<Knowledge>,
     name: Answer,
     listed: Answer,
 }
@@ -105,21 +106,29 @@ impl Client {
         }
         if !knowledge.smtp.dnsbl.is_empty() && !knowledge.smtp.may_relay(address) {
             let lists = Rc::clone(&knowledge);
-            let found = async move { knowledge.within_patience(lists.listed(address)).await };
+            let asked = Rc::clone(&knowledge);
+            let found = async move { asked.within_patience(lists.listed(address)).await };
             listed = Answer::Pending(spawn_local(found));
         }
-        Self { name, listed }
+        Self { knowledge, name, listed }
     }
 
     async fn attend(mut self, line: Channel) -> io::Result<()> {
         let line = AsyncChannel::new(line)?;
         loop {
-            let mut question = [0];
+            let mut question = [0; 1 + size_of::<Record>()];
             let (length, _) = line.receive_with(&mut question).await?;
-            let answer = match question {
-                _ if length == 0 => break,
-                [kind] if kind == Question::Name as u8 => &mut self.name,
-                [kind] if kind == Question::Listed as u8 => &mut self.listed,
+            let answer = match question.get(..length).unwrap_or_default() {
+                [kind] if *kind == Question::Name as u8 => &mut self.name,
+                [kind] if *kind == Question::Listed as u8 => &mut self.listed,
+                [kind, client @ ..] if *kind == Question::Client as u8 => {
+                    let Ok(client) = Record::try_from(client) else {
+                        break;
+                    };
+                    let client = IpAddr::from(client).to_canonical();
+                    self = Self::new(Rc::clone(&self.knowledge), client);
+                    continue;
+                }
                 _ => break,
             };
             let (status, text) = answer.wait().await;

@@ -2,10 +2,13 @@
 //! it keeps, and asks its monitor for what it can't see.
 
 use std::io;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
 
 use super::{Answer, Ask, Server, UNKNOWN, ask};
 use crate::message::Address;
 use crate::message::received::{From, Received};
+use crate::net::proxy;
 use crate::net::tls::identity::Identity;
 use crate::net::tls::server::settings;
 use crate::queue::{Draft, Envelope, Id, Inlet, Origin};
@@ -23,6 +26,13 @@ const TIMEOUT: u32 = 300_000;
 /// Refused commands that end a session.
 const MAX_ERRORS: usize = 20;
 
+/// Refused commands that cost nothing; for each one more a stranger waits so much longer.
+const SOFT_ERRORS: usize = 10;
+const PENALTY: Duration = Duration::from_millis(200);
+
+/// How long a load balancer may take to say who its client is, in milliseconds.
+const PROXY_TIMEOUT: u32 = 10_000;
+
 /// The child's conversation.
 pub(super) struct Talk<'a> {
     server: &'a Server<'a>,
@@ -35,6 +45,10 @@ pub(super) struct Talk<'a> {
     monitor: &'a Channel,
     /// The last byte that a pipe or a terminal brought.
     last: u8,
+    /// When the session has lasted long enough.
+    end: Instant,
+    /// Refused commands that the client has waited for.
+    errors: usize,
 }
 
 /// How a conversation ended early.
@@ -43,6 +57,15 @@ enum Stop {
     Client,
     /// The monitor has gone: nothing can be answered any more.
     Monitor,
+}
+
+impl Stop {
+    fn exit(self) -> Exit {
+        match self {
+            Self::Client => Exit::Ok,
+            Self::Monitor => Exit::OsErr,
+        }
+    }
 }
 
 impl<'a> Talk<'a> {
@@ -55,7 +78,19 @@ impl<'a> Talk<'a> {
         inlet: &'a Inlet,
         monitor: &'a Channel,
     ) -> Self {
-        Self { server, connection, identity, policy, name: None, inlet, monitor, last: b'\n' }
+        let most = Duration::from_secs(server.config.smtp.session_time_limit.seconds());
+        Self {
+            server,
+            connection,
+            identity,
+            policy,
+            name: None,
+            inlet,
+            monitor,
+            last: b'\n',
+            end: Instant::now() + most,
+            errors: 0,
+        }
     }
 
     /// Talks until either side ends it.
@@ -66,6 +101,9 @@ impl<'a> Talk<'a> {
             recipients: config.smtp.max_recipients,
             errors: MAX_ERRORS,
         };
+        if let Err(stop) = self.learn_client() {
+            return stop.exit();
+        }
         let strict = self.connection.is_remote();
         let (name, origin) = (&config.hostname, config.origin());
         let mut session = Session::new(Dialect::Smtp, name, origin, limits, strict);
@@ -73,15 +111,64 @@ impl<'a> Talk<'a> {
         if strict && self.identity.is_some() {
             session.offer_tls();
         }
-        if strict && self.connection.has_input() {
+        if strict && self.speaks_first() {
             session.output().clear();
             session.hang_up(&Reply::new(554, "5.5.0", "Error: wait for the greeting"));
         }
         let ended = self.talk(&mut session);
         self.connection.finish();
-        match ended {
-            Ok(()) | Err(Stop::Client) => Exit::Ok,
-            Err(Stop::Monitor) => Exit::OsErr,
+        ended.map_or_else(Stop::exit, |()| Exit::Ok)
+    }
+
+    /// Who the client is, where a load balancer stands before it.
+    fn learn_client(&mut self) -> Result<(), Stop> {
+        let proxies = &self.server.config.smtp.proxies;
+        let Some(balancer) = self.connection.peer.address else {
+            return Ok(());
+        };
+        if !proxies.iter().any(|network| network.contains(balancer)) {
+            return Ok(());
+        }
+        let client = match self.connection.proxied(PROXY_TIMEOUT) {
+            Ok(proxy::Client::Local) => return Ok(()),
+            Ok(proxy::Client::At(client)) => client,
+            // In no network, so that it has no rights.
+            Ok(proxy::Client::Unknown) => Ipv4Addr::UNSPECIFIED.into(),
+            Err(error) => {
+                let what = match error.kind() {
+                    io::ErrorKind::InvalidData => "sends no PROXY header".to_owned(),
+                    _ => format!("sends no PROXY header: {error}"),
+                };
+                let hint = "it is among [smtp] proxies";
+                self.say(Ask::Error, &format!("load balancer [{balancer}] {what}; {hint}"))?;
+                return Err(Stop::Client);
+            }
+        };
+        self.connection.peer.address = Some(client);
+        self.policy.client(client);
+        Ok(())
+    }
+
+    /// Whether the client does not wait for the greeting, which those who only pretend to speak
+    /// SMTP seldom do.
+    fn speaks_first(&self) -> bool {
+        let delay = self.server.config.smtp.greet_delay.seconds().saturating_mul(1000);
+        let delay = if self.may_relay() { 0 } else { delay };
+        self.connection.has_input_within(u32::try_from(delay).unwrap_or(u32::MAX))
+    }
+
+    fn may_relay(&self) -> bool {
+        let address = self.connection.peer.address;
+        address.is_none_or(|client| self.server.config.smtp.may_relay(client))
+    }
+
+    /// Lets a stranger wait who makes error after error.
+    fn slow_down(&mut self, session: &Session) {
+        let over = session.errors().saturating_sub(SOFT_ERRORS);
+        let has_more = session.errors() > self.errors;
+        self.errors = session.errors();
+        if has_more && over > 0 && !self.may_relay() {
+            std::thread::sleep(PENALTY.saturating_mul(u32::try_from(over).unwrap_or(u32::MAX)));
         }
     }
 
@@ -92,15 +179,22 @@ impl<'a> Talk<'a> {
         let mut taken = 0;
         // The message being received; an error to write it is told at its end.
         let mut draft: Option<io::Result<Draft<'a>>> = None;
+        // A command may not trickle in for ever: what counts is that it has its reply.
+        let mut silent = Instant::now();
+        let mut stored = false;
         loop {
             let mut input = buffer.get(taken..length).unwrap_or_default();
             let action = session.step(&mut input);
             taken = length - input.len();
             match action {
                 Action::Read => {
+                    if std::mem::take(&mut stored) || !session.output().is_empty() {
+                        silent = Instant::now();
+                    }
+                    self.slow_down(session);
                     self.flush(session)?;
                     taken = 0;
-                    length = match self.receive(&mut buffer) {
+                    length = match self.receive(&mut buffer, silent) {
                         Ok(0) => return Err(Stop::Client),
                         Ok(length) => length,
                         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
@@ -134,6 +228,7 @@ impl<'a> Talk<'a> {
                     }
                 },
                 Action::Store(text) => {
+                    stored = true;
                     if let Some(Ok(open)) = &mut draft
                         && let Err(error) = open.write(text)
                     {
@@ -168,9 +263,12 @@ impl<'a> Talk<'a> {
     }
 
     /// Reads what there is. A pipe or a terminal may end its lines as this host does.
-    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    fn receive(&mut self, buffer: &mut [u8], silent: Instant) -> io::Result<usize> {
         if self.connection.is_remote() {
-            return self.connection.receive(buffer, TIMEOUT);
+            let end = self.end.min(silent + Duration::from_millis(TIMEOUT.into()));
+            let left = end.saturating_duration_since(Instant::now()).as_millis();
+            let left = u32::try_from(left).unwrap_or(TIMEOUT);
+            return self.connection.receive(buffer, left);
         }
         let mut raw = [0; 8 * 1024];
         let length = self.connection.receive(&mut raw, TIMEOUT)?;
@@ -234,7 +332,7 @@ impl<'a> Talk<'a> {
     fn check(&mut self, address: &Address) -> Result<Verdict, Stop> {
         let config = self.server.config;
         let peer = self.connection.peer;
-        let may_relay = peer.address.is_none_or(|client| config.smtp.may_relay(client));
+        let may_relay = self.may_relay();
         let listed = !may_relay && !config.smtp.dnsbl.is_empty();
         if listed && let Some(list) = self.policy.listed() {
             let client = peer.address_or_local();
