@@ -81,6 +81,8 @@ pub struct Users {
     pub source: Source,
     /// That file: Dovecot passwd-file lines.
     pub file: PathBuf,
+    /// Further passwords of users of either source, each with a scope and an end.
+    pub app_passwords: PathBuf,
     /// With root, accounts below this uid are never served.
     pub min_uid: u32,
     /// The account, without rights anywhere, under which popd and imapd speak to a client that has
@@ -102,6 +104,8 @@ pub struct Smtp {
     pub max_connections_per_ip: usize,
     /// Clients that may send to other hosts through us.
     pub relay_networks: Vec<Network>,
+    /// Clients of the service `smtp` may log in.
+    pub auth: bool,
     /// Certificate and key.
     pub tls: Tls,
 }
@@ -242,6 +246,7 @@ impl Default for Users {
         Self {
             source: Source::System,
             file: Path::new(SYSCONFDIR).join("hikyaku/users"),
+            app_passwords: Path::new(SYSCONFDIR).join("hikyaku/app-passwords"),
             min_uid: 1000,
             login: "hikyaku-login".into(),
         }
@@ -256,6 +261,7 @@ impl Default for Smtp {
             max_connections: 200,
             max_connections_per_ip: 50,
             relay_networks: Network::loopback(),
+            auth: false,
             tls: Tls::default(),
         }
     }
@@ -437,6 +443,7 @@ impl Config {
             (&["paths", "aliases"], &self.paths.aliases),
             (&["paths", "libexec"], &self.paths.libexec),
             (&["users", "file"], &self.users.file),
+            (&["users", "app_passwords"], &self.users.app_passwords),
         ] {
             if !path.is_absolute() {
                 return Some((key, "an absolute path is wanted".into()));
