@@ -273,12 +273,12 @@ fn hand_over(child: &Channel) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// The wait after so many failures of a session.
-fn delay(failures: u32) -> Duration {
+pub(super) fn delay(failures: u32) -> Duration {
     Duration::from_secs(2).saturating_mul(failures)
 }
 
 /// A name for the log: what a stranger typed must not look like the rest of the line.
-fn shown(name: &[u8]) -> String {
+pub(super) fn shown(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());
     for &byte in name {
         match byte {

@@ -1,24 +1,29 @@
 //! smtpd's two processes of a session.
 //!
-//! The monitor (root, or the account that runs everything) answers three questions of bounded size:
-//! is there such a user, what is the client called, and write this line into the log. The session
-//! child, jailed, speaks to the client (`talk`).
+//! The monitor (root, or the account that runs everything) answers questions of bounded size: is
+//! there such a user, what is the client called, write this line into the log, and those of a login
+//! (`login`). The session child, jailed, speaks to the client (`talk`).
 
+mod login;
 mod talk;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::Connection;
 use super::listener::Visit;
 use super::names::Question;
+use super::{Connection, Peer};
+use crate::auth;
 use crate::config::Config;
 use crate::queue::{Inlet, Wake};
 use crate::route;
+use crate::sasl::Facts;
+use crate::smtp::Login;
 use crate::sys::channel::Channel;
 use crate::sys::jail::Jail;
 use crate::sys::log::Level;
 use crate::sys::{Account, Exit, Log, clock, process};
+use login::Logins;
 use talk::Talk;
 
 /// What every session of a server shares.
@@ -48,6 +53,7 @@ enum Ask {
     Warning = 2,
     Error = 3,
     Name = 4,
+    Login = 5,
 }
 
 /// The monitor's answer to [`Ask::User`].
@@ -73,6 +79,7 @@ impl Server<'_> {
             Ok(pair) => pair,
             Err(error) => return self.fail(&format!("can't make a channel: {error}")),
         };
+        let offer = self.login(&connection);
         // Read, at the latest, before the child loses sight of /etc/localtime.
         clock::zone();
         let forked = process::fork(|| {
@@ -81,7 +88,7 @@ impl Server<'_> {
                 Ok(inlet)
             });
             match inlet {
-                Ok(inlet) => Talk::new(self, connection, identity, &inlet, &session).run(),
+                Ok(inlet) => Talk::new(self, connection, identity, &inlet, &session).run(offer),
                 Err(error) => {
                     let _ = ask(&session, Ask::Error, &format!("can't lock a session up: {error}"));
                     Exit::OsErr
@@ -93,7 +100,7 @@ impl Server<'_> {
             Err(error) => return self.fail(&format!("can't fork: {error}")),
         };
         drop(session);
-        self.monitor(&monitor, name);
+        self.monitor(&monitor, peer, name);
         match process::wait(child) {
             Ok(process::Ended::Exited(0)) => Exit::Ok,
             Ok(how) => {
@@ -103,14 +110,39 @@ impl Server<'_> {
         }
     }
 
+    /// How this client may log in, if at all.
+    fn login(&self, connection: &Connection) -> Option<Login> {
+        if !self.config.smtp.auth {
+            return None;
+        }
+        let scram = auth::scram::stored(self.config).unwrap_or_else(|error| {
+            self.log.error(&format!("SCRAM is not offered: {error}"));
+            Vec::new()
+        });
+        Some(Login {
+            without_tls: self.config.auth.plaintext_without_tls || connection.peer.is_loopback(),
+            required: false,
+            facts: Facts { scram, ..Facts::default() },
+        })
+    }
+
     fn fail(&self, what: &str) -> Exit {
         self.log.error(what);
         Exit::OsErr
     }
 
     /// Answers until the child is gone. Nothing here looks into a text but to log it.
-    fn monitor(&self, session: &Channel, mut asked: Option<Question>) {
-        let mut name = None;
+    fn monitor(&self, session: &Channel, peer: Peer, mut asked: Option<Question>) {
+        let mut name: Option<String> = None;
+        let mut called = || {
+            let asked = asked.take();
+            name.get_or_insert_with(|| {
+                let asked = asked.and_then(Question::answer);
+                asked.unwrap_or_else(|| peer.local_name().unwrap_or(UNKNOWN).into())
+            })
+            .clone()
+        };
+        let mut logins = Logins::new(self.config, self.log);
         let mut buffer = [0; MAX + 1];
         loop {
             let record = match session.receive(&mut buffer) {
@@ -124,6 +156,13 @@ impl Server<'_> {
             let Some((kind, text)) = record.split_first() else {
                 return;
             };
+            if *kind == Ask::Login as u8 {
+                let client = || format!("{}[{}]", called(), peer.address_or_local());
+                match logins.answer(text, client) {
+                    Some(answer) if session.send(&answer).is_ok() => continue,
+                    _ => return,
+                }
+            }
             let text = String::from_utf8_lossy(text);
             match *kind {
                 kind if kind == Ask::User as u8 => {
@@ -140,11 +179,7 @@ impl Server<'_> {
                     }
                 }
                 kind if kind == Ask::Name as u8 => {
-                    let asked = asked.take();
-                    let name = name.get_or_insert_with(|| {
-                        asked.and_then(Question::answer).unwrap_or_else(|| UNKNOWN.into())
-                    });
-                    if session.send(name.as_bytes()).is_err() {
+                    if session.send(called().as_bytes()).is_err() {
                         return;
                     }
                 }
@@ -167,9 +202,9 @@ impl Server<'_> {
     }
 }
 
-fn ask(monitor: &Channel, kind: Ask, text: &str) -> io::Result<()> {
+fn ask(monitor: &Channel, kind: Ask, text: impl AsRef<[u8]>) -> io::Result<()> {
     let mut record = vec![kind as u8];
-    record.extend(text.bytes().take(MAX));
+    record.extend(text.as_ref().iter().take(MAX));
     monitor.send(&record)
 }
 

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::NoServerSessionStorage;
-use rustls::{InconsistentKeys, ServerConfig, ServerConnection};
+use rustls::{InconsistentKeys, ProtocolVersion, ServerConfig, ServerConnection};
 
 use super::identity::{Error, Identity};
+use crate::sasl::Binding;
 
 /// Parses certificate and key, and makes sure that they are a pair.
 pub fn settings(identity: &Identity) -> Result<Arc<ServerConfig>, Error> {
@@ -40,6 +41,20 @@ pub fn settings(identity: &Identity) -> Result<Arc<ServerConfig>, Error> {
     Ok(Arc::new(settings))
 }
 
+/// The certificate's binding, where it has one.
+fn end_point(identity: &Identity) -> Option<Binding> {
+    let (_, chain) = identity.certificate();
+    let certificate = CertificateDer::pem_slice_iter(chain).next()?.ok()?;
+    let data = super::binding::server_end_point(&certificate)?;
+    Some(Binding { name: "tls-server-end-point", data })
+}
+
+/// What names a connection: `exported` by its TLS, and its certificate.
+pub fn bindings(exported: Option<Vec<u8>>, identity: &Identity) -> Vec<Binding> {
+    let exporter = exported.map(|data| Binding { name: "tls-exporter", data });
+    exporter.into_iter().chain(end_point(identity)).collect()
+}
+
 /// So much of the network is read at once, in bytes: a little more than the largest record.
 const ROOM: usize = 18 * 1024;
 
@@ -66,6 +81,14 @@ impl Stream {
     /// The version that was agreed on.
     pub fn version(&self) -> &'static str {
         super::version(self.tls.protocol_version())
+    }
+
+    /// 32 bytes that only the two sides know (RFC 9266 section 2). By TLS 1.3 only: whether those of
+    /// an older connection are its alone depends on an extension that the library does not tell of.
+    pub fn exported(&self) -> Option<Vec<u8>> {
+        self.tls.protocol_version().filter(|version| *version == ProtocolVersion::TLSv1_3)?;
+        let label = b"EXPORTER-Channel-Binding";
+        self.tls.export_keying_material(vec![0; 32], label, Some(b"")).ok()
     }
 
     /// Fills the store of bytes of the network; 0 when `read` says so. To be called when

@@ -4,15 +4,16 @@
 use std::cell::OnceCell;
 use std::io;
 
-use super::{Answer, Ask, MAX, Server, UNKNOWN, ask};
+use super::{Answer, Ask, MAX, Server, UNKNOWN, ask, login};
 use crate::message::Address;
 use crate::message::received::{From, Received};
 use crate::net::tls::identity::Identity;
-use crate::net::tls::server::settings;
+use crate::net::tls::server::{bindings, settings};
 use crate::queue::{Draft, Envelope, Id, Inlet, Origin};
 use crate::route::{self, Route};
 use crate::server::Connection;
-use crate::smtp::{Action, Dialect, Limits, Reply, Session, Transaction, Verdict};
+use crate::server::pop3::shown;
+use crate::smtp::{Action, Dialect, Limits, Login, Reply, Session, Transaction, Verdict};
 use crate::sys::channel::Channel;
 use crate::sys::{Exit, clock};
 use crate::text::line::with_crlf;
@@ -57,7 +58,7 @@ impl<'a> Talk<'a> {
     }
 
     /// Talks until either side ends it.
-    pub(super) fn run(mut self) -> Exit {
+    pub(super) fn run(mut self, offer: Option<Login>) -> Exit {
         let config = self.server.config;
         let limits = Limits {
             message_size: config.smtp.max_message_size,
@@ -70,6 +71,9 @@ impl<'a> Talk<'a> {
         // Not to a pipe or a terminal, where there is nobody to listen in.
         if strict && self.identity.is_some() {
             session.offer_tls();
+        }
+        if let Some(offer) = offer {
+            session.offer_login(offer);
         }
         if strict && self.connection.has_input() {
             session.output().clear();
@@ -114,8 +118,13 @@ impl<'a> Talk<'a> {
                     };
                 }
                 Action::StartTls => self.start_tls(session)?,
+                Action::Authenticate(mechanism, question) => {
+                    self.flush(session)?;
+                    let answer = login::ask(self.monitor, mechanism, question);
+                    session.authenticate(answer.map_err(|_| Stop::Monitor)?);
+                }
                 Action::CheckRecipient(address) => {
-                    let verdict = self.check(&address)?;
+                    let verdict = self.check(&address, session.user())?;
                     if let Verdict::Refuse(reply) = &verdict {
                         self.log_refusal(session, &address, reply)?;
                     }
@@ -235,14 +244,18 @@ impl<'a> Talk<'a> {
             self.log_tls("handshake", &error)?;
             return Err(Stop::Client);
         }
+        if let Some(identity) = self.identity {
+            session.bind(bindings(self.connection.tls_exported(), identity));
+        }
         Ok(())
     }
 
-    /// Is this recipient ours, or may this client send elsewhere through us?
-    fn check(&self, address: &Address) -> Result<Verdict, Stop> {
+    /// Is this recipient ours, or may this client, or this user, send elsewhere through us?
+    fn check(&self, address: &Address, user: Option<&str>) -> Result<Verdict, Stop> {
         let config = self.server.config;
         let peer = self.connection.peer;
         match route::route(config, address) {
+            Route::Remote(_) if user.is_some() => Ok(Verdict::Accept),
             Route::Remote(_) if peer.address.is_none_or(|client| config.may_relay(client)) => {
                 Ok(Verdict::Accept)
             }
@@ -312,12 +325,14 @@ impl<'a> Talk<'a> {
         };
         let tls = self.connection.tls_version();
         let tls = tls.map(|version| format!(" tls={version}")).unwrap_or_default();
+        let auth = session.user().map(|user| format!(" auth={}", shown(user.as_bytes())));
+        let auth = auth.unwrap_or_default();
         let recipients = transaction.recipients.iter().take(20);
         let to: Vec<String> = recipients.map(|to| format!("<{}>", to.address)).collect();
         self.say(
             Ask::Info,
             &format!(
-                "{id}: client={} helo=<{}> from=<{}> to={} nrcpt={} size={} proto={}{tls} \
+                "{id}: client={} helo=<{}> from=<{}> to={} nrcpt={} size={} proto={}{tls}{auth} \
                  status=accepted",
                 self.shown_client()?,
                 session.helo(),
