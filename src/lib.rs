@@ -10,6 +10,8 @@ pub mod text;
 
 pub mod message;
 
+pub mod sasl;
+
 pub mod smtp;
 
 pub mod lmtp;

@@ -4,14 +4,20 @@
 //! it was parsed, so that a slip in a users file can't keep a process busy for hours.
 
 use std::fmt;
+use std::io;
+use std::num::NonZeroU32;
 
 use argon2::Argon2;
 use argon2::password_hash::PasswordVerifier;
 use argon2::password_hash::phc;
+use base64ct::{Base64, Encoding};
 use sha_crypt::ShaCrypt;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
-use yescrypt::Yescrypt;
+use yescrypt::{PasswordHasher, Yescrypt};
+
+use crate::sasl::Keys;
+use crate::sasl::scram;
 
 /// The most memory that one verification may take, in KiB.
 const MAX_MEMORY: u64 = 256 * 1024;
@@ -40,6 +46,69 @@ pub enum Hash {
     Bcrypt(String),
     /// `$argon2id$`.
     Argon2(Box<phc::PasswordHash>),
+    /// `{SCRAM-SHA-256}` and `{SCRAM-SHA-1}`: keys, which any password can be held against.
+    Scram(Keys),
+    /// `{SSHA256}`: digest and salt, in one go. Enough for what is drawn by lot, and for nothing
+    /// that somebody has thought up.
+    Ssha256 {
+        /// SHA-256 of password and salt.
+        digest: Vec<u8>,
+        /// The salt.
+        salt: Vec<u8>,
+    },
+}
+
+/// Bytes of a new salt.
+const SALT: usize = 16;
+
+/// Bytes of a SHA-256.
+const SHA256: usize = 32;
+
+/// The iterations of new SCRAM keys: a fifth of a second.
+const ITERATIONS: NonZeroU32 = match NonZeroU32::new(100_000) {
+    Some(iterations) => iterations,
+    None => NonZeroU32::MIN,
+};
+
+/// How a new password is written down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// yescrypt, the strongest where the file is stolen.
+    Yescrypt,
+    /// SCRAM keys, with which clients need not say the password.
+    Scram(scram::Hash),
+    /// For passwords that were drawn by lot.
+    Ssha256,
+}
+
+impl Scheme {
+    /// The field of a users file for this password.
+    pub fn field(self, password: &[u8]) -> io::Result<String> {
+        let mut salt = [0; SALT];
+        getrandom::fill(&mut salt).map_err(io::Error::other)?;
+        Ok(match self {
+            Self::Yescrypt => {
+                let hash = Yescrypt::default().hash_password_with_salt(password, &salt);
+                format!("{{CRYPT}}{}", hash.map_err(io::Error::other)?)
+            }
+            Self::Scram(hash) => {
+                let name = match hash {
+                    scram::Hash::Sha1 => "SCRAM-SHA-1",
+                    scram::Hash::Sha256 => "SCRAM-SHA-256",
+                };
+                format!("{{{name}}}{}", Keys::derive(hash, ITERATIONS, &salt, password))
+            }
+            Self::Ssha256 => {
+                let mut bytes = ssha256(password, &salt);
+                bytes.extend_from_slice(&salt);
+                format!("{{SSHA256}}{}", Base64::encode_string(&bytes))
+            }
+        })
+    }
+}
+
+fn ssha256(password: &[u8], salt: &[u8]) -> Vec<u8> {
+    Sha256::new().chain_update(password).chain_update(salt).finalize().to_vec()
 }
 
 impl fmt::Debug for Hash {
@@ -52,6 +121,8 @@ impl fmt::Debug for Hash {
             Self::ShaCrypt(_) => "ShaCrypt",
             Self::Bcrypt(_) => "Bcrypt",
             Self::Argon2(_) => "Argon2",
+            Self::Scram(_) => "Scram",
+            Self::Ssha256 { .. } => "Ssha256",
         })
     }
 }
@@ -66,6 +137,20 @@ impl Hash {
         let wanted = match scheme.to_ascii_uppercase().as_str() {
             "PLAIN" if text.is_empty() => return Ok(Self::Locked),
             "PLAIN" => return Ok(Self::Plain(text.to_owned())),
+            "SCRAM-SHA-1" | "SCRAM-SHA-256" | "SSHA256" if text.is_empty() => {
+                return Ok(Self::Locked);
+            }
+            "SCRAM-SHA-1" => return Keys::parse(scram::Hash::Sha1, text).map(Self::Scram),
+            "SCRAM-SHA-256" => return Keys::parse(scram::Hash::Sha256, text).map(Self::Scram),
+            "SSHA256" => {
+                let bytes = Base64::decode_vec(text).unwrap_or_default();
+                return match bytes.split_at_checked(SHA256) {
+                    Some((digest, salt)) if !salt.is_empty() => {
+                        Ok(Self::Ssha256 { digest: digest.to_vec(), salt: salt.to_vec() })
+                    }
+                    _ => Err("the SSHA256 hash is damaged".into()),
+                };
+            }
             "CRYPT" => "$",
             "SHA256-CRYPT" => "$5$",
             "SHA512-CRYPT" => "$6$",
@@ -74,7 +159,8 @@ impl Hash {
             _ => {
                 return Err(format!(
                     "password scheme {{{scheme}}} is not known; known are PLAIN, CRYPT, \
-                     SHA256-CRYPT, SHA512-CRYPT, BLF-CRYPT and ARGON2ID"
+                     SHA256-CRYPT, SHA512-CRYPT, BLF-CRYPT, ARGON2ID, SCRAM-SHA-256, SCRAM-SHA-1 \
+                     and SSHA256"
                 ));
             }
         };
@@ -107,6 +193,8 @@ impl Hash {
             }
             Self::Bcrypt(text) => bcrypt::verify(password, text).unwrap_or(false),
             Self::Argon2(hash) => Argon2::default().verify_password(password, &**hash).is_ok(),
+            Self::Scram(keys) => keys.verify(password),
+            Self::Ssha256 { digest, salt } => ssha256(password, salt).ct_eq(digest).into(),
         };
         right && !password.is_empty()
     }

@@ -3,7 +3,10 @@
 //! Accounts come from the host (passwd and shadow) or from a users file. Whoever asks learns only
 //! whether name and password belong together: an unknown name takes the time of a wrong password.
 
+pub mod app_passwords;
 pub mod hash;
+pub mod keeper;
+pub mod scram;
 pub mod users_file;
 
 use std::io;
@@ -15,6 +18,8 @@ use crate::sys::{Account, account, privilege};
 
 use hash::Hash;
 use users_file::Entry;
+
+pub use app_passwords::Scope;
 
 /// The longest name of an account, in bytes.
 pub const MAX_NAME: usize = 64;
@@ -53,21 +58,23 @@ pub fn find_account(config: &Config, name: &str) -> io::Result<Option<Account>> 
     Ok(found.and_then(|account| served(config, account, Identity::own())))
 }
 
-/// Tells whether the password is that account's.
-pub fn authenticate(config: &Config, name: &str, password: &[u8]) -> Verdict {
+/// Tells whether the password is that account's: its own one, which is good for everything, or an
+/// app password for this scope. Both are looked at, right or not.
+pub fn authenticate(config: &Config, scope: Scope, name: &str, password: &[u8]) -> Verdict {
     let credentials = match config.users.source {
         Source::System => system_credentials(config, name),
         Source::File => file_credentials(config, name),
     };
-    match credentials {
-        Ok(Credentials { account, hash }) => {
-            let right = hash.verify(password);
+    let app = app_passwords::verify(&config.users.app_passwords, name, scope, password);
+    match (credentials, app) {
+        (Ok(Credentials { account, hash }), Ok(is_app)) => {
+            let right = hash.verify(password) | is_app;
             match account {
                 Some(account) if right => Verdict::Accepted(account),
                 _ => Verdict::Refused,
             }
         }
-        Err(error) => Verdict::Unavailable(error.to_string()),
+        (Err(error), _) | (_, Err(error)) => Verdict::Unavailable(error.to_string()),
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use nix::unistd::{Gid, Uid};
 
 use super::hash::Hash;
-use super::{Identity, Verdict, authenticate, find_account, is_name, served, users_file};
+use super::{Identity, Scope, Verdict, authenticate, find_account, is_name, served, users_file};
 use crate::config::{Config, Source};
 use crate::sys::Account;
 
@@ -230,7 +230,7 @@ fn a_name_and_its_password_are_accepted_and_nothing_else_is() {
         "hunt:{{PLAIN}}Watts?Watt?:{uid}:{uid}::/home/hunt\nsha:{SHA512}:{uid}:{uid}\nlocked:!:{uid}:{uid}\n\
          root:{{PLAIN}}Watts?Watt?:0:0\nbroken:{{X}}y:{uid}:{uid}\n"
     ));
-    let verdict = |name: &str, password: &[u8]| authenticate(&config, name, password);
+    let verdict = |name: &str, password: &[u8]| authenticate(&config, Scope::Pop, name, password);
     match verdict("hunt", PASSWORD) {
         Verdict::Accepted(account) => assert_eq!(account.name, "hunt"),
         other => panic!("{other:?}"),
@@ -259,10 +259,54 @@ fn a_name_and_its_password_are_accepted_and_nothing_else_is() {
 fn a_users_file_that_is_missing_or_no_file_is_unavailable() {
     let (mut config, file) = file_config("");
     config.users.file = file.path().with_extension("missing");
-    assert!(matches!(authenticate(&config, "a", b"b"), Verdict::Unavailable(_)));
+    assert!(matches!(authenticate(&config, Scope::Pop, "a", b"b"), Verdict::Unavailable(_)));
     config.users.file = "/dev/null".into();
-    match authenticate(&config, "a", b"b") {
+    match authenticate(&config, Scope::Pop, "a", b"b") {
         Verdict::Unavailable(why) => assert!(why.contains("not a regular file"), "{why}"),
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn new_fields_are_right_for_their_password_only() {
+    use super::hash::Scheme;
+    use crate::sasl::scram::Hash::{Sha1, Sha256};
+    for scheme in [Scheme::Yescrypt, Scheme::Scram(Sha256), Scheme::Scram(Sha1), Scheme::Ssha256] {
+        let field = scheme.field(PASSWORD).unwrap();
+        assert_ne!(field, scheme.field(PASSWORD).unwrap(), "salted");
+        assert!(!field.contains(':'));
+        let hash = Hash::parse(&field).unwrap();
+        assert!(hash.verify(PASSWORD) && !hash.verify(b"Watts?Watt") && !hash.verify(b""));
+    }
+}
+
+#[test]
+fn scram_keys_are_read_as_dovecot_writes_them() {
+    // doveadm pw -s SCRAM-SHA-256 -p pencil -r 4096, with the salt of RFC 7677.
+    let field = "{SCRAM-SHA-256}4096,W22ZaJ0SNY7soEsUEjb6gQ==,\
+                 WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=,\
+                 wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+    assert!(Hash::parse(field).unwrap().verify(b"pencil"));
+    assert!(!Hash::parse(field).unwrap().verify(b"Pencil"));
+    for field in ["{SCRAM-SHA-256}4096,x", "{SSHA256}eA==", "{SSHA256}!"] {
+        assert!(Hash::parse(field).is_err(), "{field}");
+    }
+}
+
+#[test]
+fn an_app_password_is_right_in_its_scope_and_not_for_a_locked_account() {
+    let own = Identity::own();
+    let uid = if own.uid.is_root() { 1234 } else { own.uid.as_raw() };
+    let (mut config, _file) =
+        file_config(&format!("hunt:{{PLAIN}}own:{uid}:{uid}\nlocked:!:{uid}:{uid}\n"));
+    let mut apps = tempfile::NamedTempFile::new().unwrap();
+    apps.write_all(b"hunt:phone:smtp::{PLAIN}app\nlocked:phone:smtp::{PLAIN}app\n").unwrap();
+    config.users.app_passwords = apps.path().to_owned();
+    let is_right = |scope, name: &str, password: &[u8]| {
+        matches!(authenticate(&config, scope, name, password), Verdict::Accepted(_))
+    };
+    assert!(is_right(Scope::Smtp, "hunt", b"app") && is_right(Scope::Smtp, "hunt", b"own"));
+    assert!(!is_right(Scope::Pop, "hunt", b"app") && is_right(Scope::Pop, "hunt", b"own"));
+    assert!(!is_right(Scope::Smtp, "locked", b"app"));
+    assert!(!is_right(Scope::Smtp, "nobody", b"app"));
 }

@@ -38,11 +38,11 @@ pub struct Entry {
 /// What is wrong with one line: `file:line: what`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    file: PathBuf,
-    line: usize,
+    pub(super) file: PathBuf,
+    pub(super) line: usize,
     /// Whose line it is, where that can be read.
     pub user: Option<String>,
-    what: String,
+    pub(super) what: String,
 }
 
 impl std::error::Error for Error {}
@@ -71,7 +71,7 @@ pub fn look_up(path: &Path, name: &str) -> io::Result<Option<Entry>> {
     Ok(line.map(|line| one(path, line, Identity::own())).transpose()?)
 }
 
-fn text(path: &Path) -> io::Result<Vec<u8>> {
+pub(super) fn text(path: &Path) -> io::Result<Vec<u8>> {
     let named =
         |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     // A FIFO in its place would otherwise be waited for.
@@ -96,7 +96,7 @@ pub fn parse(name: &Path, bytes: &[u8], own: Identity) -> Vec<Result<Entry, Erro
 }
 
 /// The lines that are of users, with their numbers.
-fn lines(bytes: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
+pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
     bytes
         .split(|byte| *byte == b'\n')
         .zip(1..)
@@ -121,7 +121,7 @@ pub fn find(lines: Vec<Result<Entry, Error>>, name: &str) -> Option<Result<Entry
     })
 }
 
-fn user(line: &[u8]) -> Option<&str> {
+pub(super) fn user(line: &[u8]) -> Option<&str> {
     let name = line.split(|byte| *byte == b':').next()?;
     std::str::from_utf8(name).ok()
 }

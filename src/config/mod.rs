@@ -81,6 +81,8 @@ pub struct Users {
     pub source: Source,
     /// That file: Dovecot passwd-file lines.
     pub file: PathBuf,
+    /// Further passwords of users of either source, each with a scope and an end.
+    pub app_passwords: PathBuf,
     /// With root, accounts below this uid are never served.
     pub min_uid: u32,
     /// The account, without rights anywhere, under which popd and imapd speak to a client that has
@@ -112,6 +114,8 @@ pub struct Smtp {
     pub relay_networks: Vec<Network>,
     /// Lists of unwelcome clients, in DNS.
     pub dnsbl: Vec<String>,
+    /// Clients of the service `smtp` may log in.
+    pub auth: bool,
     /// Certificate and key.
     pub tls: Tls,
 }
@@ -252,6 +256,7 @@ impl Default for Users {
         Self {
             source: Source::System,
             file: Path::new(SYSCONFDIR).join("hikyaku/users"),
+            app_passwords: Path::new(SYSCONFDIR).join("hikyaku/app-passwords"),
             min_uid: 1000,
             login: "hikyaku-login".into(),
         }
@@ -271,6 +276,7 @@ impl Default for Smtp {
             proxies: Vec::new(),
             relay_networks: Network::loopback(),
             dnsbl: Vec::new(),
+            auth: false,
             tls: Tls::default(),
         }
     }
@@ -353,6 +359,11 @@ impl Smtp {
     /// Whether a client at this address may send to other hosts through us.
     pub fn may_relay(&self, client: IpAddr) -> bool {
         self.relay_networks.iter().any(|network| network.contains(client))
+    }
+
+    /// Whether a load balancer of ours is at this address.
+    pub fn is_proxy(&self, address: IpAddr) -> bool {
+        self.proxies.iter().any(|network| network.contains(address))
     }
 }
 
@@ -457,6 +468,7 @@ impl Config {
             (&["paths", "aliases"], &self.paths.aliases),
             (&["paths", "libexec"], &self.paths.libexec),
             (&["users", "file"], &self.users.file),
+            (&["users", "app_passwords"], &self.users.app_passwords),
         ] {
             if !path.is_absolute() {
                 return Some((key, "an absolute path is wanted".into()));

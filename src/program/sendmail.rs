@@ -14,7 +14,6 @@ use crate::message::{Address, date, list};
 use crate::queue::{Envelope, Id, Inlet, Origin, Spool, Wake};
 use crate::server::Connection;
 use crate::server::listener::Visit;
-use crate::server::policy::Line;
 use crate::server::smtp::Server;
 use crate::sys::jail::Jail;
 use crate::sys::{Exit, Log, clock, privilege, process};
@@ -149,12 +148,7 @@ fn smtp(config: &Config) -> Result<Exit, Failure> {
         owner,
     };
     let connection = Connection::on_stdin_and_stdout().map_err(failed)?;
-    Ok(server.session(Visit {
-        connection,
-        service: "smtp",
-        identity: None,
-        policy: Line::default(),
-    }))
+    Ok(server.session(Visit { connection, service: "smtp", identity: None, policy: None }))
 }
 
 /// The directory that sendmail may create entries in.

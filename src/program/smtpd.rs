@@ -67,12 +67,10 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
                 log.error(&error.to_string());
             }
             let connection = Connection::new(input, output);
-            let policy = connection.peer.address.and_then(|address| {
-                let mut keeper = keeper(&config, &log)?;
+            let mut policy = connection.is_remote().then(|| keeper(&config, &log)).flatten();
+            for keeper in &mut policy {
                 keeper.tend(&log, || identity.iter_mut().for_each(Identity::forget));
-                keeper.open(address)
-            });
-            let policy = policy.unwrap_or_default();
+            }
             let (service, identity) = (arguments.service.as_str(), identity.as_ref());
             Ok(server.session(Visit { connection, service, identity, policy }))
         }

@@ -55,6 +55,7 @@ impl fmt::Display for Peer {
 /// begin it have nothing of it in them. As [`Stream`] has them.
 trait Layer: Send {
     fn version(&self) -> &'static str;
+    fn exported(&self) -> Option<Vec<u8>>;
     fn fill(&mut self, wire: &mut Wire, deadline: Deadline) -> io::Result<usize>;
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
     fn write(&mut self, text: &[u8]) -> io::Result<usize>;
@@ -65,6 +66,10 @@ trait Layer: Send {
 impl Layer for Stream {
     fn version(&self) -> &'static str {
         self.version()
+    }
+
+    fn exported(&self) -> Option<Vec<u8>> {
+        self.exported()
     }
 
     fn fill(&mut self, wire: &mut Wire, deadline: Deadline) -> io::Result<usize> {
@@ -194,6 +199,11 @@ impl Connection {
     /// The version of TLS, as `TLSv1.3`, where the session is encrypted.
     pub fn tls_version(&self) -> Option<&'static str> {
         self.tls.as_ref().map(|tls| tls.version())
+    }
+
+    /// What TLS gives to name this connection by, where it does.
+    pub fn tls_exported(&self) -> Option<Vec<u8>> {
+        self.tls.as_ref()?.exported()
     }
 
     /// Receives what there is; 0 when the client has ended. `TimedOut` when it says nothing for so
@@ -337,7 +347,7 @@ mod tests {
         let tls = Tls { certificate: chain.into(), key: key.into() };
         let mut identity = Identity::of(&tls).unwrap();
         identity.refresh().unwrap();
-        let settings = settings(&identity).0.unwrap();
+        let settings = settings(&identity).0.unwrap().config;
         let mut roots = RootCertStore::empty();
         let certificate = CertificateDer::from_pem_slice(made.cert.pem().as_bytes()).unwrap();
         roots.add(certificate).unwrap();

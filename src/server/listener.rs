@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::Connection;
-use super::policy::{Keeper, Line};
+use super::policy::Keeper;
 use super::spawner::Spawner;
 use crate::net::activation::Socket;
 use crate::net::limits::Connections;
@@ -26,8 +26,8 @@ pub struct Visit<'a> {
     pub service: &'a str,
     /// Certificate and key, where TLS is offered.
     pub identity: Option<&'a Identity>,
-    /// Whom the session asks what it may take.
-    pub policy: Line,
+    /// Opens lines to the process that the session asks.
+    pub policy: Option<Keeper>,
 }
 
 /// A listening parent.
@@ -170,9 +170,7 @@ impl Listener<'_> {
             }
             match Connection::accepted(client, from) {
                 Ok(connection) => {
-                    // The way to open a line is closed behind the one that is opened.
-                    let policy = self.policy.take().and_then(|policy| policy.open(address));
-                    let (identity, policy) = (self.identity.as_ref(), policy.unwrap_or_default());
+                    let (identity, policy) = (self.identity.as_ref(), self.policy.take());
                     session(Visit { connection, service: &service, identity, policy })
                 }
                 Err(_) => Exit::OsErr,

@@ -17,6 +17,7 @@ use crate::mailbox::{Staged, Stager};
 use crate::message::Address;
 use crate::queue::entry::Path;
 use crate::route::{self, Route};
+use crate::sasl::Answer;
 use crate::smtp::{Action, Dialect, Limits, Recipient, Reply, Session, Verdict};
 use crate::sys::signal::Hold;
 use crate::sys::{Account, Exit, Log};
@@ -122,6 +123,7 @@ fn talk(
             }
             // Not offered: the client is on this host.
             Action::StartTls => session.start_tls(Err(Reply::new(454, "4.7.0", "no TLS here"))),
+            Action::Authenticate(..) => session.authenticate(Answer::Refused),
             Action::Open => {
                 desk.open()?;
                 session.opened(Ok(()));

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 
 use super::record::{Answer, Credentials, HandOver};
 use super::{Connection, Peer};
-use crate::auth::{self, Verdict};
+use crate::auth::{self, Scope, Verdict};
 use crate::config::Config;
 use crate::pop3::login::{self, Facts};
 use crate::pop3::session::Session;
@@ -232,7 +232,7 @@ fn judge(
         let asked = record.get(..length).and_then(Credentials::decode).ok_or_else(misfit)?;
         // No account has a name that is not UTF-8, nor an empty one.
         let name = std::str::from_utf8(&asked.user).unwrap_or_default();
-        let verdict = auth::authenticate(config, name, &asked.password);
+        let verdict = auth::authenticate(config, Scope::Pop, name, &asked.password);
         let who = format!("user=<{}>, method=PLAIN, rip={peer}", shown(&asked.user));
         match verdict {
             Verdict::Accepted(account) => {
@@ -273,12 +273,12 @@ fn hand_over(child: &Channel) -> io::Result<Option<Vec<u8>>> {
 }
 
 /// The wait after so many failures of a session.
-fn delay(failures: u32) -> Duration {
+pub(super) fn delay(failures: u32) -> Duration {
     Duration::from_secs(2).saturating_mul(failures)
 }
 
 /// A name for the log: what a stranger typed must not look like the rest of the line.
-fn shown(name: &[u8]) -> String {
+pub(super) fn shown(name: &[u8]) -> String {
     let mut text = String::with_capacity(name.len());
     for &byte in name {
         match byte {

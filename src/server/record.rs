@@ -5,6 +5,8 @@
 //! turn it is, never by the record.
 
 use crate::pop3::{MAX_LEFTOVER, login};
+use crate::sasl::scram::{Hash, MAX_SALT};
+use crate::sasl::{Keys, Mechanism};
 
 /// The bytes of a name that fit.
 const NAME: usize = login::MAX_NAME;
@@ -38,6 +40,60 @@ impl Credentials {
         let (user, rest) = take(record, NAME)?;
         let (password, rest) = take(rest, PASSWORD)?;
         rest.is_empty().then(|| Self { user: user.to_vec(), password: password.to_vec() })
+    }
+}
+
+/// By which mechanism a question of AUTH is asked, one byte.
+pub fn mechanism(byte: u8) -> Option<Mechanism> {
+    Mechanism::ALL.into_iter().find(|one| *one as u8 == byte)
+}
+
+/// "Which SCRAM keys has that name?", and the answer to it.
+pub struct ScramKeys;
+
+/// The bytes of a SCRAM key that fit.
+const KEY: usize = 32;
+
+impl ScramKeys {
+    /// The answer's size: four bytes of iterations, and salt and two keys behind their lengths.
+    pub const LENGTH: usize = 4 + 2 + MAX_SALT + 2 * (2 + KEY);
+
+    /// The question, of one size; `None` where the name does not fit.
+    pub fn ask(name: &str) -> Option<Vec<u8>> {
+        let mut record = Vec::new();
+        field(&mut record, name.as_bytes(), NAME)?;
+        Some(record)
+    }
+
+    /// Decodes the question.
+    pub fn asked(record: &[u8]) -> Option<&str> {
+        let (name, rest) = take(record, NAME)?;
+        let name = std::str::from_utf8(name).ok()?;
+        rest.is_empty().then_some(name)
+    }
+
+    /// The answer; without keys it says that it can't be told now.
+    pub fn encode(keys: Option<&Keys>) -> Option<Vec<u8>> {
+        let Some(keys) = keys else {
+            return Some(vec![0; Self::LENGTH]);
+        };
+        let mut record = keys.iterations.to_be_bytes().to_vec();
+        field(&mut record, &keys.salt, MAX_SALT)?;
+        field(&mut record, &keys.stored, KEY)?;
+        field(&mut record, &keys.server, KEY)?;
+        Some(record)
+    }
+
+    /// Decodes the answer to a question for keys of this hash function; `Some(None)` is "not now".
+    pub fn decode(record: &[u8], hash: Hash) -> Option<Option<Keys>> {
+        let (iterations, rest) = record.split_first_chunk::<4>()?;
+        let (salt, rest) = take(rest, MAX_SALT)?;
+        let (stored, rest) = take(rest, KEY)?;
+        let (server, rest) = take(rest, KEY)?;
+        let iterations = u32::from_be_bytes(*iterations);
+        let (salt, stored, server) = (salt.to_vec(), stored.to_vec(), server.to_vec());
+        let keys = Keys { hash, iterations, salt, stored, server };
+        rest.is_empty().then(|| (iterations > 0).then_some(keys))
     }
 }
 
@@ -121,7 +177,7 @@ fn take(record: &[u8], room: usize) -> Option<(&[u8], &[u8])> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Answer, Credentials, HandOver};
+    use super::*;
 
     fn credentials(user: usize, password: usize) -> Credentials {
         Credentials { user: vec![b'u'; user], password: vec![b'p'; password] }
@@ -143,6 +199,29 @@ mod tests {
         for answer in [Answer::Accepted, Answer::Refused, Answer::Unavailable] {
             assert_eq!(Answer::decode(&answer.encode()), Some(answer));
         }
+    }
+
+    #[test]
+    fn scram_keys_are_records_of_one_size() {
+        for (hash, salt) in [(Hash::Sha1, 1), (Hash::Sha256, 64)] {
+            let key = vec![7; hash.length()];
+            let (stored, server) = (key.clone(), key);
+            let keys = Keys { hash, iterations: 4096, salt: vec![1; salt], stored, server };
+            let record = ScramKeys::encode(Some(&keys)).unwrap();
+            assert_eq!(record.len(), ScramKeys::LENGTH);
+            assert_eq!(ScramKeys::decode(&record, hash), Some(Some(keys)));
+            assert_eq!(ScramKeys::decode(&record[1..], hash), None);
+        }
+        let none = ScramKeys::encode(None).unwrap();
+        assert_eq!(ScramKeys::decode(&none, Hash::Sha1), Some(None));
+        let asked = ScramKeys::ask("hunt").unwrap();
+        assert_eq!(asked.len(), ScramKeys::ask(&"x".repeat(64)).unwrap().len());
+        assert_eq!(ScramKeys::asked(&asked), Some("hunt"));
+        assert!(ScramKeys::ask(&"x".repeat(65)).is_none() && ScramKeys::asked(&[0]).is_none());
+        for one in Mechanism::ALL {
+            assert_eq!(mechanism(one as u8), Some(one));
+        }
+        assert_eq!(mechanism(99), None);
     }
 
     #[test]

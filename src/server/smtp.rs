@@ -1,24 +1,29 @@
 //! smtpd's two processes of a session.
 //!
-//! The monitor (root, or the account that runs everything) answers two questions of bounded size: is
-//! there such a user, and write this line into the log. The session child, jailed, speaks to the
-//! client (`talk`), and asks [`super::policy`] what depends on others.
+//! The monitor (root, or the account that runs everything) answers questions of bounded size: is
+//! there such a user, write this line into the log, and those of a login (`login`). The session
+//! child, jailed, speaks to the client (`talk`), and asks [`super::policy`] what depends on others.
 
+mod login;
 mod talk;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::Connection;
 use super::listener::Visit;
-use super::policy::Line;
+use super::policy::{Keeper, Line};
+use super::{Connection, Peer};
+use crate::auth;
 use crate::config::Config;
 use crate::queue::{Inlet, Wake};
 use crate::route;
+use crate::sasl::Facts;
+use crate::smtp::Login;
 use crate::sys::channel::Channel;
 use crate::sys::jail::Jail;
 use crate::sys::log::Level;
 use crate::sys::{Account, Exit, Log, clock, process};
+use login::Logins;
 use talk::Talk;
 
 /// What every session of a server shares.
@@ -47,6 +52,8 @@ enum Ask {
     Info = 1,
     Warning = 2,
     Error = 3,
+    Login = 4,
+    Client = 5,
 }
 
 /// The monitor's answer to [`Ask::User`].
@@ -72,15 +79,20 @@ impl Server<'_> {
             Ok(pair) => pair,
             Err(error) => return self.fail(&format!("can't make a channel: {error}")),
         };
+        let offer = self.login();
+        let line = policy.as_ref().and_then(|keeper| keeper.open(peer.address?));
+        let line = line.unwrap_or_default();
         // Read, at the latest, before the child loses sight of /etc/localtime.
         clock::zone();
         let forked = process::fork(|| {
             let inlet = self.inlet.for_this_process().and_then(|inlet| {
-                self.lock_up(&inlet, &connection, &session, &policy)?;
+                self.lock_up(&inlet, &connection, &session, &line)?;
                 Ok(inlet)
             });
             match inlet {
-                Ok(inlet) => Talk::new(self, connection, identity, policy, &inlet, &session).run(),
+                Ok(inlet) => {
+                    Talk::new(self, connection, identity, line, &inlet, &session).run(offer)
+                }
                 Err(error) => {
                     let _ = ask(&session, Ask::Error, &format!("can't lock a session up: {error}"));
                     Exit::OsErr
@@ -92,7 +104,7 @@ impl Server<'_> {
             Err(error) => return self.fail(&format!("can't fork: {error}")),
         };
         drop(session);
-        self.monitor(&monitor);
+        self.monitor(&monitor, peer, policy.as_ref());
         match process::wait(child) {
             Ok(process::Ended::Exited(0)) => Exit::Ok,
             Ok(how) => {
@@ -102,13 +114,30 @@ impl Server<'_> {
         }
     }
 
+    /// How this client may log in, if at all.
+    fn login(&self) -> Option<Login> {
+        if !self.config.smtp.auth {
+            return None;
+        }
+        let scram = auth::scram::stored(self.config).unwrap_or_else(|error| {
+            self.log.error(&format!("SCRAM is not offered: {error}"));
+            Vec::new()
+        });
+        Some(Login {
+            without_tls: self.config.auth.plaintext_without_tls,
+            required: false,
+            facts: Facts { scram, ..Facts::default() },
+        })
+    }
+
     fn fail(&self, what: &str) -> Exit {
         self.log.error(what);
         Exit::OsErr
     }
 
     /// Answers until the child is gone. Nothing here looks into a text but to log it.
-    fn monitor(&self, session: &Channel) {
+    fn monitor(&self, session: &Channel, mut peer: Peer, policy: Option<&Keeper>) {
+        let mut logins = Logins::new(self.config, self.log);
         let mut buffer = [0; MAX + 1];
         loop {
             let record = match session.receive(&mut buffer) {
@@ -122,8 +151,24 @@ impl Server<'_> {
             let Some((kind, text)) = record.split_first() else {
                 return;
             };
+            if *kind == Ask::Login as u8 {
+                let client = || format!("{}[{}]", called(policy, &peer), peer.address_or_local());
+                match logins.answer(text, client) {
+                    Some(answer) if session.send(&answer).is_ok() => continue,
+                    _ => return,
+                }
+            }
             let text = String::from_utf8_lossy(text);
             match *kind {
+                // Only a load balancer's client is another one than the one who has come.
+                kind if kind == Ask::Client as u8 => match text.parse() {
+                    Ok(client)
+                        if peer.address.is_some_and(|from| self.config.smtp.is_proxy(from)) =>
+                    {
+                        peer.address = Some(client);
+                    }
+                    _ => return,
+                },
                 kind if kind == Ask::User as u8 => {
                     let answer = match route::account(self.config, &text) {
                         Ok(Some(_)) => Answer::Yes,
@@ -163,9 +208,18 @@ impl Server<'_> {
     }
 }
 
-fn ask(monitor: &Channel, kind: Ask, text: &str) -> io::Result<()> {
+/// What a client is called in the log: asked for here, as the session child might no longer be ours.
+fn called(policy: Option<&Keeper>, peer: &Peer) -> String {
+    if let Some(name) = peer.local_name() {
+        return name.into();
+    }
+    let line = policy.and_then(|keeper| keeper.open(peer.address?));
+    line.and_then(|mut line| line.name()).unwrap_or_else(|| UNKNOWN.into())
+}
+
+fn ask(monitor: &Channel, kind: Ask, text: impl AsRef<[u8]>) -> io::Result<()> {
     let mut record = vec![kind as u8];
-    record.extend(text.bytes().take(MAX));
+    record.extend(text.as_ref().iter().take(MAX));
     monitor.send(&record)
 }
 

@@ -1,8 +1,14 @@
 //! Commands: one line of the client, parsed (RFC 5321 section 4.1.1).
 
+use base64ct::{Base64, Encoding};
+
 use super::Reply;
-use super::dsn::{EnvelopeId, Notify, OriginalRecipient, Ret};
+use super::dsn::{self, EnvelopeId, Notify, OriginalRecipient, Ret};
 use crate::message::address::{self, Alphabet, Mailbox};
+use crate::sasl::Secret;
+
+/// The longest AUTH parameter of MAIL, as it is written (RFC 4954 section 5).
+const MAX_AUTH: usize = 500;
 
 /// A command with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +39,13 @@ pub enum Command {
     Bdat(Chunk),
     /// `STARTTLS` (RFC 3207 section 4)
     StartTls,
+    /// `auth-command = "AUTH" SP sasl-mech [SP initial-response]` (RFC 4954 section 8)
+    Auth {
+        /// The mechanism's name.
+        mechanism: Vec<u8>,
+        /// The initial response, decoded.
+        initial: Option<Secret>,
+    },
     /// `rset = "RSET"`
     Rset,
     /// `noop = "NOOP" [ SP String ]`
@@ -65,6 +78,8 @@ pub struct Extensions {
     pub dsn: bool,
     /// RFC 3030.
     pub chunking: bool,
+    /// RFC 4954.
+    pub auth: bool,
 }
 
 impl Extensions {
@@ -125,6 +140,7 @@ pub fn parse(line: &[u8], extensions: Extensions) -> Result<Command, Reply> {
         b"DATA" => none(Command::Data),
         b"BDAT" => bdat(argument),
         b"STARTTLS" => none(Command::StartTls),
+        b"AUTH" => auth(argument),
         b"RSET" => none(Command::Rset),
         b"QUIT" => none(Command::Quit),
         b"NOOP" => Ok(Command::Noop),
@@ -188,6 +204,14 @@ fn mail(argument: &[u8], extensions: Extensions) -> Result<Command, Reply> {
             b"BODY" => return Err(syntax("BODY=7BIT or BODY=8BITMIME")),
             b"SMTPUTF8" if extensions.smtputf8 && given.is_none() => parameters.utf8 = true,
             b"SMTPUTF8" if extensions.smtputf8 => return Err(syntax("SMTPUTF8 has no value")),
+            // Who the message was from, in the words of a client that we need not believe: read, and
+            // not repeated (RFC 4954 section 5).
+            b"AUTH" if extensions.auth => {
+                let is_known = value.len() <= MAX_AUTH && dsn::from_xtext(value).is_some();
+                if !is_known {
+                    return Err(syntax("AUTH=xtext or AUTH=<>"));
+                }
+            }
             b"RET" if extensions.dsn => {
                 let ret = Ret::parse(value).ok_or_else(|| syntax("RET=FULL or RET=HDRS"))?;
                 parameters.ret = Some(ret);
@@ -224,6 +248,29 @@ fn rcpt(argument: &[u8], extensions: Extensions) -> Result<Command, Reply> {
     }
     let to = to.ok_or_else(|| syntax("RCPT TO:<address>; the null path can't receive"))?;
     Ok(Command::Rcpt { to, parameters })
+}
+
+fn auth(argument: &[u8]) -> Result<Command, Reply> {
+    let mut words = words(argument);
+    let wrong = || syntax("AUTH mechanism [initial-response]");
+    let mechanism = words.next().ok_or_else(wrong)?.to_vec();
+    // `initial-response = base64 / "="`: the sign is an empty one.
+    let initial = match words.next() {
+        None => None,
+        Some(b"=") => Some(Secret(Vec::new())),
+        Some(text) => Some(response(text)?),
+    };
+    if words.next().is_some() {
+        return Err(wrong());
+    }
+    Ok(Command::Auth { mechanism, initial })
+}
+
+/// What a client says in an exchange of AUTH, decoded.
+pub fn response(text: &[u8]) -> Result<Secret, Reply> {
+    let text = std::str::from_utf8(text).ok();
+    let decoded = text.and_then(|text| Base64::decode_vec(text).ok());
+    decoded.map(Secret).ok_or_else(|| Reply::new(501, "5.5.2", "Error: base64 is wanted"))
 }
 
 fn bdat(argument: &[u8]) -> Result<Command, Reply> {
@@ -297,7 +344,7 @@ fn unknown_parameter(key: &[u8]) -> Reply {
 mod tests {
     use super::*;
 
-    const ALL: Extensions = Extensions { smtputf8: true, dsn: true, chunking: true };
+    const ALL: Extensions = Extensions { smtputf8: true, dsn: true, chunking: true, auth: true };
 
     fn plain(line: &[u8]) -> Result<Command, Reply> {
         parse(line, Extensions::default())
@@ -383,7 +430,7 @@ mod tests {
         ] {
             assert_eq!(plain(line.as_bytes()).unwrap_err().code(), 555, "{line}");
         }
-        assert_eq!(parse(b"MAIL FROM:<a@b> AUTH=<>", ALL).unwrap_err().code(), 555);
+        assert_eq!(parse(b"MAIL FROM:<a@b> FOO=<>", ALL).unwrap_err().code(), 555);
         for line in ["MAIL FROM:<\u{e9}@b> SMTPUTF8", "RCPT TO:<\u{e9}@b>"] {
             assert_eq!(plain(line.as_bytes()), Err(not_ascii()), "{line}");
         }
@@ -409,6 +456,31 @@ mod tests {
         assert_eq!(parameters, RcptParameters { notify: Some(Notify::default()), original: None });
         assert_eq!(rcpt_parameters("RCPT TO:<a@b>"), RcptParameters::default());
         assert_eq!(mail_parameters("MAIL FROM:<>"), MailParameters::default());
+    }
+
+    #[test]
+    fn auth_and_its_parameter_are_read() {
+        let auth = |mechanism: &str, initial: Option<&[u8]>| {
+            let initial = initial.map(|bytes| Secret(bytes.to_vec()));
+            Ok(Command::Auth { mechanism: mechanism.into(), initial })
+        };
+        assert_eq!(plain(b"auth plain"), auth("plain", None));
+        assert_eq!(plain(b"AUTH X ="), auth("X", Some(b"")));
+        assert_eq!(plain(b"AUTH X AGE="), auth("X", Some(b"\0a")));
+        for line in ["AUTH", "AUTH PLAIN AGE", "AUTH PLAIN AGF=", "AUTH PLAIN A=== x", "AUTH P = x"]
+        {
+            assert_eq!(plain(line.as_bytes()).unwrap_err().code(), 501, "{line}");
+        }
+        // The examples of RFC 4954 section 5.
+        for line in
+            ["MAIL FROM:<e=mc2@example.com> AUTH=e+3Dmc2@example.com", "MAIL FROM:<> AUTH=<>"]
+        {
+            assert_eq!(mail_parameters(line), MailParameters::default(), "{line}");
+        }
+        let long = format!("MAIL FROM:<a@b> AUTH={}", "x".repeat(501));
+        for line in ["MAIL FROM:<a@b> AUTH=a+0Ab", "MAIL FROM:<a@b> AUTH=", &long] {
+            assert_eq!(parse(line.as_bytes(), ALL).unwrap_err().code(), 501, "{line}");
+        }
     }
 
     #[test]

@@ -186,7 +186,7 @@ fn is_printable(c: char) -> bool {
 /// xtext   = *( xchar / hexchar )                         ; RFC 3461 section 4
 /// hexchar = "+" 2(upper case hexadecimal digit)
 /// ```
-fn from_xtext(value: &[u8]) -> Option<String> {
+pub(super) fn from_xtext(value: &[u8]) -> Option<String> {
     let mut rest = std::str::from_utf8(value).ok()?;
     let mut decoded = String::new();
     while let Some(c) = rest.chars().next() {

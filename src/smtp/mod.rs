@@ -13,7 +13,7 @@ use crate::message::Address;
 use dsn::{EnvelopeId, Notify, OriginalRecipient, Ret};
 
 pub use reply::Reply;
-pub use session::{Action, Dialect, Limits, Session, Verdict};
+pub use session::{Action, Dialect, Limits, Login, Session, Verdict};
 
 /// What a message's envelope says, as the session collected it.
 #[derive(Clone, Debug, PartialEq, Eq)]

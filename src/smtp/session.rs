@@ -9,14 +9,18 @@
 //! The driver calls [`Session::step`] with what it has read and obeys the action that comes back;
 //! replies gather in [`Session::output`], which it sends whenever it has to wait for input.
 
+mod auth;
 mod commands;
 
 use super::command::{Chunk, Extensions};
 use super::{Recipient, Reply, Transaction};
 use crate::message::Address;
 use crate::message::header::HopCounter;
+use crate::sasl::{Exchange, Mechanism, Question};
 use crate::text::data::{Decoder, Piece};
 use crate::text::line::{Line, LineReader};
+
+pub use auth::Login;
 
 /// The longest command line, its end included (RFC 5321 section 4.5.3.1.4 asks for 512, and
 /// extensions for more).
@@ -39,7 +43,7 @@ impl Dialect {
         match self {
             Self::Smtp => Extensions::default(),
             // CHUNKING only here: the text comes from our own queue, whose line ends are clean.
-            Self::Lmtp => Extensions { smtputf8: true, dsn: true, chunking: true },
+            Self::Lmtp => Extensions { smtputf8: true, dsn: true, chunking: true, auth: false },
         }
     }
 }
@@ -64,6 +68,8 @@ pub enum Action<'a> {
     CheckRecipient(Address),
     /// Get ready for TLS; answer with [`Session::start_tls`].
     StartTls,
+    /// Ask whoever knows the accounts; answer with [`Session::authenticate`].
+    Authenticate(Mechanism, Question),
     /// Make room for a message; answer with [`Session::opened`].
     Open,
     /// Keep this text of the message.
@@ -90,6 +96,10 @@ enum State {
     Commands,
     CheckingRecipient(Recipient),
     StartingTls,
+    /// The client's response is awaited.
+    Challenged(Box<Exchange>),
+    /// The answer to a question is.
+    Asking(Box<Exchange>, Question),
     /// For DATA, or for the first chunk of BDAT.
     Opening(Option<Chunk>),
     Text,
@@ -119,6 +129,11 @@ pub struct Session {
     /// Whether input that comes before its turn ends the session.
     strict: bool,
     tls: Tls,
+    /// How clients may log in, if at all.
+    login: Option<Login>,
+    /// Who has.
+    user: Option<String>,
+    failures: u32,
     state: State,
     lines: LineReader,
     output: Vec<u8>,
@@ -156,6 +171,9 @@ impl Session {
             limits,
             strict,
             tls: Tls::Unknown,
+            login: None,
+            user: None,
+            failures: 0,
             state: State::Commands,
             lines: LineReader::new(MAX_LINE),
             output: Vec::new(),
@@ -190,6 +208,11 @@ impl Session {
         self.helo.as_deref().unwrap_or_default()
     }
 
+    /// The account that the client has logged in to.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
     /// The word for Received's `with` (RFC 3848, which has none for HELO under TLS; RFC 6531 section
     /// 4.3).
     pub fn protocol(&self) -> &'static str {
@@ -197,11 +220,15 @@ impl Session {
         match (self.dialect, self.extended) {
             (Dialect::Lmtp, _) if utf8 => "UTF8LMTP",
             (Dialect::Lmtp, _) => "LMTP",
-            (Dialect::Smtp, true) => match (self.tls == Tls::On, utf8) {
-                (false, false) => "ESMTP",
-                (false, true) => "UTF8SMTP",
-                (true, false) => "ESMTPS",
-                (true, true) => "UTF8SMTPS",
+            (Dialect::Smtp, true) => match (self.tls == Tls::On, self.user.is_some(), utf8) {
+                (false, false, false) => "ESMTP",
+                (false, false, true) => "UTF8SMTP",
+                (false, true, false) => "ESMTPA",
+                (false, true, true) => "UTF8SMTPA",
+                (true, false, false) => "ESMTPS",
+                (true, false, true) => "UTF8SMTPS",
+                (true, true, false) => "ESMTPSA",
+                (true, true, true) => "UTF8SMTPSA",
             },
             (Dialect::Smtp, false) => "SMTP",
         }
@@ -244,6 +271,14 @@ impl Session {
                     return Action::CheckRecipient(recipient.address.clone());
                 }
                 State::StartingTls => return Action::StartTls,
+                State::Challenged(_) => match self.lines.take(input) {
+                    Line::More => return Action::Read,
+                    Line::TooLong => self.response_too_long(),
+                    Line::Whole(line) => self.response(&line, !input.is_empty()),
+                },
+                State::Asking(exchange, question) => {
+                    return Action::Authenticate(exchange.mechanism(), question.clone());
+                }
                 State::Opening(_) => return Action::Open,
                 State::Text => match self.decoder.next(input) {
                     Piece::More => return Action::Read,
@@ -346,6 +381,7 @@ impl Session {
         self.reset();
         self.helo = None;
         self.extended = false;
+        self.user = None;
         self.tls = Tls::On;
         self.reply(&Reply::new(220, "2.0.0", "Ready to start TLS"));
     }

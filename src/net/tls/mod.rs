@@ -1,5 +1,6 @@
 //! TLS, by rustls with ring.
 
+pub mod binding;
 pub mod client;
 pub mod identity;
 pub mod server;

@@ -5,7 +5,7 @@
 //! sent again by anybody.
 
 use std::io::{self, Read, Write};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::client::verify_server_name;
 use rustls::crypto::CryptoProvider;
@@ -13,14 +13,15 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{InconsistentKeys, ServerConfig, ServerConnection};
+use rustls::{InconsistentKeys, ProtocolVersion, ServerConfig, ServerConnection};
 
 use super::identity::{Error, Identity, Pair};
 use super::tickets::Keys;
+use crate::sasl::Binding;
 
 /// Parses certificates and keys, and makes sure that they are pairs. What is wrong is left out, and
 /// told; there are no settings where nothing is right.
-pub fn settings(identity: &Identity) -> (Option<Arc<ServerConfig>>, Vec<Error>) {
+pub fn settings(identity: &Identity) -> (Option<Settings>, Vec<Error>) {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let (mut certified, mut errors) = (Vec::new(), Vec::new());
     for pair in identity.pairs() {
@@ -37,15 +38,35 @@ pub fn settings(identity: &Identity) -> (Option<Arc<ServerConfig>>, Vec<Error>) 
     if certified.is_empty() {
         return (None, errors);
     }
-    let mut settings =
-        builder.with_no_client_auth().with_cert_resolver(Arc::new(ByName(certified)));
-    settings.session_storage = Arc::new(NoServerSessionStorage {});
-    settings.send_tls13_tickets = 0;
+    let certificates = Arc::new(ByName { certified, chosen: OnceLock::new() });
+    let resolver = Arc::clone(&certificates) as Arc<dyn ResolvesServerCert>;
+    let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     if let Some(ticketer) = identity.tickets().and_then(Keys::ticketer) {
-        settings.ticketer = Arc::new(ticketer);
-        settings.send_tls13_tickets = 1;
+        config.ticketer = Arc::new(ticketer);
+        config.send_tls13_tickets = 1;
     }
-    (Some(Arc::new(settings)), errors)
+    (Some(Settings { config: Arc::new(config), certificates }), errors)
+}
+
+/// The settings of one session.
+pub struct Settings {
+    /// The library's.
+    pub config: Arc<ServerConfig>,
+    certificates: Arc<ByName>,
+}
+
+impl Settings {
+    /// What names the connection, after the handshake: `exported` by its TLS, and the certificate
+    /// that was shown, where that has a binding.
+    pub fn bindings(&self, exported: Option<Vec<u8>>) -> Vec<Binding> {
+        let exporter = exported.map(|data| Binding { name: "tls-exporter", data });
+        let certificate = self.certificates.chosen.get().and_then(|chosen| chosen.cert.first());
+        let end_point = certificate.and_then(|der| super::binding::server_end_point(der));
+        let end_point = end_point.map(|data| Binding { name: "tls-server-end-point", data });
+        exporter.into_iter().chain(end_point).collect()
+    }
 }
 
 fn certify(pair: &Pair, provider: &CryptoProvider) -> Result<CertifiedKey, Error> {
@@ -76,7 +97,11 @@ fn certify(pair: &Pair, provider: &CryptoProvider) -> Result<CertifiedKey, Error
 /// The certificate that has the name which the client asks for (RFC 6066 section 3); the first one
 /// where none has it, or the client asks for none.
 #[derive(Debug)]
-struct ByName(Vec<Arc<CertifiedKey>>);
+struct ByName {
+    certified: Vec<Arc<CertifiedKey>>,
+    /// What was shown: there is one connection.
+    chosen: OnceLock<Arc<CertifiedKey>>,
+}
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
@@ -85,8 +110,9 @@ impl ResolvesServerCert for ByName {
             let parsed = ParsedCertificate::try_from(certified.cert.first()?).ok()?;
             verify_server_name(&parsed, &name).ok()
         };
-        let named = self.0.iter().find(|certified| has(certified).is_some());
-        named.or_else(|| self.0.first()).cloned()
+        let named = self.certified.iter().find(|certified| has(certified).is_some());
+        let chosen = named.or_else(|| self.certified.first()).cloned()?;
+        Some(Arc::clone(self.chosen.get_or_init(|| chosen)))
     }
 }
 
@@ -116,6 +142,14 @@ impl Stream {
     /// The version that was agreed on.
     pub fn version(&self) -> &'static str {
         super::version(self.tls.protocol_version())
+    }
+
+    /// 32 bytes that only the two sides know (RFC 9266 section 2). By TLS 1.3 only: whether those of
+    /// an older connection are its alone depends on an extension that the library does not tell of.
+    pub fn exported(&self) -> Option<Vec<u8>> {
+        self.tls.protocol_version().filter(|version| *version == ProtocolVersion::TLSv1_3)?;
+        let label = b"EXPORTER-Channel-Binding";
+        self.tls.export_keying_material(vec![0; 32], label, Some(b"")).ok()
     }
 
     /// Fills the store of bytes of the network; 0 when `read` says so. To be called when

@@ -3,9 +3,10 @@
 
 use std::io;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Answer, Ask, Server, UNKNOWN, ask};
+use super::{Answer, Ask, Server, UNKNOWN, ask, login};
 use crate::message::Address;
 use crate::message::received::{From, Received};
 use crate::net::proxy;
@@ -15,7 +16,8 @@ use crate::queue::{Draft, Envelope, Id, Inlet, Origin};
 use crate::route::{self, Route};
 use crate::server::Connection;
 use crate::server::policy::Line;
-use crate::smtp::{Action, Dialect, Limits, Reply, Session, Transaction, Verdict};
+use crate::server::pop3::shown;
+use crate::smtp::{Action, Dialect, Limits, Login, Reply, Session, Transaction, Verdict};
 use crate::sys::channel::Channel;
 use crate::sys::{Exit, clock};
 use crate::text::line::with_crlf;
@@ -94,7 +96,7 @@ impl<'a> Talk<'a> {
     }
 
     /// Talks until either side ends it.
-    pub(super) fn run(mut self) -> Exit {
+    pub(super) fn run(mut self, offer: Option<Login>) -> Exit {
         let config = self.server.config;
         let limits = Limits {
             message_size: config.smtp.max_message_size,
@@ -111,6 +113,11 @@ impl<'a> Talk<'a> {
         if strict && self.identity.is_some() {
             session.offer_tls();
         }
+        if let Some(mut offer) = offer {
+            // Not that of a load balancer on this host.
+            offer.without_tls |= self.connection.peer.is_loopback();
+            session.offer_login(offer);
+        }
         if strict && self.speaks_first() {
             session.output().clear();
             session.hang_up(&Reply::new(554, "5.5.0", "Error: wait for the greeting"));
@@ -122,11 +129,10 @@ impl<'a> Talk<'a> {
 
     /// Who the client is, where a load balancer stands before it.
     fn learn_client(&mut self) -> Result<(), Stop> {
-        let proxies = &self.server.config.smtp.proxies;
         let Some(balancer) = self.connection.peer.address else {
             return Ok(());
         };
-        if !proxies.iter().any(|network| network.contains(balancer)) {
+        if !self.server.config.smtp.is_proxy(balancer) {
             return Ok(());
         }
         let client = match self.connection.proxied(PROXY_TIMEOUT) {
@@ -146,6 +152,7 @@ impl<'a> Talk<'a> {
         };
         self.connection.peer.address = Some(client);
         self.policy.client(client);
+        self.say(Ask::Client, &client.to_string())?;
         Ok(())
     }
 
@@ -210,8 +217,13 @@ impl<'a> Talk<'a> {
                     };
                 }
                 Action::StartTls => self.start_tls(session)?,
+                Action::Authenticate(mechanism, question) => {
+                    self.flush(session)?;
+                    let answer = login::ask(self.monitor, mechanism, question);
+                    session.authenticate(answer.map_err(|_| Stop::Monitor)?);
+                }
                 Action::CheckRecipient(address) => {
-                    let verdict = self.check(&address)?;
+                    let verdict = self.check(&address, session.user())?;
                     if let Verdict::Refuse(reply) = &verdict {
                         self.log_refusal(session, &address, reply)?;
                     }
@@ -321,18 +333,19 @@ impl<'a> Talk<'a> {
         };
         session.start_tls(Ok(()));
         self.flush(session)?;
-        if let Err(error) = self.connection.start_tls(settings, TIMEOUT) {
+        if let Err(error) = self.connection.start_tls(Arc::clone(&settings.config), TIMEOUT) {
             self.log_tls("handshake", &error)?;
             return Err(Stop::Client);
         }
+        session.bind(settings.bindings(self.connection.tls_exported()));
         Ok(())
     }
 
-    /// Is this recipient ours, or may this client send elsewhere through us?
-    fn check(&mut self, address: &Address) -> Result<Verdict, Stop> {
+    /// Is this recipient ours, or may this client, or this user, send elsewhere through us?
+    fn check(&mut self, address: &Address, user: Option<&str>) -> Result<Verdict, Stop> {
         let config = self.server.config;
         let peer = self.connection.peer;
-        let may_relay = self.may_relay();
+        let may_relay = user.is_some() || self.may_relay();
         let listed = !may_relay && !config.smtp.dnsbl.is_empty();
         if listed && let Some(list) = self.policy.listed() {
             let client = peer.address_or_local();
@@ -407,13 +420,15 @@ impl<'a> Talk<'a> {
         };
         let tls = self.connection.tls_version();
         let tls = tls.map(|version| format!(" tls={version}")).unwrap_or_default();
+        let auth = session.user().map(|user| format!(" auth={}", shown(user.as_bytes())));
+        let auth = auth.unwrap_or_default();
         let recipients = transaction.recipients.iter().take(20);
         let to: Vec<String> = recipients.map(|to| format!("<{}>", to.address)).collect();
         let client = self.shown_client();
         self.say(
             Ask::Info,
             &format!(
-                "{id}: client={} helo=<{}> from=<{}> to={} nrcpt={} size={} proto={}{tls} \
+                "{id}: client={} helo=<{}> from=<{}> to={} nrcpt={} size={} proto={}{tls}{auth} \
                  status=accepted",
                 client,
                 session.helo(),

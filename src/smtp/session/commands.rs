@@ -8,7 +8,7 @@ use crate::smtp::{Recipient, Reply, Transaction};
 impl Session {
     /// `more`: the client has sent more behind this command already.
     pub(super) fn command(&mut self, line: &[u8], more: bool) {
-        let command = match command::parse(line, self.dialect.extensions()) {
+        let command = match command::parse(line, self.extensions()) {
             Ok(command) => command,
             Err(reply) => return self.refuse(&reply),
         };
@@ -20,6 +20,7 @@ impl Session {
                 | Command::Lhlo(_)
                 | Command::Data
                 | Command::StartTls
+                | Command::Auth { .. }
         );
         // What comes behind STARTTLS in the clear may be somebody else's (CVE-2011-0411).
         let strict = self.strict || (command == Command::StartTls && self.tls == Tls::Offered);
@@ -30,6 +31,9 @@ impl Session {
                 "Error: improper command pipelining: wait for the reply",
             ));
         }
+        if self.needs_login(&command) {
+            return self.refuse(&Reply::new(530, "5.7.0", "Error: authentication required"));
+        }
         match command {
             Command::Helo(name) => self.hello(Dialect::Smtp, name, false),
             Command::Ehlo(name) => self.hello(Dialect::Smtp, name, true),
@@ -39,6 +43,7 @@ impl Session {
             Command::Data => self.data(),
             Command::Bdat(chunk) => self.bdat(chunk),
             Command::StartTls => self.starttls(),
+            Command::Auth { mechanism, initial } => self.auth(&mechanism, initial),
             Command::Rset => {
                 self.reset();
                 self.reply(&Reply::new(250, "2.0.0", "Ok"));
@@ -54,11 +59,13 @@ impl Session {
             }
             Command::Help => {
                 let tls = if self.tls == Tls::Offered { " STARTTLS" } else { "" };
+                let auth = if self.mechanisms().is_some() { " AUTH" } else { "" };
                 let (hello, bdat, rfc) = match self.dialect {
                     Dialect::Smtp => ("HELO EHLO", "", "RFC 5321"),
                     Dialect::Lmtp => ("LHLO", " BDAT", "RFC 2033"),
                 };
-                let all = format!("{hello}{tls} MAIL RCPT DATA{bdat} RSET NOOP VRFY HELP QUIT");
+                let all =
+                    format!("{hello}{tls}{auth} MAIL RCPT DATA{bdat} RSET NOOP VRFY HELP QUIT");
                 self.reply(&Reply::new(214, "2.0.0", format!("Commands: {all}; see {rfc}")));
             }
             Command::Quit => self.hang_up(&Reply::new(221, "2.0.0", "Bye")),
@@ -76,7 +83,7 @@ impl Session {
         if !extended {
             return self.reply(&Reply::plain(250, self.hostname.clone()));
         }
-        let extensions = self.dialect.extensions();
+        let extensions = self.extensions();
         let is_smtp = self.dialect == Dialect::Smtp;
         let announced = [
             (true, "8BITMIME"),
@@ -91,6 +98,7 @@ impl Session {
         let size = format!("SIZE {}", self.limits.message_size);
         let mut lines = vec![self.hostname.clone(), "PIPELINING".into(), size];
         lines.extend(announced.iter().filter(|(is_on, _)| *is_on).map(|(_, word)| (*word).into()));
+        lines.extend(self.mechanisms().map(|names| format!("AUTH {names}")));
         self.lines(250, &lines);
     }
 

@@ -1,0 +1,172 @@
+//! Logins by AUTH: the session child's questions, and the monitor that answers, counts and delays.
+//!
+//! A question is a byte for the mechanism, a byte for the kind, and a record of one size
+//! ([`crate::server::record`]). SCRAM's exchange runs in the child, on keys that it is given.
+
+use std::io;
+
+use base64ct::{Base64, Encoding};
+
+use super::Ask;
+use crate::auth::{self, Scope, Verdict};
+use crate::config::Config;
+use crate::sasl::{self, Keys, MAX_FAILURES, Mechanism, Question, Secret};
+use crate::server::pop3::{delay, shown};
+use crate::server::record::{Answer, Credentials, ScramKeys, mechanism};
+use crate::sys::Log;
+use crate::sys::channel::Channel;
+
+/// Questions that a session may ask.
+const MAX_QUESTIONS: u32 = 50;
+
+/// Bytes of our part of a nonce.
+const NONCE: usize = 18;
+
+/// The kinds of questions.
+const PASSWORD: u8 = 0;
+const KEYS: u8 = 1;
+const PROVEN: u8 = 2;
+
+/// Asks the monitor.
+pub(super) fn ask(
+    monitor: &Channel,
+    mechanism: Mechanism,
+    question: Question,
+) -> io::Result<sasl::Answer> {
+    let misfit = || io::Error::new(io::ErrorKind::InvalidData, "a record has another shape");
+    let put = |kind: u8, record: &[u8]| {
+        super::ask(monitor, Ask::Login, [&[mechanism as u8, kind], record].concat())
+    };
+    match question {
+        Question::Password { user, password: Secret(password) } => {
+            let asked = Credentials { user: user.into_bytes(), password };
+            put(PASSWORD, &asked.encode().ok_or_else(misfit)?)?;
+        }
+        Question::Proven(is_right) => put(PROVEN, &[u8::from(is_right)])?,
+        Question::Keys { user, hash } => {
+            put(KEYS, &ScramKeys::ask(&user).ok_or_else(misfit)?)?;
+            let mut record = [0; ScramKeys::LENGTH];
+            let length = monitor.receive(&mut record)?;
+            let record = record.get(..length).unwrap_or_default();
+            let mut nonce = [0; NONCE];
+            getrandom::fill(&mut nonce).map_err(io::Error::other)?;
+            return Ok(match ScramKeys::decode(record, hash).ok_or_else(misfit)? {
+                Some(keys) => sasl::Answer::Keys(keys, Base64::encode_string(&nonce)),
+                None => sasl::Answer::Unavailable,
+            });
+        }
+    }
+    let mut record = [0; Answer::LENGTH];
+    let length = monitor.receive(&mut record)?;
+    let answer = record.get(..length).and_then(Answer::decode).ok_or_else(misfit)?;
+    Ok(match answer {
+        Answer::Accepted => sasl::Answer::Accepted,
+        Answer::Refused => sasl::Answer::Refused,
+        Answer::Unavailable => sasl::Answer::Unavailable,
+    })
+}
+
+/// The logins of one session, in its monitor.
+pub(super) struct Logins<'a> {
+    config: &'a Config,
+    log: &'a Log,
+    questions: u32,
+    failures: u32,
+    /// Whose keys were given away last, and whether they are somebody's.
+    pending: Option<(String, bool)>,
+}
+
+impl<'a> Logins<'a> {
+    pub(super) fn new(config: &'a Config, log: &'a Log) -> Self {
+        Self { config, log, questions: 0, failures: 0, pending: None }
+    }
+
+    /// The answer to a question; `None` ends the session. `client` is what the log calls it.
+    pub(super) fn answer(
+        &mut self,
+        question: &[u8],
+        client: impl FnOnce() -> String,
+    ) -> Option<Vec<u8>> {
+        self.questions += 1;
+        let (&[by, kind], record) = question.split_first_chunk()?;
+        let by = mechanism(by)?;
+        if self.questions > MAX_QUESTIONS || self.failures >= MAX_FAILURES {
+            return None;
+        }
+        let (name, verdict) = match kind {
+            PASSWORD => {
+                let asked = Credentials::decode(record)?;
+                let name = String::from_utf8(asked.user).ok()?;
+                let scope = Scope::Smtp;
+                let verdict = match auth::authenticate(self.config, scope, &name, &asked.password) {
+                    Verdict::Accepted(_) => Ok(true),
+                    Verdict::Refused => Ok(false),
+                    Verdict::Unavailable(why) => Err(why),
+                };
+                (name, verdict)
+            }
+            KEYS => {
+                // Who asks again without having shown a proof has not had the right one.
+                if let Some((name, _)) = self.pending.take() {
+                    self.fail(by, &name, &client());
+                }
+                let name = ScramKeys::asked(record)?;
+                return ScramKeys::encode(self.keys(by, name).as_ref());
+            }
+            PROVEN => {
+                let (name, is_known) = self.pending.take()?;
+                (name, Ok(is_known && record == [1]))
+            }
+            _ => return None,
+        };
+        let answer = match verdict {
+            Ok(true) => {
+                let (client, name) = (client(), shown(name.as_bytes()));
+                self.log.info(&format!(
+                    "Login: client={client}, method={}, user=<{name}>, status=accepted",
+                    by.name()
+                ));
+                Answer::Accepted
+            }
+            Ok(false) => {
+                self.fail(by, &name, &client());
+                Answer::Refused
+            }
+            Err(why) => {
+                let (client, name) = (client(), shown(name.as_bytes()));
+                self.log.error(&format!(
+                    "Login: client={client}, method={}, user=<{name}>, status=unavailable: {why}",
+                    by.name()
+                ));
+                Answer::Unavailable
+            }
+        };
+        Some(answer.encode().to_vec())
+    }
+
+    fn keys(&mut self, by: Mechanism, name: &str) -> Option<Keys> {
+        match auth::scram::keys(self.config, name, by.scram()?) {
+            Ok((account, keys)) => {
+                self.pending = Some((name.to_owned(), account.is_some()));
+                Some(keys)
+            }
+            Err(error) => {
+                self.log
+                    .error(&format!("Login: method={}, status=unavailable: {error}", by.name()));
+                None
+            }
+        }
+    }
+
+    /// In the words that fail2ban's filter for Postfix knows. The wait is here and not in the child,
+    /// which might no longer be ours.
+    fn fail(&mut self, by: Mechanism, name: &str, client: &str) {
+        self.failures += 1;
+        let (by, name) = (by.name(), shown(name.as_bytes()));
+        self.log.warning(&format!(
+            "warning: {client}: SASL {by} authentication failed: authentication failure, \
+             sasl_username={name}"
+        ));
+        std::thread::sleep(delay(self.failures));
+    }
+}
