@@ -90,7 +90,7 @@ impl Server<'_> {
             match inlet {
                 Ok(inlet) => Talk::new(self, connection, identity, &inlet, &session).run(offer),
                 Err(error) => {
-                    let _ = ask(&session, Ask::Error, &format!("can't lock a session up: {error}"));
+                    let _ = ask(&session, Ask::Error, format!("can't lock a session up: {error}"));
                     Exit::OsErr
                 }
             }
