@@ -71,7 +71,8 @@ pub fn look_up(path: &Path, name: &str) -> io::Result<Option<Entry>> {
     Ok(line.map(|line| one(path, line, Identity::own())).transpose()?)
 }
 
-pub(super) fn text(path: &Path) -> io::Result<Vec<u8>> {
+/// The file's bytes, of a regular file that is not too large. Errors name it.
+pub fn text(path: &Path) -> io::Result<Vec<u8>> {
     let named =
         |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
     // A FIFO in its place would otherwise be waited for.
@@ -96,7 +97,7 @@ pub fn parse(name: &Path, bytes: &[u8], own: Identity) -> Vec<Result<Entry, Erro
 }
 
 /// The lines that are of users, with their numbers.
-pub(super) fn lines(bytes: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
+pub fn lines(bytes: &[u8]) -> impl Iterator<Item = (&[u8], usize)> {
     bytes
         .split(|byte| *byte == b'\n')
         .zip(1..)
@@ -121,7 +122,8 @@ pub fn find(lines: Vec<Result<Entry, Error>>, name: &str) -> Option<Result<Entry
     })
 }
 
-pub(super) fn user(line: &[u8]) -> Option<&str> {
+/// Whose line it is.
+pub fn user(line: &[u8]) -> Option<&str> {
     let name = line.split(|byte| *byte == b':').next()?;
     std::str::from_utf8(name).ok()
 }

@@ -1,5 +1,7 @@
 //! `mailctl`: the operator's single commands.
 
+mod user;
+
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -8,7 +10,7 @@ use clap::{Parser, Subcommand};
 use nix::unistd::{AccessFlags, access};
 
 use super::{Common, Failure, load, run};
-use crate::auth::users_file;
+use crate::auth::{app_passwords, users_file};
 use crate::config::{Config, Source};
 use crate::mailbox::directory;
 use crate::net::tls::identity::Identity;
@@ -31,6 +33,9 @@ pub(super) struct Args {
 enum Command {
     /// Check the configuration, the queue's directories and the accounts, and say what is wrong
     Check,
+    /// Keep the users file
+    #[command(subcommand)]
+    User(user::Command),
 }
 
 /// Runs the program.
@@ -42,6 +47,7 @@ fn mailctl(arguments: &Args) -> Result<Exit, Failure> {
     let config = load(&arguments.common)?;
     match &arguments.command {
         Command::Check => check(&config),
+        Command::User(command) => user::run(&config, command),
     }
 }
 
@@ -123,6 +129,11 @@ fn users(config: &Config, problems: &mut Vec<String>) {
             }
             Err(error) => problems.push(format!("{}: {error}", config.users.file.display())),
         }
+    }
+    match app_passwords::read(&config.users.app_passwords) {
+        Ok(lines) => problems
+            .extend(lines.iter().filter_map(|line| line.as_ref().err()).map(ToString::to_string)),
+        Err(error) => problems.push(error.to_string()),
     }
     match route::account(config, "postmaster") {
         Ok(Some(_)) => {}

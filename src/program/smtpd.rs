@@ -68,7 +68,7 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
             }
             let connection = Connection::new(input, output);
             let mut policy = connection.is_remote().then(|| keeper(&config, &log)).flatten();
-            for keeper in &mut policy {
+            if let Some(keeper) = &mut policy {
                 keeper.tend(&log, || identity.iter_mut().for_each(Identity::forget));
             }
             let (service, identity) = (arguments.service.as_str(), identity.as_ref());

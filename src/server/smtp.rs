@@ -94,7 +94,7 @@ impl Server<'_> {
                     Talk::new(self, connection, identity, line, &inlet, &session).run(offer)
                 }
                 Err(error) => {
-                    let _ = ask(&session, Ask::Error, &format!("can't lock a session up: {error}"));
+                    let _ = ask(&session, Ask::Error, format!("can't lock a session up: {error}"));
                     Exit::OsErr
                 }
             }

@@ -15,6 +15,7 @@ pub mod privilege;
 pub mod process;
 pub mod signal;
 pub mod start;
+pub mod terminal;
 
 pub use account::Account;
 pub use exit::Exit;

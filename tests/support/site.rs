@@ -190,6 +190,7 @@ impl Site {
             .set("paths", "libexec", &quoted(self.libexec()))
             .set("users", "source", "\"file\"")
             .set("users", "file", &below("users"))
+            .set("users", "app_passwords", &below("app-passwords"))
             .set("users", "login", "\"nobody\"")
             .set("queue", "wakeup", "\"none\"")
             // Nobody answers there: without hosts of its own, a test asks and calls no other.

@@ -1,5 +1,6 @@
 use super::*;
 
+mod auth;
 mod lmtp;
 
 const LIMITS: Limits = Limits { message_size: 100, recipients: 2, errors: 5 };
@@ -29,6 +30,7 @@ fn play_with(
                 }),
                 // The rest would be the handshake's; here it goes on in the clear.
                 Action::StartTls => session.start_tls(Ok(())),
+                Action::Authenticate(..) => session.authenticate(crate::sasl::Answer::Refused),
                 Action::Open => session.opened(open()),
                 Action::Store(piece) => text.extend_from_slice(piece),
                 Action::Discard => text.clear(),
