@@ -43,6 +43,11 @@ fn flags(command: &clap::Command) -> BTreeSet<String> {
     flags
 }
 
+/// The same of its subcommands, at any depth.
+fn flags_below(command: &clap::Command) -> BTreeSet<String> {
+    command.get_subcommands().flat_map(|sub| &flags(sub) | &flags_below(sub)).collect()
+}
+
 /// The lines of one `.Sh` section.
 fn section<'a>(page: &'a str, name: &str) -> Vec<&'a str> {
     page.lines()
@@ -115,6 +120,18 @@ fn a_page_lists_exactly_the_flags_that_the_program_takes() {
 }
 
 #[test]
+fn a_page_has_the_flags_of_subcommands() {
+    for command in commands() {
+        let name = command.get_name();
+        let page = page(&format!("{name}.8"));
+        let there: BTreeSet<String> = page.lines().flat_map(flags_of).collect();
+        for flag in flags_below(&command) {
+            assert!(there.contains(&flag), "man/{name}.8: -{flag}");
+        }
+    }
+}
+
+#[test]
 fn a_synopsis_names_only_flags_that_the_program_takes() {
     for command in commands() {
         let name = command.get_name();
@@ -128,7 +145,8 @@ fn a_synopsis_names_only_flags_that_the_program_takes() {
 
 #[test]
 fn no_page_mentions_a_flag_that_no_program_takes() {
-    let known: BTreeSet<String> = commands().iter().flat_map(flags).collect();
+    let all = |command| &flags(command) | &flags_below(command);
+    let known: BTreeSet<String> = commands().iter().flat_map(all).collect();
     for entry in fs::read_dir(root().join("man")).unwrap() {
         let path = entry.unwrap().path();
         for line in fs::read_to_string(&path).unwrap().lines() {
