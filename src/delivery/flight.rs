@@ -127,8 +127,13 @@ impl Flight {
     /// Nobody behind us will tell the sender: we do, where that is wanted (RFC 3461 section 5.2.2).
     /// Where it can't be done, it is no reason to deliver the message again.
     fn tell_of_success(&self, runner: &Runner<'_>, action: Action, event: &Event) {
-        let wanted = self.who(event).is_some_and(smtp::Recipient::wants_success);
-        if wanted && let Err(error) = self.report(runner, action, std::slice::from_ref(event)) {
+        if !self.who(event).is_some_and(smtp::Recipient::wants_success) {
+            return;
+        }
+        // Where the mailbox is, is nobody's business.
+        let text = if action == Action::Delivered { "delivered" } else { &event.text };
+        let event = Event { text: text.to_owned(), ..event.clone() };
+        if let Err(error) = self.report(runner, action, &[event]) {
             runner.log.error(&format!(
                 "{}: can't make the report to the sender: {error}",
                 self.entry.id()

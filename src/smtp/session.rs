@@ -144,10 +144,9 @@ impl Session {
     ) -> Self {
         // On a pipe or a terminal line ends are this host's, so that nobody's count would be right.
         let chunking = strict || dialect == Dialect::Lmtp;
-        let binarymime = chunking && dialect == Dialect::Smtp;
         let mut session = Self {
             dialect,
-            extensions: Extensions { chunking, binarymime },
+            extensions: Extensions { chunking, binarymime: chunking },
             hostname: hostname.to_owned(),
             origin: origin.to_owned(),
             limits,

@@ -56,7 +56,7 @@ fn chunks_make_a_message_and_an_unwanted_chunk_is_skipped() {
 fn lmtp_announces_its_extensions() {
     let (replies, _) = play(session(), b"LHLO x\r\n", 1000);
     let wanted = "220 foo.edu LMTP Hikyaku\r\n250-foo.edu\r\n250-PIPELINING\r\n250-SIZE 100\r\n\
-        250-LIMITS RCPTMAX=5\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250-DSN\r\n250 CHUNKING\r\n";
+        250-LIMITS RCPTMAX=5\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n250-ENHANCEDSTATUSCODES\r\n250-DSN\r\n250-CHUNKING\r\n250 BINARYMIME\r\n";
     assert_eq!(replies, wanted);
 }
 
