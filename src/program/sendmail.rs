@@ -52,20 +52,21 @@ pub(super) struct Args {
     /// The sender's full name, for a From field that is missing
     #[arg(short = 'F', value_name = "NAME")]
     full_name: Option<OsString>,
-    /// m: send (default); s: SMTP on stdin and stdout; p: list the queue
-    #[arg(short = 'b', value_name = "MODE", default_value = "m", value_parser = ["m", "s", "p"])]
+    /// m: send (default); s: SMTP on stdin; p: list the queue
+    #[arg(short = 'b', value_name = "MODE", default_value = "m", hide_default_value = true,
+        hide_possible_values = true, value_parser = ["m", "s", "p"])]
     mode: String,
-    /// Run the queue now (a time such as -q15m is for daemons: cron or systemd does that here)
+    /// Run the queue now; a TIME is refused
     #[arg(short = 'q', value_name = "TIME", num_args = 0..=1, require_equals = true,
         default_missing_value = "")]
     run_queue: Option<String>,
     /// i: as -i; any other option is accepted and has no effect
     #[arg(short = 'o', value_name = "OPTION")]
     option: Vec<String>,
-    /// When to report to the sender: never, or some of success,failure,delay
+    /// Report: never, or some of success,failure,delay
     #[arg(short = 'N', value_name = "WHEN", value_parser = notify)]
     notify: Option<Notify>,
-    /// What a report of a failure returns: full, or hdrs (the header)
+    /// A report of a failure returns: full or hdrs
     #[arg(short = 'R', value_name = "WHAT", value_parser = ret)]
     ret: Option<Ret>,
     /// What reports call this message
