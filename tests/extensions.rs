@@ -36,12 +36,19 @@ struct Pair {
 
 impl Pair {
     fn new(script: Script) -> Self {
+        Self::with(script, &[])
+    }
+
+    /// With these keys in `[queue]`.
+    fn with(script: Script, keys: &[(&str, &str)]) -> Self {
         let network = Network::new();
         network.dns.set("there.test MX 10 mx.there.test");
         network.dns.set("mx.there.test A 127.0.0.3");
         let exchange = network.exchange(3, script);
         let outbox = Outbox::new();
-        let site = outbox.plan(network.plan().in_memory()).build();
+        let plan = outbox.plan(network.plan().in_memory());
+        let plan = keys.iter().fold(plan, |plan, (key, value)| plan.set("queue", key, value));
+        let site = plan.build();
         Self { exchange, site, outbox, _network: network }
     }
 
@@ -306,4 +313,22 @@ with smtplib.SMTP('127.0.0.1', int(sys.argv[1])) as client:
     let sent = pair.outbox.sent();
     assert!(sent.len() == 1 && sent[0].message.contains("Original-Envelope-Id: py\n"), "{sent:?}");
     assert_eq!(pair.reports(), NONE);
+}
+
+#[test]
+fn only_who_wants_that_is_told_of_a_delay() {
+    for (parameters, count) in
+        [("", 1), ("NOTIFY=DELAY", 1), ("NOTIFY=FAILURE", 0), ("NOTIFY=NEVER", 0)]
+    {
+        let waits = Script::polite().at(Step::Rcpt, Act::reply("450 4.2.0 later"));
+        let pair = Pair::with(waits, &[("warn_after", "\"1s\"")]);
+        let recipient = format!("<a@there.test> {parameters}");
+        pair.send(SENDER, "", &[&recipient], b"Subject: x\r\n\r\nt\r\n");
+        std::thread::sleep(std::time::Duration::from_millis(2100));
+        pair.run();
+        pair.run();
+        let reports = pair.reports();
+        assert_eq!(reports.len(), count, "{parameters}: {reports:?}");
+        assert!(reports.iter().all(|report| report.contains("Action: delayed\n")), "{reports:?}");
+    }
 }
