@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::lmtp::{Client, Event};
 use crate::queue::Entry;
+use crate::smtp::client::Message;
 use crate::smtp::reply::Answer;
 use crate::sys::fd;
 
@@ -203,7 +204,15 @@ impl Agent {
         let Some(recipient) = envelope.recipients.get(job.recipient) else {
             return true;
         };
-        self.client.start(envelope.sender.as_ref(), recipient, envelope.eight_bit, entry.size());
+        self.client.start(&Message {
+            sender: envelope.sender.as_ref(),
+            recipients: &[recipient],
+            body: envelope.body,
+            utf8: envelope.utf8,
+            ret: envelope.ret,
+            envelope_id: envelope.envelope_id.as_ref(),
+            size: entry.size(),
+        });
         self.output.append(self.client.output());
         self.given.push_back(job);
         self.sending = Some((job, 0));

@@ -13,6 +13,8 @@ use super::runner::Runner;
 use super::schedule::{self, Next};
 use crate::queue::entry::Path;
 use crate::queue::{Entry, Envelope, Event, Outcome};
+use crate::smtp::dsn::{EnvelopeId, Ret};
+use crate::smtp::{self, Body};
 use crate::sys::{Log, clock};
 
 /// What was put off without a try is looked at again after so many seconds.
@@ -68,7 +70,8 @@ impl Flight {
         let same = self.same.iter().filter(|(_, first)| *first == recipient);
         let others: Vec<usize> = same.map(|(other, _)| *other).collect();
         for other in others {
-            self.settle_one(runner, other, fate.clone());
+            // Only the one copy's receipt is the delivery agent's to give.
+            self.settle_one(runner, other, Fate { knows_dsn: false, ..fate.clone() });
         }
         self.settle_one(runner, recipient, fate);
     }
@@ -98,7 +101,7 @@ impl Flight {
         runner.log.info(&format!(
             "{}: to=<{}>, from=<{}>, relay={},{tls} delay={}, dsn={}, status={status} ({})",
             entry.id(),
-            Path(envelope.recipients.get(recipient)),
+            Path(envelope.recipients.get(recipient).map(|to| &to.address)),
             Path(envelope.sender.as_ref()),
             fate.relay,
             time.saturating_sub(envelope.arrived),
@@ -109,11 +112,37 @@ impl Flight {
             self.untried = true;
             return;
         }
-        let Fate { outcome, code, text, remote, .. } = fate;
+        let Fate { outcome, code, text, remote, knows_dsn, relay, .. } = fate;
         if let Some(remote) = remote {
             self.remotes.insert(recipient, remote);
         }
-        self.news.push(Event { time, recipient, outcome, code, text });
+        let event = Event { time, recipient, outcome, code, text };
+        if outcome == Outcome::Done && !knows_dsn {
+            let action = if relay == "local" { Action::Delivered } else { Action::Relayed };
+            self.tell_of_success(runner, action, &event);
+        }
+        self.news.push(event);
+    }
+
+    /// Nobody behind us will tell the sender: we do, where that is wanted (RFC 3461 section 5.2.2).
+    /// Where it can't be done, it is no reason to deliver the message again.
+    fn tell_of_success(&self, runner: &Runner<'_>, action: Action, event: &Event) {
+        if !self.who(event).is_some_and(smtp::Recipient::wants_success) {
+            return;
+        }
+        // Where the mailbox is, is nobody's business.
+        let text = if action == Action::Delivered { "delivered" } else { &event.text };
+        let event = Event { text: text.to_owned(), ..event.clone() };
+        if let Err(error) = self.report(runner, action, &[event]) {
+            runner.log.error(&format!(
+                "{}: can't make the report to the sender: {error}",
+                self.entry.id()
+            ));
+        }
+    }
+
+    fn who(&self, event: &Event) -> Option<&smtp::Recipient> {
+        self.entry.envelope.recipients.get(event.recipient)
     }
 
     /// Records who has the message while others are still waited for.
@@ -145,7 +174,8 @@ impl Flight {
     pub fn finish(mut self, runner: &Runner<'_>) -> bool {
         let Runner { log, spool, config, .. } = runner;
         let id = self.entry.id().clone();
-        let failed = self.news_of(Outcome::Failed);
+        let mut failed = self.news_of(Outcome::Failed);
+        failed.retain(|event| self.who(event).is_some_and(smtp::Recipient::wants_failure));
         if !failed.is_empty()
             && let Err(error) = self.report(runner, Action::Failed, &failed)
         {
@@ -204,6 +234,7 @@ impl Flight {
             return;
         }
         let mut waiting = self.news_of(Outcome::Deferred);
+        waiting.retain(|event| self.who(event).is_some_and(smtp::Recipient::wants_delay));
         if sender.is_none() || waiting.is_empty() {
             return;
         }
@@ -230,38 +261,61 @@ impl Flight {
             log.warning(&format!("{}: a report can't be delivered; dropped", entry.id()));
             return Ok(());
         };
-        let addresses = &entry.envelope.recipients;
         let recipients: Vec<Recipient> = failed
             .iter()
             .filter_map(|event| {
+                let who = self.who(event)?;
+                let original = who.original.as_ref();
                 Some(Recipient {
-                    address: addresses.get(event.recipient)?.clone(),
-                    original: None,
+                    address: who.address.clone(),
+                    original: original.map(|to| format!("{};{}", to.kind(), to.address())),
                     code: event.code.clone(),
                     text: event.text.clone(),
                     remote: self.remotes.get(&event.recipient).cloned(),
                 })
             })
             .collect();
-        let mut text = vec![0; report::MAX_HEADER];
-        let length = entry.read_content(0, &mut text)?;
-        text.truncate(length);
+        // RET speaks of failures only (RFC 3461 section 4.3), and what is no text is not sent back.
+        let envelope = &entry.envelope;
+        let whole = action == Action::Failed
+            && envelope.ret == Some(Ret::Full)
+            && envelope.body != Body::BinaryMime
+            && entry.size() <= report::MAX_WHOLE as u64;
+        let most = if whole { report::MAX_WHOLE } else { report::MAX_HEADER };
+        let text = self.start_of_text(most)?;
         let report = Report {
             hostname: &config.hostname,
             id: Some(entry.id()),
-            envelope_id: None,
+            envelope_id: envelope.envelope_id.as_ref().map(EnvelopeId::as_str),
             sender,
             arrived: entry.envelope.arrived,
             action,
             recipients: &recipients,
             text: &text,
+            whole,
         };
         let id = report.enqueue(inlet)?;
         let what = match action {
             Action::Failed => "failure",
-            _ => "delay",
+            Action::Delayed => "delay",
+            Action::Delivered | Action::Relayed => "delivery",
         };
         log.info(&format!("{}: sender told of the {what}: {id}", entry.id()));
         Ok(())
+    }
+
+    /// The message's text, or its first so many bytes.
+    fn start_of_text(&self, most: usize) -> io::Result<Vec<u8>> {
+        let size = usize::try_from(self.entry.size()).unwrap_or(usize::MAX);
+        let mut text = vec![0; most.min(size)];
+        let mut length = 0;
+        while let Some(room) = text.get_mut(length..).filter(|room| !room.is_empty()) {
+            match self.entry.read_content(length as u64, room)? {
+                0 => break,
+                count => length += count,
+            }
+        }
+        text.truncate(length);
+        Ok(text)
     }
 }

@@ -392,6 +392,7 @@ impl<'a> Agent<'a> {
                 remote: None,
             }],
             text: &header,
+            whole: false,
         };
         let mut message = report.message(&Id::new().map_err(failed)?, &clock::now());
         message.retain(|byte| *byte != b'\r');

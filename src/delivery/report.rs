@@ -1,7 +1,8 @@
 //! The report to a sender on what became of a message (RFC 3461 to 3464).
 //!
 //! A multipart/report of three parts: a text for the person, the facts for programs, and the
-//! returned message's header. Its reverse-path is null, so that a report never causes a report.
+//! returned message's header, or where its sender wants that, all of it. Its reverse-path is null, so
+//! that a report never causes a report. Where an address has UTF-8, the parts are those of RFC 6533.
 
 use std::fmt::Write as _;
 use std::io;
@@ -9,11 +10,14 @@ use std::io;
 use super::fate::Remote;
 use crate::message::{Address, date};
 use crate::queue::{Envelope, Id, Inlet, Origin};
+use crate::smtp::Body;
 use crate::sys::clock;
 use crate::text::line;
 
 /// How much of the returned message's header is returned.
 pub const MAX_HEADER: usize = 64 * 1024;
+/// The largest message that is returned whole.
+pub const MAX_WHOLE: usize = 1 << 20;
 
 /// What is reported (RFC 3464 section 2.3.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +66,8 @@ pub struct Report<'a> {
     pub recipients: &'a [Recipient],
     /// The start of its text, [`MAX_HEADER`] bytes at most.
     pub text: &'a [u8],
+    /// The text is all of it, and is all returned (`RET=FULL`, RFC 3461 section 4.3).
+    pub whole: bool,
 }
 
 impl Report<'_> {
@@ -72,8 +78,11 @@ impl Report<'_> {
             arrived: clock::seconds(),
             origin: Origin::Local,
             sender: None,
-            eight_bit: self.header().iter().any(|byte| !byte.is_ascii()),
-            recipients: vec![self.sender.clone()],
+            body: if self.is_eight_bit() { Body::EightBitMime } else { Body::SevenBit },
+            utf8: !self.sender.is_ascii(),
+            ret: None,
+            envelope_id: None,
+            recipients: vec![self.sender.clone().into()],
         };
         let mut draft = inlet.create(Id::new()?, &envelope)?;
         let message = self.message(draft.id(), &now);
@@ -81,7 +90,24 @@ impl Report<'_> {
         draft.commit()
     }
 
-    /// The returned message's header, as far as it is returned.
+    /// Whether the report's facts have UTF-8 (RFC 6533).
+    fn is_global(&self) -> bool {
+        let of = |to: &Recipient| {
+            !to.address.is_ascii() || to.original.as_ref().is_some_and(|to| !to.is_ascii())
+        };
+        !self.sender.is_ascii() || self.recipients.iter().any(of)
+    }
+
+    fn is_eight_bit(&self) -> bool {
+        self.is_global() || !self.returned().is_ascii()
+    }
+
+    /// What is returned of the message.
+    fn returned(&self) -> &[u8] {
+        if self.whole { self.text } else { self.header() }
+    }
+
+    /// The message's header, as far as it is returned.
     fn header(&self) -> &[u8] {
         let text = self.text.get(..MAX_HEADER).unwrap_or(self.text);
         match memchr::memmem::find(text, b"\r\n\r\n") {
@@ -123,9 +149,16 @@ impl Report<'_> {
                  unless that fails.",
             ),
         };
-        let header = self.header();
-        let eight_bit = header.iter().any(|byte| !byte.is_ascii());
-        let encoding = if eight_bit { "8bit" } else { "7bit" };
+        let encoding = if self.is_eight_bit() { "8bit" } else { "7bit" };
+        let attached = if self.whole { "Your message" } else { "The header of your message" };
+        let is_global = self.is_global();
+        let (charset, status, kind) = if is_global {
+            ("utf-8", "message/global-delivery-status", "utf-8")
+        } else {
+            ("us-ascii", "message/delivery-status", "rfc822")
+        };
+        // Addresses and what they were before have no control characters, whatever else they have.
+        let address_text = |text: &str| if is_global { text.to_owned() } else { printable(text) };
         let mut text = format!(
             "Date: {date}\n\
              From: Mail Delivery System <MAILER-DAEMON@{hostname}>\n\
@@ -142,12 +175,13 @@ impl Report<'_> {
              \n\
              --{boundary}\n\
              Content-Description: Notification\n\
-             Content-Type: text/plain; charset=us-ascii\n\
+             Content-Type: text/plain; charset={charset}\n\
+             Content-Transfer-Encoding: {encoding}\n\
              \n\
              This is the mail system at host {hostname}.\n\
              \n\
              {what}\n\
-             The header of your message is attached below.\n\n"
+             {attached} is attached below.\n\n"
         );
         for Recipient { address, text: why, .. } in self.recipients {
             let _ = writeln!(text, "<{address}>: {}\n", printable(why));
@@ -157,7 +191,8 @@ impl Report<'_> {
             text,
             "--{boundary}\n\
              Content-Description: Delivery report\n\
-             Content-Type: message/delivery-status\n\
+             Content-Type: {status}\n\
+             Content-Transfer-Encoding: {encoding}\n\
              \n\
              Reporting-MTA: dns; {hostname}\n"
         );
@@ -174,12 +209,12 @@ impl Report<'_> {
         for Recipient { address, original, code, text: why, remote } in self.recipients {
             text.push('\n');
             if let Some((kind, address)) = original.as_ref().and_then(|o| o.split_once(';')) {
-                let (kind, address) = (printable(kind), printable(address));
+                let (kind, address) = (printable(kind), address_text(address));
                 let _ = writeln!(text, "Original-Recipient: {kind}; {address}");
             }
             let _ = write!(
                 text,
-                "Final-Recipient: rfc822; {address}\n\
+                "Final-Recipient: {kind}; {address}\n\
                  Action: {action}\n\
                  Status: {code}\n"
             );
@@ -194,15 +229,21 @@ impl Report<'_> {
                 None => writeln!(text, "Diagnostic-Code: X-Hikyaku; {}", printable(why)),
             };
         }
+        let (description, media) = match (self.whole, is_global) {
+            (true, false) => ("Undelivered Message", "message/rfc822"),
+            (true, true) => ("Undelivered Message", "message/global"),
+            (false, false) => ("Message Headers", "text/rfc822-headers"),
+            (false, true) => ("Message Headers", "message/global-headers"),
+        };
         let _ = write!(
             text,
             "\n--{boundary}\n\
-             Content-Description: Message Headers\n\
-             Content-Type: text/rfc822-headers\n\
+             Content-Description: {description}\n\
+             Content-Type: {media}\n\
              Content-Transfer-Encoding: {encoding}\n\n"
         );
         let mut message = text.replace('\n', "\r\n").into_bytes();
-        message.extend_from_slice(header);
+        message.extend_from_slice(self.returned());
         message.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
         message
     }
@@ -235,6 +276,7 @@ mod tests {
             arrived: 1_087_755_320,
             action: Action::Failed,
             recipients: &recipients,
+            whole: false,
             text: b"Subject: hello\r\nX-Long: a\r\n b\r\n\r\nsecret body\r\n",
         };
         let message = report.message(&Id::new().unwrap(), &clock::now());
@@ -253,5 +295,27 @@ mod tests {
         assert!(status.contains("\nOriginal-Recipient: rfc822; somebody@smkwlab.net\r\n"));
         assert!(!status.contains("\nX-Forged"));
         assert!(mail.subparts[2].get_body().unwrap().contains("Subject: hello\r\n"));
+
+        let whole = Report { whole: true, ..report.clone() };
+        let message = whole.message(&Id::new().unwrap(), &clock::now());
+        let mail = mailparse::parse_mail(&message).unwrap();
+        assert_eq!(mail.subparts[2].ctype.mimetype, "message/rfc822");
+        assert!(mail.subparts[2].get_body().unwrap().contains("\r\n\r\nsecret body\r\n"));
+
+        // With UTF-8 in an address (RFC 6533).
+        let alphabet = crate::message::address::Alphabet::Utf8;
+        let address = Address::parse_in("jos\u{e9}@b".as_bytes(), alphabet).unwrap();
+        let recipients = [Recipient { address, ..recipients[0].clone() }];
+        let global = Report { recipients: &recipients, ..report };
+        let message = global.message(&Id::new().unwrap(), &clock::now());
+        let mail = mailparse::parse_mail(&message).unwrap();
+        let types: Vec<&str> = mail.subparts.iter().map(|p| p.ctype.mimetype.as_str()).collect();
+        let wanted = ["text/plain", "message/global-delivery-status", "message/global-headers"];
+        assert_eq!(types, wanted);
+        assert!(
+            String::from_utf8(message)
+                .unwrap()
+                .contains("\nFinal-Recipient: utf-8; jos\u{e9}@b\r\n")
+        );
     }
 }

@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::queue::spool::Error;
 use crate::queue::{Id, Inlet, Outcome, Place, Spool, Wake, pickup};
 use crate::route::{self, Route};
+use crate::smtp::Recipient;
 use crate::smtp::reply::{Answer, Meaning};
 use crate::sys::channel::Channel;
 use crate::sys::signal::Signals;
@@ -248,7 +249,8 @@ impl Run<'_> {
     fn is_for_others_only(&self, place: &Place) -> bool {
         let Runner { spool, config, .. } = self.runner;
         spool.open(place).is_ok_and(|entry| {
-            let is_remote = |to| matches!(route::route(config, to), Route::Remote(_));
+            let is_remote =
+                |to: &Recipient| matches!(route::route(config, &to.address), Route::Remote(_));
             entry.envelope.recipients.iter().all(is_remote)
         })
     }
@@ -287,10 +289,10 @@ impl Run<'_> {
         let mut local: Vec<(usize, String)> = Vec::new();
         let mut remote: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for recipient in pending {
-            let Some(address) = flight.entry.envelope.recipients.get(recipient) else {
+            let Some(to) = flight.entry.envelope.recipients.get(recipient) else {
                 continue;
             };
-            match route::route(config, address) {
+            match route::route(config, &to.address) {
                 Route::Local(name) => {
                     let known = local.iter().find(|(_, other)| other.eq_ignore_ascii_case(name));
                     match known {

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use crate::message::Address;
+use crate::smtp::client::Message;
 use crate::smtp::reply::{Answer, AnswerReader};
 
 /// What the driver shall know.
@@ -80,21 +80,18 @@ impl Client {
         self.state == State::Ready
     }
 
-    /// Says the envelope of a message and the size of its text, which the driver sends next.
-    pub fn start(
-        &mut self,
-        sender: Option<&Address>,
-        recipient: &Address,
-        eight_bit: bool,
-        size: u64,
-    ) {
-        let sender = sender.map(Address::to_string).unwrap_or_default();
-        let body = if eight_bit { " BODY=8BITMIME" } else { "" };
+    /// Says the envelope of a message for one recipient and the size of its text, which the driver
+    /// sends next. A server that lacks what the message needs refuses its parameters.
+    pub fn start(&mut self, message: &Message<'_>) {
+        let all = |keyword: &str| keyword != "SIZE";
+        let size = message.size;
         // RSET: the message before may have been refused half-way.
-        let commands = format!(
-            "RSET\r\nMAIL FROM:<{sender}>{body}\r\nRCPT TO:<{recipient}>\r\nBDAT {size} LAST\r\n"
-        );
-        self.output.extend_from_slice(commands.as_bytes());
+        let mut commands = format!("RSET\r\n{}\r\n", message.mail(all));
+        for recipient in message.recipients.iter().take(1) {
+            commands.push_str(&Message::rcpt(recipient, all));
+            commands.push_str("\r\n");
+        }
+        self.output.extend_from_slice(format!("{commands}BDAT {size} LAST\r\n").as_bytes());
         self.pending.push_back(Pending { left: REPLIES, refusal: None });
     }
 
@@ -156,9 +153,41 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Address;
+    use crate::smtp::dsn::{EnvelopeId, Notify, Ret};
+    use crate::smtp::{Body, Recipient};
 
-    fn address(text: &str) -> Address {
-        Address::parse(text.as_bytes()).unwrap()
+    fn recipient(text: &str) -> Recipient {
+        Address::parse(text.as_bytes()).unwrap().into()
+    }
+
+    fn message<'a>(recipients: &'a [&'a Recipient], size: u64) -> Message<'a> {
+        Message {
+            sender: None,
+            recipients,
+            body: Body::EightBitMime,
+            utf8: false,
+            ret: None,
+            envelope_id: None,
+            size,
+        }
+    }
+
+    #[test]
+    fn what_the_sender_asked_for_is_said() {
+        let mut client = ready();
+        let to = Recipient { notify: Notify::parse(b"SUCCESS"), ..recipient("a@b") };
+        let id = EnvelopeId::parse(b"QQ+2B").unwrap();
+        client.start(&Message {
+            body: Body::BinaryMime,
+            utf8: true,
+            ret: Some(Ret::Full),
+            envelope_id: Some(&id),
+            ..message(&[&to], 3)
+        });
+        let wanted = "RSET\r\nMAIL FROM:<> BODY=BINARYMIME SMTPUTF8 RET=FULL ENVID=QQ+2B\r\n\
+                      RCPT TO:<a@b> NOTIFY=SUCCESS\r\nBDAT 3 LAST\r\n";
+        assert_eq!(String::from_utf8_lossy(client.output()), wanted);
     }
 
     fn ready() -> Client {
@@ -175,7 +204,7 @@ mod tests {
     fn messages_go_without_waiting_and_outcomes_come_in_their_order() {
         let mut client = ready();
         for size in [5, 7] {
-            client.start(None, &address("a@b"), true, size);
+            client.start(&message(&[&recipient("a@b")], size));
             let wanted = format!(
                 "RSET\r\nMAIL FROM:<> BODY=8BITMIME\r\nRCPT TO:<a@b>\r\nBDAT {size} LAST\r\n"
             );

@@ -1,6 +1,7 @@
 //! Messages as values: addresses, dates, fields of the header.
 
 pub mod address;
+pub mod binary;
 pub mod date;
 pub mod header;
 pub mod list;

@@ -189,7 +189,9 @@ fn is_host_name(name: &str) -> bool {
 
 /// A name that is never completed from a search list.
 fn absolute(name: &str) -> Option<Name> {
-    let mut name = Name::from_ascii(name).ok()?;
+    // With UTF-8 it is asked for as IDNA has it (RFC 6531 section 3.7.1).
+    let parse = if name.is_ascii() { Name::from_ascii } else { Name::from_utf8 };
+    let mut name = parse(name).ok()?;
     name.set_fqdn(true);
     Some(name)
 }

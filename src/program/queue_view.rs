@@ -69,7 +69,10 @@ pub(super) fn show(spool: &Spool, id: &str) -> Result<Exit, Failure> {
         writeln!(out, "size:      {}", entry.size())?;
         writeln!(out, "sender:    <{}>", Path(envelope.sender.as_ref()))?;
         for (index, recipient) in envelope.recipients.iter().enumerate() {
-            writeln!(out, "recipient: <{recipient}>")?;
+            writeln!(out, "recipient: <{}>", recipient.address)?;
+            if let Some(notify) = recipient.notify {
+                writeln!(out, "    notify: {notify}")?;
+            }
             for event in entry.history.iter().filter(|event| event.recipient == index) {
                 let outcome = match event.outcome {
                     Outcome::Done => "delivered",
@@ -147,7 +150,7 @@ fn print_entry(out: &mut dyn Write, entry: &Entry) -> io::Result<()> {
         if let Some(event) = last {
             writeln!(out, "{:>17} ({} {})", "", event.code, event.text)?;
         }
-        let address = envelope.recipients.get(recipient);
+        let address = envelope.recipients.get(recipient).map(|to| &to.address);
         writeln!(out, "{:>17} {:>31} {}", "", "", Path(address))?;
     }
     Ok(())

@@ -15,6 +15,8 @@ use crate::queue::{Envelope, Id, Inlet, Origin, Spool, Wake};
 use crate::server::Connection;
 use crate::server::listener::Visit;
 use crate::server::smtp::Server;
+use crate::smtp::dsn::{EnvelopeId, Notify, Ret};
+use crate::smtp::{Body, Recipient};
 use crate::sys::jail::Jail;
 use crate::sys::{Exit, Log, clock, privilege, process};
 use crate::text::canonical::Reader;
@@ -50,18 +52,28 @@ pub(super) struct Args {
     /// The sender's full name, for a From field that is missing
     #[arg(short = 'F', value_name = "NAME")]
     full_name: Option<OsString>,
-    /// m: send (default); s: SMTP on stdin and stdout; p: list the queue
-    #[arg(short = 'b', value_name = "MODE", default_value = "m", value_parser = ["m", "s", "p"])]
+    /// m: send (default); s: SMTP on stdin; p: list the queue
+    #[arg(short = 'b', value_name = "MODE", default_value = "m", hide_default_value = true,
+        hide_possible_values = true, value_parser = ["m", "s", "p"])]
     mode: String,
-    /// Run the queue now (a time such as -q15m is for daemons: cron or systemd does that here)
+    /// Run the queue now; a TIME is refused
     #[arg(short = 'q', value_name = "TIME", num_args = 0..=1, require_equals = true,
         default_missing_value = "")]
     run_queue: Option<String>,
     /// i: as -i; any other option is accepted and has no effect
     #[arg(short = 'o', value_name = "OPTION")]
     option: Vec<String>,
+    /// Report: never, or some of success,failure,delay
+    #[arg(short = 'N', value_name = "WHEN", value_parser = notify)]
+    notify: Option<Notify>,
+    /// A report of a failure returns: full or hdrs
+    #[arg(short = 'R', value_name = "WHAT", value_parser = ret)]
+    ret: Option<Ret>,
+    /// What reports call this message
+    #[arg(short = 'V', value_name = "ENVID", value_parser = envelope_id)]
+    envelope_id: Option<EnvelopeId>,
     /// Other programs' wishes: accepted, without effect
-    #[arg(short = 'B', value_name = "VALUE", short_aliases = ['O', 'N', 'R', 'V', 'L', 'A', 'h'])]
+    #[arg(short = 'B', value_name = "VALUE", short_aliases = ['O', 'L', 'A', 'h'])]
     body: Option<OsString>,
     /// Accepted, without effect
     #[arg(short = 'v', short_aliases = ['m', 'n', 'U', 'G'])]
@@ -169,6 +181,21 @@ fn drop_box(spool: &Spool) -> Result<Inlet, Failure> {
     spool.drop_box().map_err(failed)
 }
 
+/// `-N` (RFC 3461 section 4.1).
+fn notify(value: &str) -> Result<Notify, &'static str> {
+    Notify::parse(value.as_bytes()).ok_or("never, or some of success,failure,delay is wanted")
+}
+
+/// `-R` (RFC 3461 section 4.3).
+fn ret(value: &str) -> Result<Ret, &'static str> {
+    Ret::parse(value.as_bytes()).ok_or("full or hdrs is wanted")
+}
+
+/// `-V`, in the form of ENVID (RFC 3461 section 4.4).
+fn envelope_id(value: &str) -> Result<EnvelopeId, &'static str> {
+    EnvelopeId::parse(value.as_bytes()).ok_or("at most 100 characters of xtext are wanted")
+}
+
 /// An argument as text: UTF-8, and nothing in it that could end a line.
 fn text(argument: &OsStr) -> Result<&str, Failure> {
     let bad = || {
@@ -247,8 +274,14 @@ fn submit(arguments: &Args, config: &Config) -> Result<Exit, Failure> {
         arrived: clock::seconds(),
         origin: Origin::User(nix::unistd::getuid().as_raw()),
         sender,
-        eight_bit: true,
-        recipients: unique,
+        body: Body::EightBitMime,
+        utf8: false,
+        ret: arguments.ret,
+        envelope_id: arguments.envelope_id.clone(),
+        recipients: unique
+            .into_iter()
+            .map(|address| Recipient { notify: arguments.notify, ..address.into() })
+            .collect(),
     };
     let unwritable = |error: io::Error| {
         Failure::new(

@@ -5,6 +5,7 @@
 //! arrived 1087755320                                             the envelope: key, space, value
 //! sender <toshi@tenbin.org>
 //! recipient <example@smkwlab.net>
+//! notify SUCCESS,FAILURE
 //! (content, with CRLF line ends)
 //! CRC 1087755620 0 deferred 4.2.0 mailbox is locked              the history, appended
 //! ```
@@ -15,6 +16,9 @@
 use std::fmt::Write as _;
 
 use crate::message::Address;
+use crate::message::address::Alphabet;
+use crate::smtp::dsn::{EnvelopeId, Notify, OriginalRecipient, Ret};
+use crate::smtp::{Body, Recipient};
 
 /// Length of the first line, its line end included.
 pub const HEAD: usize = 60;
@@ -82,17 +86,23 @@ pub struct Envelope {
     pub origin: Origin,
     /// The reverse-path; `None` is the null path.
     pub sender: Option<Address>,
-    /// The client said `BODY=8BITMIME`.
-    pub eight_bit: bool,
+    /// `BODY`: what the content may be made of.
+    pub body: Body,
+    /// `SMTPUTF8` (RFC 6531): only who knows it may be given the message.
+    pub utf8: bool,
+    /// `RET` (RFC 3461).
+    pub ret: Option<Ret>,
+    /// `ENVID` (RFC 3461).
+    pub envelope_id: Option<EnvelopeId>,
     /// The forward-paths.
-    pub recipients: Vec<Address>,
+    pub recipients: Vec<Recipient>,
 }
 
 impl Envelope {
     /// The recipient, where there is just one: more must not be told of each other.
     pub fn only_recipient(&self) -> Option<&Address> {
         match self.recipients.as_slice() {
-            [one] => Some(one),
+            [one] => Some(&one.address),
             _ => None,
         }
     }
@@ -107,11 +117,28 @@ impl Envelope {
             Origin::User(uid) => writeln!(text, "origin user {uid}"),
         };
         let _ = writeln!(text, "sender <{}>", Path(self.sender.as_ref()));
-        if self.eight_bit {
-            text.push_str("body 8bitmime\n");
+        match self.body {
+            Body::SevenBit => {}
+            Body::EightBitMime => text.push_str("body 8bitmime\n"),
+            Body::BinaryMime => text.push_str("body binarymime\n"),
         }
-        for recipient in &self.recipients {
-            let _ = writeln!(text, "recipient <{recipient}>");
+        if self.utf8 {
+            text.push_str("smtputf8 yes\n");
+        }
+        if let Some(ret) = self.ret {
+            let _ = writeln!(text, "ret {ret}");
+        }
+        if let Some(id) = &self.envelope_id {
+            let _ = writeln!(text, "envid {id}");
+        }
+        for Recipient { address, notify, original } in &self.recipients {
+            let _ = writeln!(text, "recipient <{address}>");
+            if let Some(notify) = notify {
+                let _ = writeln!(text, "notify {notify}");
+            }
+            if let Some(original) = original {
+                let _ = writeln!(text, "orcpt {original}");
+            }
         }
         text
     }
@@ -120,7 +147,10 @@ impl Envelope {
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?.strip_suffix('\n')?;
         let (mut arrived, mut origin, mut sender) = (None, None, None);
-        let (mut eight_bit, mut recipients) = (false, Vec::new());
+        let (mut body, mut utf8) = (Body::SevenBit, false);
+        let (mut ret, mut envelope_id) = (None, None);
+        let mut recipients: Vec<Recipient> = Vec::new();
+        let address = |path: &str| Address::parse_in(path.as_bytes(), Alphabet::Utf8).ok();
         for line in text.split('\n') {
             let (key, value) = line.split_once(' ')?;
             let path = || value.strip_prefix('<')?.strip_suffix('>');
@@ -137,18 +167,40 @@ impl Envelope {
                 "sender" => {
                     sender = Some(match path()? {
                         "" => None,
-                        path => Some(Address::parse(path.as_bytes()).ok()?),
+                        path => Some(address(path)?),
                     });
                 }
-                "body" if value == "8bitmime" => eight_bit = true,
-                "recipient" => recipients.push(Address::parse(path()?.as_bytes()).ok()?),
+                "body" if value == "8bitmime" => body = Body::EightBitMime,
+                "body" if value == "binarymime" => body = Body::BinaryMime,
+                "smtputf8" if value == "yes" => utf8 = true,
+                "ret" => ret = Some(Ret::parse(value.as_bytes())?),
+                "envid" => envelope_id = Some(EnvelopeId::parse(value.as_bytes())?),
+                "recipient" => recipients.push(address(path()?)?.into()),
+                "notify" => {
+                    recipients.last_mut()?.notify = Some(Notify::parse(value.as_bytes())?);
+                }
+                "orcpt" => {
+                    let original = OriginalRecipient::parse(value.as_bytes(), Alphabet::Ascii)?;
+                    recipients.last_mut()?.original = Some(original);
+                }
                 _ => return None,
             }
         }
-        if recipients.is_empty() {
+        let sender: Option<Address> = sender?;
+        let mut addresses = recipients.iter().map(|to| &to.address).chain(&sender);
+        if recipients.is_empty() || !(utf8 || addresses.all(Address::is_ascii)) {
             return None;
         }
-        Some(Self { arrived: arrived?, origin: origin?, sender: sender?, eight_bit, recipients })
+        Some(Self {
+            arrived: arrived?,
+            origin: origin?,
+            sender,
+            body,
+            utf8,
+            ret,
+            envelope_id,
+            recipients,
+        })
     }
 }
 
@@ -259,10 +311,13 @@ mod tests {
             arrived: 1_087_755_320,
             origin: Origin::User(1000),
             sender: None,
-            eight_bit: true,
+            body: Body::EightBitMime,
+            utf8: false,
+            ret: None,
+            envelope_id: None,
             recipients: vec![
-                Address::parse(b"a@b").unwrap(),
-                Address::parse(b"\"c \\\" d\"@[127.0.0.1]").unwrap(),
+                Address::parse(b"a@b").unwrap().into(),
+                Address::parse(b"\"c \\\" d\"@[127.0.0.1]").unwrap().into(),
             ],
         }
     }
@@ -270,8 +325,67 @@ mod tests {
     #[test]
     fn an_envelope_reads_back_the_same() {
         let sent = Envelope { sender: Some(Address::parse(b"x@y").unwrap()), ..envelope() };
-        for envelope in [envelope(), sent] {
+        for envelope in [envelope(), sent, asking()] {
             assert_eq!(Envelope::parse(envelope.encode().as_bytes()), Some(envelope));
+        }
+    }
+
+    /// With everything that an envelope can ask for.
+    fn asking() -> Envelope {
+        let utf8 = |text: &str| Address::parse_in(text.as_bytes(), Alphabet::Utf8).unwrap();
+        let original = |text: &str| OriginalRecipient::parse(text.as_bytes(), Alphabet::Utf8);
+        Envelope {
+            sender: Some(utf8("jos\u{e9}@caf\u{e9}.example")),
+            body: Body::BinaryMime,
+            utf8: true,
+            ret: Some(Ret::Headers),
+            envelope_id: EnvelopeId::parse(b"a+20+2B+3Db"),
+            recipients: vec![
+                Recipient {
+                    address: utf8("\u{e9}@b"),
+                    notify: Notify::parse(b"NEVER"),
+                    original: original("utf-8;\u{e9}\\x{5C}@b"),
+                },
+                utf8("c@d").into(),
+                Recipient {
+                    address: utf8("e@f"),
+                    notify: Notify::parse(b"SUCCESS,DELAY"),
+                    original: original("rfc822;a+20b+2B@c"),
+                },
+            ],
+            ..envelope()
+        }
+    }
+
+    #[test]
+    fn what_was_asked_for_stands_in_lines_of_its_own() {
+        let text = asking().encode();
+        let wanted = "body binarymime\nsmtputf8 yes\nret HDRS\nenvid a+20+2B+3Db\n\
+                      recipient <\u{e9}@b>\nnotify NEVER\norcpt utf-8;\\x{E9}\\x{5C}@b\n\
+                      recipient <c@d>\nrecipient <e@f>\nnotify SUCCESS,DELAY\n\
+                      orcpt rfc822;a+20b+2B@c\n";
+        assert!(text.ends_with(wanted), "{text}");
+        // An older file has none of them, and is what it was.
+        let old = "arrived 1\norigin smtp\nsender <a@b>\nbody 8bitmime\nrecipient <c@d>\n";
+        assert_eq!(Envelope::parse(old.as_bytes()).unwrap().encode(), old);
+    }
+
+    #[test]
+    fn what_nobody_may_ask_for_makes_no_envelope() {
+        let start = "arrived 1\norigin smtp\nsender <a@b>\n";
+        for lines in [
+            "recipient <\u{e9}@d>\n",
+            "smtputf8 no\nrecipient <c@d>\n",
+            "notify NEVER\nrecipient <c@d>\n",
+            "recipient <c@d>\nnotify SOMETIMES\n",
+            "recipient <c@d>\norcpt rfc822;a+0Ab\n",
+            "recipient <c@d>\norcpt c@d\n",
+            "envid a+0D+0Ab\nrecipient <c@d>\n",
+            "envid a b\nrecipient <c@d>\n",
+            "ret BODY\nrecipient <c@d>\n",
+            "body 9bit\nrecipient <c@d>\n",
+        ] {
+            assert_eq!(Envelope::parse(format!("{start}{lines}").as_bytes()), None, "{lines}");
         }
     }
 

@@ -15,10 +15,11 @@ use crate::delivery::Failure;
 use crate::delivery::local::{Agent, Delivered, Envelope, Receipt, Wish};
 use crate::mailbox::{Staged, Stager};
 use crate::message::Address;
+use crate::message::binary::Downgrade;
 use crate::queue::entry::Path;
 use crate::route::{self, Route};
 use crate::sasl::Answer;
-use crate::smtp::{Action, Dialect, Limits, Recipient, Reply, Session, Verdict};
+use crate::smtp::{Action, Body, Dialect, Limits, Recipient, Reply, Session, Verdict};
 use crate::sys::signal::Hold;
 use crate::sys::{Account, Exit, Log};
 
@@ -93,6 +94,8 @@ fn talk(
     let (mut taken, mut length) = (0, 0);
     // What was delivered is said before a signal may end us.
     let mut hold: Option<Hold> = None;
+    // Mailboxes keep lines: a text without any is converted as it comes.
+    let mut downgrade: Option<Downgrade> = None;
     loop {
         let mut input = buffer.get(taken..length).unwrap_or_default();
         let action = session.step(&mut input);
@@ -125,12 +128,27 @@ fn talk(
             Action::StartTls => session.start_tls(Err(Reply::new(454, "4.7.0", "no TLS here"))),
             Action::Authenticate(..) => session.authenticate(Answer::Refused),
             Action::Open => {
+                let message = session.transaction();
+                let is_binary = message.is_some_and(|message| message.body == Body::BinaryMime);
+                downgrade = is_binary.then(Downgrade::default);
                 desk.open()?;
                 session.opened(Ok(()));
             }
-            Action::Store(piece) => desk.store(piece),
+            Action::Store(piece) => match &mut downgrade {
+                None => desk.store(piece),
+                Some(downgrade) => {
+                    let mut text = Vec::new();
+                    downgrade.push(piece, &mut text);
+                    desk.store(&text);
+                }
+            },
             Action::Discard => desk.discard(),
             Action::Commit => {
+                if let Some(downgrade) = downgrade.take() {
+                    let mut text = Vec::new();
+                    downgrade.finish(&mut text);
+                    desk.store(&text);
+                }
                 let envelopes = envelopes(session);
                 late.expect(session.output().len(), envelopes.len());
                 desk.commit(envelopes)?;

@@ -7,40 +7,29 @@
 //! ```text
 //! greeting -> EHLO (HELO) [-> STARTTLS -> handshake -> EHLO] [-> AUTH] -> Ready
 //! Ready    -> [RSET] MAIL RCPT... DATA [-> SendText -> text -> final dot] -> Ready
+//!          -> [RSET] MAIL RCPT... [-> BDAT -> SendText -> text] -> Ready          (BINARYMIME)
 //! ```
 //!
 //! Each command stands in a queue until its reply comes, and replies are matched in this order and
 //! no other. A reply that nothing waits for ends the connection, as from there on no reply could be
 //! trusted to belong to its command.
 
+mod message;
 mod opening;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+pub use message::Message;
 pub use opening::{Credentials, Tls};
 
+use super::Body;
 use super::reply::{Answer, AnswerReader, Meaning};
-use crate::message::Address;
 use crate::text::dot::Stuffer;
 
 /// The most commands that wait for their replies (RFC 2920): few enough that their replies fit the
 /// buffers between the hosts, so that neither side waits for the other to read.
 const WINDOW: usize = 100;
-
-/// An envelope, and what the server wants to know about the text before it comes.
-#[derive(Clone, Copy, Debug)]
-pub struct Message<'a> {
-    /// The reverse-path; `None` is the null path.
-    pub sender: Option<&'a Address>,
-    /// The forward-paths.
-    pub recipients: &'a [&'a Address],
-    /// Whether the text has bytes outside ASCII (RFC 6152).
-    pub eight_bit: bool,
-    /// The text's size in bytes, with CRLF line ends and before dots are stuffed (RFC 1870
-    /// section 5).
-    pub size: u64,
-}
 
 /// What the driver shall know, or do.
 #[derive(Debug, PartialEq, Eq)]
@@ -87,6 +76,7 @@ enum Step {
     Mail,
     Rcpt(usize),
     Data,
+    /// The final dot, or the end of the only chunk.
     Dot,
     Quit,
 }
@@ -98,8 +88,8 @@ enum Phase {
     Ready,
     /// The driver makes the TLS handshake.
     Handshake,
-    /// The driver gives the text.
-    Text(Stuffer),
+    /// The driver gives the text: as lines that end with a dot, or (`None`) as a chunk.
+    Text(Option<Stuffer>),
     /// Nothing is said or heard any more.
     Over,
 }
@@ -129,6 +119,8 @@ pub struct Client {
     in_doubt: bool,
     /// A transaction was begun that no text has ended.
     begun: bool,
+    /// The size of a text that is to go as a chunk, as soon as it is known who takes it.
+    chunk: Option<u64>,
     /// What to tell the driver when all that was read is understood: not before, as more input
     /// can make it untrue.
     due: Option<Event>,
@@ -154,6 +146,7 @@ impl Client {
             verdict: None,
             in_doubt: false,
             begun: false,
+            chunk: None,
             due: None,
         }
     }
@@ -229,39 +222,55 @@ impl Client {
             self.verdict = Some(Answer::new(552, &text));
             return;
         }
+        if let Some(misfit) = message.misfit(|keyword| self.offers(keyword)) {
+            self.verdict = Some(misfit);
+            return;
+        }
         if message.recipients.is_empty() {
             return;
         }
         if std::mem::replace(&mut self.begun, true) {
             self.queue(Step::Reset, "RSET".into());
         }
-        let sender = message.sender.map(Address::to_string).unwrap_or_default();
-        let size =
-            if self.offers("SIZE") { format!(" SIZE={}", message.size) } else { String::new() };
-        // Where 8BITMIME is not offered, the text goes as it is: nearly every server takes it, and
-        // converting it would break signatures. A choice against RFC 6152 section 3.
-        let marked = message.eight_bit && self.offers("8BITMIME");
-        let body = if marked { " BODY=8BITMIME" } else { "" };
-        self.queue(Step::Mail, format!("MAIL FROM:<{sender}>{size}{body}"));
+        let mail = message.mail(|keyword| self.offers(keyword));
+        self.queue(Step::Mail, mail);
         for (number, recipient) in message.recipients.iter().enumerate() {
-            self.queue(Step::Rcpt(number), format!("RCPT TO:<{recipient}>"));
+            let rcpt = Message::rcpt(recipient, |keyword| self.offers(keyword));
+            self.queue(Step::Rcpt(number), rcpt);
         }
-        self.say(Step::Data, "DATA".into());
+        if message.body == Body::BinaryMime {
+            self.chunk = Some(message.size);
+            self.flush();
+        } else {
+            self.say(Step::Data, "DATA".into());
+        }
     }
 
-    /// A piece of the text, with CRLF line ends, after [`Event::SendText`]. A driver that can't go
-    /// on closes the connection: without the final dot nothing is delivered.
+    /// Begins the chunk that a text without lines goes as (RFC 3030 section 2).
+    fn start_chunk(&mut self, size: u64) {
+        self.output.extend_from_slice(format!("BDAT {size} LAST\r\n").as_bytes());
+        self.phase = Phase::Text(None);
+        self.due = Some(Event::SendText);
+    }
+
+    /// A piece of the text, with CRLF line ends but for BINARYMIME, after [`Event::SendText`]. A
+    /// driver that can't go on closes the connection: without the final dot, or all of the bytes
+    /// that were announced, nothing is delivered.
     pub fn text(&mut self, piece: &[u8]) {
-        if let Phase::Text(stuffer) = &mut self.phase {
-            stuffer.push(piece, &mut self.output);
+        match &mut self.phase {
+            Phase::Text(Some(stuffer)) => stuffer.push(piece, &mut self.output),
+            Phase::Text(None) => self.output.extend_from_slice(piece),
+            _ => {}
         }
     }
 
-    /// The text is whole; adds the final dot.
+    /// The text is whole; adds the final dot, where there is one.
     pub fn end_text(&mut self) {
         match std::mem::replace(&mut self.phase, Phase::Busy) {
             Phase::Text(stuffer) => {
-                stuffer.finish(&mut self.output);
+                if let Some(stuffer) = stuffer {
+                    stuffer.finish(&mut self.output);
+                }
                 self.awaited.push_back(Step::Dot);
                 self.in_doubt = true;
             }
@@ -290,6 +299,11 @@ impl Client {
                 return Some(Event::Outcome { recipient, answer });
             }
             if matches!(self.phase, Phase::Busy) && self.awaited.is_empty() {
+                let size = self.chunk.take().filter(|_| !self.open.is_empty());
+                if let Some(size) = size {
+                    self.start_chunk(size);
+                    continue;
+                }
                 self.phase = Phase::Ready;
                 self.due = Some(Event::Ready);
             }
@@ -373,7 +387,7 @@ impl Client {
                 self.awaited.push_back(Step::Dot);
             }
             (Some(Step::Data), _) if answer.code == 354 => {
-                self.phase = Phase::Text(Stuffer::default());
+                self.phase = Phase::Text(Some(Stuffer::default()));
                 self.due = Some(Event::SendText);
             }
             // It does not want the text, and says so before its end.
@@ -392,7 +406,8 @@ impl Client {
         None
     }
 
-    fn offers(&self, keyword: &str) -> bool {
+    /// Whether the server has announced an extension.
+    pub fn offers(&self, keyword: &str) -> bool {
         self.offer.as_ref().is_some_and(|offer| offer.offers(keyword))
     }
 

@@ -13,11 +13,11 @@ mod auth;
 mod commands;
 
 use super::command::{Chunk, Extensions};
-use super::{Recipient, Reply, Transaction};
+use super::{Body, Recipient, Reply, Transaction};
 use crate::message::Address;
 use crate::message::header::HopCounter;
 use crate::sasl::{Exchange, Mechanism, Question};
-use crate::text::data::{Decoder, Piece};
+use crate::text::data::{Decoder, LineEnds, Piece};
 use crate::text::line::{Line, LineReader};
 
 pub use auth::Login;
@@ -35,17 +35,6 @@ pub enum Dialect {
     Smtp,
     /// RFC 2033.
     Lmtp,
-}
-
-impl Dialect {
-    /// What is announced beside what both have, and therefore taken: the one place that decides.
-    fn extensions(self) -> Extensions {
-        match self {
-            Self::Smtp => Extensions::default(),
-            // CHUNKING only here: the text comes from our own queue, whose line ends are clean.
-            Self::Lmtp => Extensions { smtputf8: true, dsn: true, chunking: true, auth: false },
-        }
-    }
 }
 
 /// What a session may take.
@@ -123,6 +112,8 @@ enum Tls {
 #[derive(Debug)]
 pub struct Session {
     dialect: Dialect,
+    /// What is announced beside what all sessions have, and therefore taken.
+    extensions: Extensions,
     hostname: String,
     origin: String,
     limits: Limits,
@@ -142,6 +133,8 @@ pub struct Session {
     transaction: Option<Transaction>,
     errors: usize,
     decoder: Decoder,
+    /// For chunks of a text that has lines.
+    line_ends: Option<LineEnds>,
     hops: HopCounter,
     size: u64,
     /// What is said at its end of a text that is not kept.
@@ -164,8 +157,11 @@ impl Session {
         limits: Limits,
         strict: bool,
     ) -> Self {
+        // On a pipe or a terminal line ends are this host's, so that nobody's count would be right.
+        let chunking = strict || dialect == Dialect::Lmtp;
         let mut session = Self {
             dialect,
+            extensions: Extensions { chunking, binarymime: chunking, auth: false },
             hostname: hostname.to_owned(),
             origin: origin.to_owned(),
             limits,
@@ -182,6 +178,7 @@ impl Session {
             transaction: None,
             errors: 0,
             decoder: Decoder::default(),
+            line_ends: None,
             hops: HopCounter::default(),
             size: 0,
             refusal: None,
@@ -293,6 +290,10 @@ impl Session {
                     if chunk.last {
                         self.begun = false;
                         self.state = State::Committing;
+                        let end = self.line_ends.take().map_or(&[] as &[u8], LineEnds::finish);
+                        if let Some(action) = self.text(end) {
+                            return action;
+                        }
                     } else {
                         self.state = State::Commands;
                         let more = || Reply::new(250, "2.0.0", "Ok, more");
@@ -303,9 +304,18 @@ impl Session {
                 State::Chunk(_) | State::Skip(1.., _) if input.is_empty() => return Action::Read,
                 State::Chunk(chunk) => {
                     let chunk = *chunk;
-                    let (text, left) = split(input, chunk.size);
-                    self.state = State::Chunk(Chunk { size: left, ..chunk });
-                    if let Some(action) = self.text(text) {
+                    let all = *input;
+                    let (mut text, _) = split(input, chunk.size);
+                    let length = text.len();
+                    let piece = match &mut self.line_ends {
+                        Some(ends) => ends.next(&mut text),
+                        None => std::mem::take(&mut text),
+                    };
+                    let taken = length - text.len();
+                    *input = all.get(taken..).unwrap_or_default();
+                    let size = chunk.size.saturating_sub(taken as u64);
+                    self.state = State::Chunk(Chunk { size, ..chunk });
+                    if let Some(action) = self.text(piece) {
                         return action;
                     }
                 }
@@ -395,7 +405,10 @@ impl Session {
         let State::Opening(chunk) = std::mem::replace(&mut self.state, State::Commands) else {
             return;
         };
+        let is_binary =
+            self.transaction.as_ref().is_some_and(|message| message.body == Body::BinaryMime);
         self.decoder = Decoder::default();
+        self.line_ends = (!is_binary).then(LineEnds::default);
         self.hops = HopCounter::default();
         self.size = 0;
         self.refusal = None;
@@ -426,7 +439,7 @@ impl Session {
 
     /// A piece of the message's text.
     fn text<'a>(&mut self, text: &'a [u8]) -> Option<Action<'a>> {
-        if self.refusal.is_some() {
+        if self.refusal.is_some() || text.is_empty() {
             return None;
         }
         self.hops.push(text);
@@ -434,7 +447,7 @@ impl Session {
         if self.size <= self.limits.message_size {
             return Some(Action::Store(text));
         }
-        self.refusal = Some(Reply::new(552, "5.3.4", "Error: message file too big"));
+        self.refusal = Some(too_big());
         Some(Action::Discard)
     }
 
@@ -473,6 +486,11 @@ impl Session {
             self.hang_up(&Reply::new(421, "4.7.0", "Error: too many errors"));
         }
     }
+}
+
+/// To a message past the limit (RFC 1870 section 6.3).
+fn too_big() -> Reply {
+    Reply::new(552, "5.3.4", "Error: message file too big")
 }
 
 /// Takes at most `size` bytes off the input; how many are left to be taken.

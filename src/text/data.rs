@@ -122,9 +122,89 @@ impl Decoder {
     }
 }
 
+/// Cleans the line ends of text that comes with its length instead of a final dot (RFC 3030), in
+/// pieces of any cut: as [`Decoder`] does, a bare LF becomes CRLF and a bare CR a space. A dot is
+/// text like any other.
+#[derive(Debug)]
+pub struct LineEnds {
+    last: Last,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Last {
+    /// A whole line.
+    Line,
+    /// Something inside a line.
+    Inside,
+    /// A CR that may belong to a line end; it is not given out yet.
+    Cr,
+}
+
+impl Default for LineEnds {
+    /// At the start of the text.
+    fn default() -> Self {
+        Self { last: Last::Line }
+    }
+}
+
+impl LineEnds {
+    /// Takes the next piece from the input, and nothing where that is used up.
+    pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> &'a [u8] {
+        let all = *input;
+        if self.last == Last::Cr && !all.is_empty() {
+            let rest = all.strip_prefix(b"\n");
+            *input = rest.unwrap_or(all);
+            self.last = if rest.is_some() { Last::Line } else { Last::Inside };
+            return if rest.is_some() { b"\r\n" } else { b" " };
+        }
+        let mut length = 0;
+        loop {
+            let tail = all.get(length..).unwrap_or_default();
+            let Some(found) = memchr::memchr2(b'\r', b'\n', tail) else {
+                if !tail.is_empty() {
+                    self.last = Last::Inside;
+                }
+                *input = &[];
+                return all;
+            };
+            let end = length + found;
+            let (text, rest) = all.split_at(end);
+            if rest.starts_with(b"\r\n") {
+                length = end + 2;
+                self.last = Last::Line;
+                continue;
+            }
+            if text.is_empty() && rest.starts_with(b"\n") {
+                *input = rest.get(1..).unwrap_or_default();
+                self.last = Last::Line;
+                return b"\r\n";
+            }
+            if rest.starts_with(b"\r") {
+                *input = rest.get(1..).unwrap_or_default();
+                self.last = Last::Cr;
+                // Nothing is not the end here.
+                return if text.is_empty() { self.next(input) } else { text };
+            }
+            // A bare LF: its line end in the next call.
+            *input = rest;
+            self.last = Last::Inside;
+            return text;
+        }
+    }
+
+    /// What the end of the text wants: a last line that is unfinished is finished.
+    pub fn finish(self) -> &'static [u8] {
+        match self.last {
+            Last::Line => b"",
+            Last::Inside => b"\r\n",
+            Last::Cr => b" \r\n",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Decoder, Piece};
+    use super::{Decoder, LineEnds, Piece};
 
     /// Decodes with the input cut at every place; all cuts must give the same.
     fn decode(input: &[u8]) -> (Vec<u8>, Option<usize>) {
@@ -170,18 +250,57 @@ mod tests {
         assert_eq!(decode(b"\n.\r\nx\r\n.\r\n").0, b"\r\n.\r\nx\r\n");
     }
 
+    /// Cleans with the input cut at every place; all cuts must give the same.
+    fn clean(input: &[u8]) -> Vec<u8> {
+        let mut results = (0..=input.len()).map(|cut| {
+            let (mut ends, mut text) = (LineEnds::default(), Vec::new());
+            for mut part in [&input[..cut], &input[cut..]] {
+                while !part.is_empty() {
+                    text.extend_from_slice(ends.next(&mut part));
+                }
+            }
+            text.extend_from_slice(ends.finish());
+            text
+        });
+        let first = results.next().unwrap();
+        assert!(results.all(|result| result == first), "{input:?}");
+        first
+    }
+
+    #[test]
+    fn chunks_get_clean_line_ends_and_keep_their_dots() {
+        assert_eq!(clean(b"a\r\n.\r\n..b\r\n"), b"a\r\n.\r\n..b\r\n");
+        assert_eq!(clean(b"a\n.\nb\r.\r"), b"a\r\n.\r\nb . \r\n");
+        assert_eq!(clean(b"a\r\r\n\n"), b"a \r\n\r\n");
+        assert_eq!((clean(b""), clean(b"a")), (b"".to_vec(), b"a\r\n".to_vec()));
+    }
+
+    /// Every text of up to 7 symbols.
+    fn texts() -> impl Iterator<Item = Vec<u8>> {
+        let symbols = [b'\r', b'\n', b'.', b'x'];
+        let text = move |length: u32, number: usize| {
+            (0..length).map(|place| symbols[number / 4_usize.pow(place) % 4]).collect()
+        };
+        (0..=7_u32).flat_map(move |length| {
+            (0..4_usize.pow(length)).map(move |number| text(length, number))
+        })
+    }
+
+    #[test]
+    fn cleaned_text_has_whole_lines_only() {
+        for input in texts() {
+            let text = String::from_utf8(clean(&input)).unwrap();
+            assert!(text.is_empty() || text.ends_with("\r\n"));
+            assert!(!text.replace("\r\n", "").contains(['\r', '\n']), "{input:?}");
+        }
+    }
+
     #[test]
     fn decoded_text_never_has_a_bare_line_end() {
-        // Every text of up to 7 symbols.
-        let symbols = [b'\r', b'\n', b'.', b'x'];
-        for length in 0..=7_u32 {
-            for number in 0..4_usize.pow(length) {
-                let input: Vec<u8> =
-                    (0..length).map(|place| symbols[number / 4_usize.pow(place) % 4]).collect();
-                let (text, _) = decode(&input);
-                let joined = String::from_utf8(text).unwrap().replace("\r\n", "");
-                assert!(!joined.contains(['\r', '\n']), "{:?}", input.escape_ascii().to_string());
-            }
+        for input in texts() {
+            let (text, _) = decode(&input);
+            let joined = String::from_utf8(text).unwrap().replace("\r\n", "");
+            assert!(!joined.contains(['\r', '\n']), "{:?}", input.escape_ascii().to_string());
         }
     }
 }

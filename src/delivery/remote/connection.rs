@@ -16,10 +16,10 @@ use tokio_rustls::client::TlsStream;
 
 use super::super::fate::{Fate, Remote};
 use super::hosts::Host;
-use crate::message::Address;
 use crate::net::tls;
 use crate::queue::{Entry, Outcome};
 use crate::route::mx::Unroutable;
+use crate::smtp::Recipient;
 use crate::smtp::client::{Client, Credentials, Event, Message, Tls};
 use crate::smtp::reply::{Answer, Meaning};
 
@@ -208,12 +208,15 @@ impl Connection {
         };
         let envelope = &entry.envelope;
         self.limit = Instant::now() + DIALOGUE;
-        let addresses: Vec<&Address> =
+        let wanted: Vec<&Recipient> =
             recipients.iter().filter_map(|number| envelope.recipients.get(*number)).collect();
         self.client.start(&Message {
             sender: envelope.sender.as_ref(),
-            recipients: &addresses,
-            eight_bit: envelope.eight_bit,
+            recipients: &wanted,
+            body: envelope.body,
+            utf8: envelope.utf8,
+            ret: envelope.ret,
+            envelope_id: envelope.envelope_id.as_ref(),
             size: entry.size(),
         });
         loop {
@@ -255,6 +258,7 @@ impl Connection {
             code: answer.enhanced(),
             text,
             untried: false,
+            knows_dsn: self.client.offers("DSN"),
             relay: self.host.to_string(),
             tls: self.tls.clone(),
             remote: Some(Remote { host: self.host.name.clone(), reply: answer.to_string() }),

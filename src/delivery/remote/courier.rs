@@ -174,7 +174,7 @@ impl Office {
         let first = recipients.first().and_then(|first| entry.envelope.recipients.get(*first));
         let domain = match first {
             Some(first) if self.config.delivery.smarthost.get().is_none() => {
-                first.domain().to_ascii_lowercase()
+                first.address.domain().to_ascii_lowercase()
             }
             _ => String::new(),
         };

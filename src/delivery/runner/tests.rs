@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use super::*;
 use crate::message::Address;
 use crate::queue::{Envelope, Origin};
+use crate::smtp::Body;
 use crate::sys::log::Target;
 
 /// One run over one message, whose delivery agent says `said` and then nothing; where the entry is
@@ -18,8 +19,11 @@ fn run_with_an_agent_that_says(said: &str) -> (Place, Vec<Outcome>) {
         arrived: clock::seconds(),
         origin: Origin::Smtp,
         sender: None,
-        eight_bit: false,
-        recipients: vec![Address::parse(b"toshi@here").unwrap()],
+        body: Body::SevenBit,
+        utf8: false,
+        ret: None,
+        envelope_id: None,
+        recipients: vec![Address::parse(b"toshi@here").unwrap().into()],
     };
     let draft = inlet.create(Id::new().unwrap(), &envelope).unwrap();
     draft.commit().unwrap();

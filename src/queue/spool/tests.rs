@@ -1,6 +1,7 @@
 use super::*;
 use crate::message::Address;
 use crate::queue::{Envelope, Event, Origin, Outcome, pickup};
+use crate::smtp::Body;
 
 fn spool() -> (tempfile::TempDir, Spool) {
     let directory = tempfile::tempdir().unwrap();
@@ -14,8 +15,11 @@ fn envelope() -> Envelope {
         arrived: 1,
         origin: Origin::Smtp,
         sender: None,
-        eight_bit: false,
-        recipients: vec![Address::parse(b"a@b").unwrap(), Address::parse(b"c@d").unwrap()],
+        body: Body::SevenBit,
+        utf8: false,
+        ret: None,
+        envelope_id: None,
+        recipients: [&b"a@b"[..], b"c@d"].map(|to| Address::parse(to).unwrap().into()).to_vec(),
     }
 }
 

@@ -392,8 +392,11 @@ impl<'a> Talk<'a> {
             arrived,
             origin: Origin::Smtp,
             sender: transaction.sender.clone(),
-            eight_bit: transaction.eight_bit,
-            recipients: transaction.recipients.iter().map(|to| to.address.clone()).collect(),
+            body: transaction.body,
+            utf8: transaction.utf8,
+            ret: transaction.ret,
+            envelope_id: transaction.envelope_id.clone(),
+            recipients: transaction.recipients.clone(),
         };
         let mut draft = self.inlet.create(Id::new()?, &envelope)?;
         let (server, peer) = (self.server, self.connection.peer);

@@ -26,6 +26,98 @@ fn plain(rest: &str) -> String {
     format!("S: 220 mx.x\nC: EHLO Here\nS: 250 mx.x\nE: Ready\n{rest}")
 }
 
+/// A server that has these extensions.
+fn with(extensions: &[&str], rest: &str) -> String {
+    let lines: Vec<String> = extensions.iter().map(|word| format!("S: 250-{word}\n")).collect();
+    format!(
+        "S: 220 mx.x\nC: EHLO Here\nS: 250-mx.x\n{}S: 250 HELP\nE: Ready\n{rest}",
+        lines.concat()
+    )
+}
+
+#[test]
+fn what_the_sender_asked_for_is_passed_on_where_it_is_understood() {
+    let rest = "
+        D: mail 1 dsn
+        C: MAIL FROM:<s@here> RET=FULL ENVID=QQ+20
+        C: RCPT TO:<r0@x> NOTIFY=SUCCESS,FAILURE ORCPT=rfc822;a+2Bb@c
+        C: DATA
+    ";
+    play(Tls::Never, &with(&["PIPELINING", "DSN"], rest));
+    let rest = "D: mail 1 dsn\nC: MAIL FROM:<s@here>\nC: RCPT TO:<r0@x>\nC: DATA";
+    play(Tls::Never, &with(&["PIPELINING"], rest));
+}
+
+#[test]
+fn a_message_with_utf8_goes_to_servers_with_smtputf8_only() {
+    let rest = "D: mail 1 utf8 8bit\nC: MAIL FROM:<s@here> BODY=8BITMIME SMTPUTF8";
+    play(Tls::Never, &with(&["SMTPUTF8", "8BITMIME"], rest));
+    let rest = "
+        D: mail 2 utf8 8bit
+        E: 0: 553 5.6.7 the message needs SMTPUTF8, which the server does not offer
+        E: 1: 553 5.6.7 the message needs SMTPUTF8, which the server does not offer
+        E: Ready
+        D: mail 1
+        C: MAIL FROM:<s@here>
+    ";
+    play(Tls::Never, &with(&["8BITMIME"], rest));
+}
+
+#[test]
+fn a_text_without_lines_goes_as_a_chunk_to_those_who_were_accepted_or_not_at_all() {
+    let all = ["PIPELINING", "CHUNKING", "BINARYMIME"];
+    let rest = "
+        D: mail 2 binary
+        C: MAIL FROM:<s@here> BODY=BINARYMIME
+        C: RCPT TO:<r0@x>
+        C: RCPT TO:<r1@x>
+        S: 250 Ok
+        S: 550 5.1.1 no
+        S: 250 Ok
+        E: 0: 550 5.1.1 no
+        C: BDAT 5 LAST
+        E: SendText
+        D: text .ab
+        C: .ab
+        L: 1
+        D: end
+        L: 1 in doubt
+        P: 600
+        S: 250 2.0.0 queued
+        E: 1: 250 2.0.0 queued
+        E: Ready
+        D: mail 1
+        C: MAIL FROM:<s@here>
+        C: RCPT TO:<r0@x>
+        C: DATA
+    ";
+    play(Tls::Never, &with(&all, rest));
+    // Nobody takes it: no byte is sent.
+    let rest = "
+        D: mail 1 binary
+        C: MAIL FROM:<s@here> BODY=BINARYMIME
+        C: RCPT TO:<r0@x>
+        S: 250 Ok
+        S: 550 5.1.1 no
+        E: 0: 550 5.1.1 no
+        E: Ready
+        D: mail 1
+        C: RSET
+    ";
+    play(
+        Tls::Never,
+        &with(&all, &format!("{rest}\nC: MAIL FROM:<s@here>\nC: RCPT TO:<r0@x>\nC: DATA")),
+    );
+    for lacking in [&["CHUNKING", "8BITMIME"][..], &["BINARYMIME", "8BITMIME"], &[]] {
+        let rest = "
+            D: mail 1 binary
+            E: 0: 554 5.6.3 the message needs BINARYMIME, which the server does not offer
+            E: Ready
+        ";
+        play(Tls::Never, &with(lacking, rest));
+    }
+}
+
 #[test]
 fn an_envelope_is_pipelined_and_each_recipient_has_its_outcome() {
     let script = full(
@@ -113,7 +205,7 @@ fn more_recipients_than_the_window_are_sent_as_replies_come() {
     client.push(b"220 x\r\n250-x\r\n250 PIPELINING\r\n");
     assert_eq!(client.event(), Some(Event::Ready));
     client.output().clear();
-    start(&mut client, 250, 0, false, false);
+    start(&mut client, 250, 0, &[]);
     let mut replies = 0;
     let mut commands = 0;
     loop {
@@ -524,7 +616,7 @@ fn text_has_its_last_line_end_whatever_the_driver_gave() {
     let mut client = Client::new("here", Tls::Never, None);
     client.push(b"220 x\r\n250-x\r\n250 PIPELINING\r\n");
     assert_eq!(client.event(), Some(Event::Ready));
-    start(&mut client, 1, 0, false, false);
+    start(&mut client, 1, 0, &[]);
     client.push(b"250 x\r\n250 x\r\n354 x\r\n");
     assert_eq!(client.event(), Some(Event::SendText));
     client.output().clear();
@@ -562,7 +654,7 @@ fn a_text_that_is_refused_before_its_end_is_refused() {
     let mut client = Client::new("here", Tls::Never, None);
     client.push(b"220 x\r\n250-x\r\n250 PIPELINING\r\n");
     assert_eq!(client.event(), Some(Event::Ready));
-    start(&mut client, 2, 0, false, false);
+    start(&mut client, 2, 0, &[]);
     client.push(b"250 x\r\n250 x\r\n250 x\r\n354 x\r\n");
     assert_eq!(client.event(), Some(Event::SendText));
     client.text(b"a\r\n");

@@ -4,7 +4,7 @@ use super::{Session, State, Tls};
 use crate::sasl::{
     Answer, Binding, Exchange, Facts, Failure, MAX_FAILURES, Mechanism, Secret, Step,
 };
-use crate::smtp::command::{self, Command, Extensions};
+use crate::smtp::command::{self, Command};
 use crate::smtp::reply::Reply;
 use base64ct::{Base64, Encoding};
 
@@ -23,6 +23,7 @@ impl Session {
     /// Lets clients log in.
     pub fn offer_login(&mut self, login: Login) {
         self.login = Some(login);
+        self.extensions.auth = true;
     }
 
     /// What names the TLS connection that has begun.
@@ -30,10 +31,6 @@ impl Session {
         if let Some(login) = &mut self.login {
             login.facts.bindings = bindings;
         }
-    }
-
-    pub(super) fn extensions(&self) -> Extensions {
-        Extensions { auth: self.login.is_some(), ..self.dialect.extensions() }
     }
 
     /// The names of the mechanisms that may be used now, as EHLO announces them.

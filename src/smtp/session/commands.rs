@@ -1,14 +1,14 @@
 //! What each command does.
 
-use super::{Dialect, Session, State, Tls};
+use super::{Dialect, Session, State, Tls, too_big};
 use crate::message::address::Mailbox;
 use crate::smtp::command::{self, Chunk, Command, MailParameters, RcptParameters};
-use crate::smtp::{Recipient, Reply, Transaction};
+use crate::smtp::{Body, Recipient, Reply, Transaction};
 
 impl Session {
     /// `more`: the client has sent more behind this command already.
     pub(super) fn command(&mut self, line: &[u8], more: bool) {
-        let command = match command::parse(line, self.extensions()) {
+        let command = match command::parse(line, self.extensions) {
             Ok(command) => command,
             Err(reply) => return self.refuse(&reply),
         };
@@ -55,19 +55,9 @@ impl Session {
                 "Send some mail, and the recipient will be checked",
             )),
             Command::Expn => {
-                self.refuse(&Reply::new(502, "5.5.1", "Error: EXPN is not offered here"));
+                self.refuse(&Reply::new(550, "5.7.2", "Error: lists are not expanded here"));
             }
-            Command::Help => {
-                let tls = if self.tls == Tls::Offered { " STARTTLS" } else { "" };
-                let auth = if self.mechanisms().is_some() { " AUTH" } else { "" };
-                let (hello, bdat, rfc) = match self.dialect {
-                    Dialect::Smtp => ("HELO EHLO", "", "RFC 5321"),
-                    Dialect::Lmtp => ("LHLO", " BDAT", "RFC 2033"),
-                };
-                let all =
-                    format!("{hello}{tls}{auth} MAIL RCPT DATA{bdat} RSET NOOP VRFY HELP QUIT");
-                self.reply(&Reply::new(214, "2.0.0", format!("Commands: {all}; see {rfc}")));
-            }
+            Command::Help => self.help(),
             Command::Quit => self.hang_up(&Reply::new(221, "2.0.0", "Bye")),
         }
     }
@@ -83,23 +73,50 @@ impl Session {
         if !extended {
             return self.reply(&Reply::plain(250, self.hostname.clone()));
         }
-        let extensions = self.extensions();
+        let extensions = self.extensions;
         let is_smtp = self.dialect == Dialect::Smtp;
         let announced = [
             (true, "8BITMIME"),
-            (extensions.smtputf8, "SMTPUTF8"),
+            (true, "SMTPUTF8"),
             (true, "ENHANCEDSTATUSCODES"),
-            (extensions.dsn, "DSN"),
+            (true, "DSN"),
             (extensions.chunking, "CHUNKING"),
+            (extensions.binarymime, "BINARYMIME"),
             (self.tls == Tls::Offered, "STARTTLS"),
             (is_smtp, "VRFY"),
             (is_smtp, "HELP"),
         ];
         let size = format!("SIZE {}", self.limits.message_size);
-        let mut lines = vec![self.hostname.clone(), "PIPELINING".into(), size];
+        // RFC 9422. A session may have any number of messages: there is no MAILMAX.
+        let limits = format!("LIMITS RCPTMAX={}", self.limits.recipients);
+        let mut lines = vec![self.hostname.clone(), "PIPELINING".into(), size, limits];
         lines.extend(announced.iter().filter(|(is_on, _)| *is_on).map(|(_, word)| (*word).into()));
         lines.extend(self.mechanisms().map(|names| format!("AUTH {names}")));
         self.lines(250, &lines);
+    }
+
+    fn help(&mut self) {
+        let tls = if self.tls == Tls::Offered { " STARTTLS" } else { "" };
+        let auth = if self.mechanisms().is_some() { " AUTH" } else { "" };
+        let bdat = if self.extensions.chunking { " BDAT" } else { "" };
+        let binary = if self.extensions.binarymime { "|BINARYMIME" } else { "" };
+        let (hello, rfc) = match self.dialect {
+            Dialect::Smtp => ("HELO EHLO", "RFC 5321"),
+            Dialect::Lmtp => ("LHLO", "RFC 2033"),
+        };
+        let lines = [
+            format!("Commands: {hello}{tls}{auth} MAIL RCPT DATA{bdat} RSET NOOP VRFY HELP QUIT"),
+            format!(
+                "MAIL FROM:<address> [SIZE=bytes] [BODY=7BIT|8BITMIME{binary}] [SMTPUTF8] \
+                 [RET=FULL|HDRS] [ENVID=xtext]"
+            ),
+            "RCPT TO:<address> [NOTIFY=NEVER|SUCCESS,FAILURE,DELAY] [ORCPT=type;xtext]".into(),
+            "DATA, then the text, then a line with a single dot".into(),
+        ];
+        let bdat = self.extensions.chunking.then(|| "BDAT bytes [LAST], then the bytes".into());
+        let lines = lines.into_iter().chain(bdat).chain([format!("The rest is in {rfc}")]);
+        let lines: Vec<String> = lines.map(|line| format!("2.0.0 {line}")).collect();
+        self.lines(214, &lines);
     }
 
     fn starttls(&mut self) {
@@ -130,7 +147,7 @@ impl Session {
         self.transaction = Some(Transaction {
             sender,
             recipients: Vec::new(),
-            eight_bit: parameters.eight_bit,
+            body: parameters.body,
             utf8: parameters.utf8,
             ret: parameters.ret,
             envelope_id: parameters.envelope_id,
@@ -154,10 +171,18 @@ impl Session {
     }
 
     fn bdat(&mut self, chunk: Chunk) {
-        if !self.dialect.extensions().chunking {
+        if !self.extensions.chunking {
             // What follows is taken for commands, and refused as such.
             let text = "Error: command not recognized";
             return self.refuse(&Reply::new(500, "5.5.1", text));
+        }
+        let so_far = if self.begun { self.size } else { 0 };
+        let is_wanted = self.without_recipients().is_none() && self.refusal.is_none();
+        if is_wanted && so_far.saturating_add(chunk.size) > self.limits.message_size {
+            // Known before it comes: not a byte of it is kept (RFC 1870 section 6.3).
+            self.begun = true;
+            self.abandoned = true;
+            self.refusal = Some(too_big());
         }
         self.state = match self.without_recipients() {
             None if self.begun => State::Chunk(chunk),
@@ -171,6 +196,10 @@ impl Session {
     fn data(&mut self) {
         if self.begun {
             return self.refuse(&Reply::new(503, "5.5.1", "Error: DATA after BDAT"));
+        }
+        if self.transaction.as_ref().is_some_and(|message| message.body == Body::BinaryMime) {
+            // Its text has no lines (RFC 3030 section 3).
+            return self.refuse(&Reply::new(503, "5.5.1", "Error: BINARYMIME needs BDAT"));
         }
         match self.without_recipients() {
             None => self.state = State::Opening(None),

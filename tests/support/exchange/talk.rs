@@ -129,7 +129,9 @@ impl Talk {
         }
         let verb = verb_of(line);
         let early = self.is_heard_from();
-        if !self.pipelining || !matches!(verb.as_str(), "MAIL" | "RCPT" | "RSET") {
+        if verb != "BDAT"
+            && (!self.pipelining || !matches!(verb.as_str(), "MAIL" | "RCPT" | "RSET"))
+        {
             if early {
                 self.complain("did not wait for the reply", line);
             }
@@ -143,6 +145,7 @@ impl Talk {
             "MAIL" => self.mail(line),
             "RCPT" => self.rcpt(line),
             "DATA" => self.data(line),
+            "BDAT" => self.bdat(line),
             "RSET" => {
                 self.forget();
                 Ok(self.step(Step::Rset, line, "250 2.0.0 Ok")?.1)
@@ -219,8 +222,13 @@ impl Talk {
         self.forget();
         let (path, parameters) = path_of(line);
         for parameter in parameters.split_whitespace() {
-            let word = parameter.split('=').next().unwrap_or_default();
-            let extension = if word == "BODY" { "8BITMIME" } else { word };
+            let (word, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            let extension = match word {
+                "BODY" if value == "BINARYMIME" => "BINARYMIME",
+                "BODY" => "8BITMIME",
+                "RET" | "ENVID" => "DSN",
+                word => word,
+            };
             let script = &self.shared.script;
             let offered = script.extensions.iter().any(|line| verb_of(line) == extension);
             if !(self.extended && offered) {
@@ -235,7 +243,12 @@ impl Talk {
     }
 
     fn rcpt(&mut self, line: &str) -> Going {
-        let (path, _) = path_of(line);
+        let (path, parameters) = path_of(line);
+        let script = &self.shared.script;
+        let knows_dsn = script.extensions.iter().any(|line| verb_of(line) == "DSN");
+        if !parameters.is_empty() && !knows_dsn {
+            self.complain("a parameter that was not offered", line);
+        }
         let polite = if self.begun { "250 2.1.5 Ok" } else { "503 5.5.1 MAIL first" };
         let (reply, going) = self.step(Step::Rcpt, line, polite)?;
         if reply.starts_with('2') {
@@ -251,7 +264,38 @@ impl Talk {
         if !going || !reply.starts_with('3') {
             return Ok(going);
         }
+        if self.parameters.contains("BINARYMIME") {
+            self.complain("DATA for what has no lines", line);
+        }
         let text = self.text()?;
+        self.keep(text)
+    }
+
+    /// One chunk, the last one (RFC 3030); the client is polite and sends no other.
+    fn bdat(&mut self, line: &str) -> Going {
+        let words: Vec<&str> = line.split(' ').collect();
+        let ["BDAT", size, "LAST"] = words[..] else {
+            self.complain("a chunk that is not the last", line);
+            return Ok(false);
+        };
+        if self.recipients.is_empty() {
+            self.complain("a chunk for nobody", line);
+        }
+        let size: usize = size.parse().map_err(io::Error::other)?;
+        let mut text = std::mem::take(&mut self.buffer);
+        while text.len() < size {
+            let mut chunk = [0; 8 * 1024];
+            match self.wire.read(&mut chunk)? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                n => text.extend_from_slice(&chunk[..n]),
+            }
+        }
+        self.buffer = text.split_off(size);
+        self.keep(text)
+    }
+
+    /// The text is there: what is said to it.
+    fn keep(&mut self, text: Vec<u8>) -> Going {
         let message = Message {
             sender: self.sender.clone(),
             parameters: self.parameters.clone(),

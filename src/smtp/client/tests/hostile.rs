@@ -153,7 +153,7 @@ fn drive(turns: &[Vec<u8>], chance: &mut Chance) -> Log {
                         let next = message.map_or(0, |last| last + 1);
                         message = Some(next);
                         if next < MESSAGES {
-                            start(&mut client, RECIPIENTS, 5, true, false);
+                            start(&mut client, RECIPIENTS, 5, &["8bit"]);
                         } else {
                             client.quit();
                         }

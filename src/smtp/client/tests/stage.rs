@@ -3,15 +3,18 @@
 use std::collections::VecDeque;
 
 use crate::message::Address;
+use crate::message::address::Alphabet;
 use crate::smtp::client::{Client, Credentials, Event, Message, Tls};
+use crate::smtp::dsn::{EnvelopeId, Notify, OriginalRecipient, Ret};
+use crate::smtp::{Body, Recipient};
 
 /// Plays a transcript, with the server's bytes cut at every position. A line begins with
 ///
 /// - `S:` what the server sends (lines in a row are sent together),
 /// - `C:` a line that the client must have sent,
 /// - `E:` what the client must tell its driver,
-/// - `D:` what the driver does: `mail RECIPIENTS [size=N] [8bit] [null]`, `text LINE`, `end`,
-///   `tls`, `quit`,
+/// - `D:` what the driver does: `mail RECIPIENTS [size=N] [8bit] [binary] [utf8] [dsn] [null]`, `text
+///   LINE`, `end`, `tls`, `quit`,
 /// - `L:` recipients that are left, and whether their fate is in doubt,
 /// - `P:` the client's patience in seconds.
 ///
@@ -60,12 +63,34 @@ fn told(event: Event) -> String {
     }
 }
 
-pub fn start(client: &mut Client, recipients: usize, size: u64, eight_bit: bool, null: bool) {
+/// Starts a message of which the words say what it has.
+pub fn start(client: &mut Client, recipients: usize, size: u64, words: &[&str]) {
+    let has = |word| words.contains(&word);
     let sender = address("s@here");
-    let recipients: Vec<Address> = (0..recipients).map(|n| address(&format!("r{n}@x"))).collect();
-    let recipients: Vec<&Address> = recipients.iter().collect();
-    let sender = (!null).then_some(&sender);
-    client.start(&Message { sender, recipients: &recipients, eight_bit, size });
+    let recipient = |n| {
+        let mut recipient = Recipient::from(address(&format!("r{n}@x")));
+        if has("dsn") {
+            recipient.notify = Notify::parse(b"SUCCESS,FAILURE");
+            recipient.original = OriginalRecipient::parse(b"rfc822;a+2Bb@c", Alphabet::Ascii);
+        }
+        recipient
+    };
+    let recipients: Vec<Recipient> = (0..recipients).map(recipient).collect();
+    let recipients: Vec<&Recipient> = recipients.iter().collect();
+    let id = EnvelopeId::parse(b"QQ+20").unwrap();
+    client.start(&Message {
+        sender: (!has("null")).then_some(&sender),
+        recipients: &recipients,
+        body: match (has("8bit"), has("binary")) {
+            (_, true) => Body::BinaryMime,
+            (true, _) => Body::EightBitMime,
+            _ => Body::SevenBit,
+        },
+        utf8: has("utf8"),
+        ret: has("dsn").then_some(Ret::Full),
+        envelope_id: has("dsn").then_some(&id),
+        size,
+    });
 }
 
 impl Stage {
@@ -129,13 +154,12 @@ impl Stage {
 
     fn act(&mut self, action: &str) {
         let words: Vec<&str> = action.split(' ').collect();
-        let has = |word| words.contains(&word);
         match words[0] {
             "mail" => {
                 let size = words.iter().find_map(|word| word.strip_prefix("size="));
                 let size = size.map_or(5, |size| size.parse().unwrap());
                 let recipients = words[1].parse().unwrap();
-                start(&mut self.client, recipients, size, has("8bit"), has("null"));
+                start(&mut self.client, recipients, size, &words);
             }
             "text" => self.client.text(format!("{}\r\n", &action[5..]).as_bytes()),
             "end" => self.client.end_text(),
