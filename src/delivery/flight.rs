@@ -12,7 +12,7 @@ use super::report::{self, Action, Recipient, Report};
 use super::runner::Runner;
 use super::schedule::{self, Next};
 use crate::queue::entry::Path;
-use crate::queue::{Entry, Envelope, Event, Outcome};
+use crate::queue::{Entry, Envelope, Event, Origin, Outcome};
 use crate::sys::{Log, clock};
 
 /// What was put off without a try is looked at again after so many seconds.
@@ -231,6 +231,11 @@ impl Flight {
             return Ok(());
         };
         let addresses = &entry.envelope.recipients;
+        // The sender wrote to the list, and may not know its members.
+        let list = match &entry.envelope.origin {
+            Origin::Alias(list) => format!(" (expanded from <{list}>)"),
+            _ => String::new(),
+        };
         let recipients: Vec<Recipient> = failed
             .iter()
             .filter_map(|event| {
@@ -238,7 +243,7 @@ impl Flight {
                     address: addresses.get(event.recipient)?.clone(),
                     original: None,
                     code: event.code.clone(),
-                    text: event.text.clone(),
+                    text: format!("{}{list}", event.text),
                     remote: self.remotes.get(&event.recipient).cloned(),
                 })
             })

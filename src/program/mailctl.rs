@@ -7,15 +7,18 @@ use std::path::Path;
 use clap::{Parser, Subcommand};
 use nix::unistd::{AccessFlags, access};
 
+use super::explain::explain;
 use super::{Common, Failure, load, run};
 use crate::auth::users_file;
 use crate::config::{Config, Source};
 use crate::mailbox::directory;
+use crate::message::Address;
 use crate::net::tls::identity::Identity;
 use crate::net::tls::server::settings;
 use crate::queue::{self, Spool};
-use crate::route;
-use crate::sys::Exit;
+use crate::route::table::{self, Syntax};
+use crate::route::{self, Destination, Files, Tables, index};
+use crate::sys::{Account, Exit, privilege};
 
 /// The operator's tool.
 #[derive(Debug, Parser)]
@@ -31,6 +34,11 @@ pub(super) struct Args {
 enum Command {
     /// Check the configuration, the queue's directories and the accounts, and say what is wrong
     Check,
+    /// Say step by step where mail for an address goes
+    Explain {
+        /// The address; without a domain it is in this host's
+        address: String,
+    },
 }
 
 /// Runs the program.
@@ -42,6 +50,7 @@ fn mailctl(arguments: &Args) -> Result<Exit, Failure> {
     let config = load(&arguments.common)?;
     match &arguments.command {
         Command::Check => check(&config),
+        Command::Explain { address } => explain(&config, address),
     }
 }
 
@@ -53,6 +62,7 @@ fn check(config: &Config) -> Result<Exit, Failure> {
     programs(config, &mut problems);
     users(config, &mut problems);
     inboxes(config, &mut problems);
+    tables(config, &mut problems);
     for problem in &problems {
         super::complain("mailctl", problem);
     }
@@ -122,14 +132,47 @@ fn users(config: &Config, problems: &mut Vec<String>) {
             Err(error) => problems.push(format!("{}: {error}", config.users.file.display())),
         }
     }
+    let postmaster = Address::new("postmaster", config.origin()).map_err(|error| error.to_string());
+    let leads = postmaster.and_then(|address| follow(config, &Tables::of(config), &address));
+    // What is wrong with a line is said where the tables are looked at.
+    if leads != Ok(Destination::Account) {
+        return;
+    }
     match route::account(config, "postmaster") {
         Ok(Some(_)) => {}
         Ok(None) => problems.push(
-            "there is no account postmaster: mail for it is taken (RFC 5321) and waits in the queue"
+            "there is neither an alias nor an account postmaster: mail for it is taken (RFC 5321) \
+             and waits in the queue"
                 .into(),
         ),
         Err(error) => problems.push(format!("account postmaster: {error}")),
     }
+}
+
+/// Every line of the tables, and whether who runs the commands of aliases can be found.
+fn tables(config: &Config, problems: &mut Vec<String>) {
+    let Tables { aliases, virtual_users } = Tables::of(config);
+    for (table, syntax) in [(aliases, Syntax::Aliases), (virtual_users, Syntax::Virtual)] {
+        match index::check(table.path(), syntax, config.origin()) {
+            Ok(summary) => problems.extend(summary.errors.into_iter().chain(summary.warnings)),
+            Err(error) if table::is_missing(&error) => {}
+            Err(error) => problems.push(format!("{}: {error}", table.path().display())),
+        }
+    }
+    let name = &config.delivery.alias_user;
+    if privilege::is_root() && !matches!(Account::by_name(name), Ok(Some(_))) {
+        problems.push(format!("[delivery] alias_user: there is no account {name}"));
+    }
+}
+
+/// Where an address leads, asked as the caller.
+pub(super) fn follow(
+    config: &Config,
+    tables: &Tables,
+    address: &Address,
+) -> Result<Destination, String> {
+    let has_account = |local: &str| Ok(route::account(config, local)?.is_some());
+    route::resolve(config, &Files { tables, has_account }, address)
 }
 
 fn inboxes(config: &Config, problems: &mut Vec<String>) {

@@ -1,7 +1,7 @@
 //! smtpd's two processes of a session.
 //!
 //! The monitor (root, or the account that runs everything) answers three questions of bounded size:
-//! is there such a user, what is the client called, and write this line into the log. The session
+//! is there such a recipient, what is the client called, and write this line into the log. The session
 //! child, jailed, speaks to the client (`talk`).
 
 mod talk;
@@ -13,8 +13,9 @@ use super::Connection;
 use super::listener::Visit;
 use super::names::Question;
 use crate::config::Config;
+use crate::message::Address;
 use crate::queue::{Inlet, Wake};
-use crate::route;
+use crate::route::{self, Tables, Verdict};
 use crate::sys::channel::Channel;
 use crate::sys::jail::Jail;
 use crate::sys::log::Level;
@@ -43,20 +44,16 @@ pub struct Server<'a> {
 /// A question of the session child to its monitor: one byte of kind, then at most `MAX` of text.
 #[derive(Clone, Copy)]
 enum Ask {
-    User = 0,
+    Recipient = 0,
     Info = 1,
     Warning = 2,
     Error = 3,
     Name = 4,
 }
 
-/// The monitor's answer to [`Ask::User`].
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Answer {
-    No = 0,
-    Yes = 1,
-    Unknown = 2,
-}
+/// The monitor's answer to [`Ask::Recipient`], as a byte.
+const VERDICTS: [Verdict; 5] =
+    [Verdict::Ok, Verdict::Relay, Verdict::Foreign, Verdict::Unknown, Verdict::TempFail];
 
 /// What a client is called whose name nobody vouches for.
 const UNKNOWN: &str = "unknown";
@@ -108,8 +105,20 @@ impl Server<'_> {
         Exit::OsErr
     }
 
-    /// Answers until the child is gone. Nothing here looks into a text but to log it.
+    /// Whether mail for this address is to be taken.
+    fn verify(&self, tables: &Tables, address: &str) -> Verdict {
+        let Ok(parsed) = Address::parse(address.as_bytes()) else {
+            return Verdict::Unknown;
+        };
+        let has_account = |local: &str| Ok(route::account(self.config, local)?.is_some());
+        let log = |what: &str| self.log.error(&format!("looking up {address:?}: {what}"));
+        route::verify(self.config, tables, has_account, &parsed, log)
+    }
+
+    /// Answers until the child is gone. Nothing here looks into a text but to log it, or to look an
+    /// address up.
     fn monitor(&self, session: &Channel, mut asked: Option<Question>) {
+        let tables = Tables::of(self.config);
         let mut name = None;
         let mut buffer = [0; MAX + 1];
         loop {
@@ -126,16 +135,10 @@ impl Server<'_> {
             };
             let text = String::from_utf8_lossy(text);
             match *kind {
-                kind if kind == Ask::User as u8 => {
-                    let answer = match route::account(self.config, &text) {
-                        Ok(Some(_)) => Answer::Yes,
-                        Ok(None) => Answer::No,
-                        Err(error) => {
-                            self.log.error(&format!("looking up user {text:?}: {error}"));
-                            Answer::Unknown
-                        }
-                    };
-                    if session.send(&[answer as u8]).is_err() {
+                kind if kind == Ask::Recipient as u8 => {
+                    let verdict = self.verify(&tables, &text);
+                    let answer = VERDICTS.iter().zip(0..).find(|(known, _)| **known == verdict);
+                    if session.send(&[answer.map_or(u8::MAX, |(_, byte)| byte)]).is_err() {
                         return;
                     }
                 }

@@ -4,13 +4,13 @@
 use std::cell::OnceCell;
 use std::io;
 
-use super::{Answer, Ask, MAX, Server, UNKNOWN, ask};
+use super::{Ask, MAX, Server, UNKNOWN, VERDICTS, ask};
 use crate::message::Address;
 use crate::message::received::{From, Received};
 use crate::net::tls::identity::Identity;
 use crate::net::tls::server::settings;
 use crate::queue::{Draft, Envelope, Id, Inlet, Origin};
-use crate::route::{self, Route};
+use crate::route::Verdict as Known;
 use crate::server::Connection;
 use crate::smtp::{Action, Dialect, Limits, Reply, Session, Transaction, Verdict};
 use crate::sys::channel::Channel;
@@ -242,37 +242,28 @@ impl<'a> Talk<'a> {
     fn check(&self, address: &Address) -> Result<Verdict, Stop> {
         let config = self.server.config;
         let peer = self.connection.peer;
-        match route::route(config, address) {
-            Route::Remote(_) if peer.address.is_none_or(|client| config.may_relay(client)) => {
+        let known = if self.server.knows_users {
+            self.say(Ask::Recipient, &address.to_string())?;
+            let mut answer = [0];
+            let length = self.monitor.receive(&mut answer).map_err(|_| Stop::Monitor)?;
+            let verdict = VERDICTS.get(usize::from(answer[0])).filter(|_| length == 1);
+            *verdict.ok_or(Stop::Monitor)?
+        } else if config.is_local_domain(address.domain()) {
+            Known::Ok
+        } else {
+            Known::Foreign
+        };
+        let refuse = |code, enhanced, what: &str| {
+            Ok(Verdict::Refuse(Reply::new(code, enhanced, format!("<{address}>: {what}"))))
+        };
+        match known {
+            Known::Ok | Known::Relay => Ok(Verdict::Accept),
+            Known::Foreign if peer.address.is_none_or(|client| config.may_relay(client)) => {
                 Ok(Verdict::Accept)
             }
-            Route::Remote(_) => Ok(Verdict::Refuse(Reply::new(
-                554,
-                "5.7.1",
-                format!("<{address}>: Relay access denied"),
-            ))),
-            // RFC 5321 section 4.5.1: always taken, whether or not there is such an account.
-            Route::Local(name) if name.eq_ignore_ascii_case("postmaster") => Ok(Verdict::Accept),
-            Route::Local(_) if !self.server.knows_users => Ok(Verdict::Accept),
-            Route::Local(name) => {
-                self.say(Ask::User, name)?;
-                let mut answer = [0];
-                let length = self.monitor.receive(&mut answer).map_err(|_| Stop::Monitor)?;
-                match answer {
-                    _ if length != 1 => Err(Stop::Monitor),
-                    [yes] if yes == Answer::Yes as u8 => Ok(Verdict::Accept),
-                    [no] if no == Answer::No as u8 => Ok(Verdict::Refuse(Reply::new(
-                        550,
-                        "5.1.1",
-                        format!("<{address}>: Recipient address rejected: User unknown"),
-                    ))),
-                    _ => Ok(Verdict::Refuse(Reply::new(
-                        451,
-                        "4.3.0",
-                        format!("<{address}>: Temporary lookup failure"),
-                    ))),
-                }
-            }
+            Known::Foreign => refuse(554, "5.7.1", "Relay access denied"),
+            Known::Unknown => refuse(550, "5.1.1", "Recipient address rejected: User unknown"),
+            Known::TempFail => refuse(451, "4.3.0", "Temporary lookup failure"),
         }
     }
 

@@ -1,0 +1,148 @@
+//! Recipients that stand for others: aliases and virtual users.
+//!
+//! What they lead to becomes messages of its own in the queue, and only when those last is the
+//! recipient done. A runner that is killed in between sends some of them twice, and forgets nobody.
+
+use super::super::report;
+use super::Run;
+use crate::config::Config;
+use crate::message::Address;
+use crate::queue::spool::Error;
+use crate::queue::{Entry, Envelope, Id, Origin};
+use crate::route::{self, Destination, Expansion, Files, Group};
+use crate::text::line;
+
+use super::super::launcher;
+
+/// The most recipients of one message that is made.
+const MAX_RECIPIENTS: usize = 1000;
+
+impl Run<'_> {
+    /// Where a recipient of an entry leads.
+    pub(super) fn resolve(&self, address: &Address) -> Result<Destination, String> {
+        let runner = self.runner;
+        let has_account = |local: &str| launcher::is_known(runner.launcher, local);
+        let lookups = Files { tables: &self.tables, has_account };
+        route::resolve(runner.config, &lookups, address)
+    }
+
+    /// Puts what a recipient stands for into the queue; the new messages.
+    pub(super) fn expand(
+        &self,
+        entry: &Entry,
+        recipient: &Address,
+        expansion: &Expansion,
+    ) -> Result<Vec<Id>, Error> {
+        let config = self.runner.config;
+        let old = &entry.envelope;
+        let mut made = Vec::new();
+        for Group { list, owner, members } in &expansion.groups {
+            let sender = owner.as_ref().or(old.sender.as_ref());
+            let envelope = |recipients: &[Address]| Envelope {
+                origin: Origin::Alias(list.clone()),
+                sender: sender.cloned(),
+                recipients: recipients.to_vec(),
+                ..old.clone()
+            };
+            let (own, others): (Vec<Address>, Vec<Address>) =
+                members.iter().cloned().partition(|member| is_own(config, recipient, member));
+            for recipients in others.chunks(MAX_RECIPIENTS) {
+                made.push(self.send_on(entry, &envelope(recipients), Some(recipient))?);
+            }
+            // The account of the alias's own name: its .forward shall not take our mark for its own.
+            if !own.is_empty() {
+                made.push(self.send_on(entry, &envelope(&own), None)?);
+            }
+        }
+        if !expansion.commands.is_empty() || !expansion.files.is_empty() {
+            let sender = expansion.program_owner.as_ref().or(old.sender.as_ref());
+            let envelope = Envelope {
+                origin: Origin::Programs,
+                sender: sender.cloned(),
+                recipients: vec![recipient.clone()],
+                ..old.clone()
+            };
+            made.push(self.send_on(entry, &envelope, None)?);
+        }
+        Ok(made)
+    }
+
+    /// Makes a message of an entry's text, with a mark that it was delivered to `list`.
+    fn send_on(
+        &self,
+        entry: &Entry,
+        envelope: &Envelope,
+        list: Option<&Address>,
+    ) -> Result<Id, Error> {
+        let mut draft = self.runner.inlet.create(Id::new()?, envelope)?;
+        if let Some(list) = list {
+            draft.write(format!("Delivered-To: {list}\r\n").as_bytes())?;
+        }
+        entry.copy_content(&mut draft)?;
+        Ok(draft.commit()?)
+    }
+}
+
+/// Whether a member is the account that has the alias's own name.
+fn is_own(config: &Config, alias: &Address, member: &Address) -> bool {
+    let here = |address: &Address| config.is_local_domain(address.domain());
+    let base = |address: &Address| route::before_extension(config, address.local()).to_owned();
+    here(alias) && here(member) && base(alias).eq_ignore_ascii_case(&base(member))
+}
+
+/// Whether a message was sent on by this address before: its header has the mark.
+pub(super) fn was_sent_on_by(entry: &Entry, address: &Address) -> std::io::Result<bool> {
+    let mut header = vec![0; report::MAX_HEADER];
+    let mut length = 0;
+    while let Some(room) = header.get_mut(length..).filter(|room| !room.is_empty()) {
+        match entry.read_content(length as u64, room)? {
+            0 => break,
+            count => length += count,
+        }
+    }
+    header.truncate(length);
+    Ok(has_mark(&header, &address.to_string()))
+}
+
+fn has_mark(header: &[u8], address: &str) -> bool {
+    const NAME: &[u8] = b"delivered-to:";
+    header
+        .split(|byte| *byte == b'\n')
+        .map(<[u8]>::trim_ascii_end)
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_at_checked(NAME.len()))
+        .filter(|(name, _)| name.eq_ignore_ascii_case(NAME))
+        .any(|(_, value)| value.trim_ascii().eq_ignore_ascii_case(address.as_bytes()))
+}
+
+/// What is said of it in the log and in reports.
+pub(super) fn describe(expansion: &Expansion, made: &[Id]) -> String {
+    let members: usize = expansion.groups.iter().map(|group| group.members.len()).sum();
+    let programs = expansion.commands.len() + expansion.files.len();
+    let ids: Vec<&str> = made.iter().map(Id::as_str).collect();
+    let mut text = format!("alias of {members} addresses");
+    if programs > 0 {
+        text = format!("{text} and {programs} commands or files");
+    }
+    if ids.is_empty() { text } else { format!("{text}, sent on as {}", ids.join(", ")) }
+}
+
+/// What keeps a recipient from being followed, in one line.
+pub(super) fn reason(what: &str) -> String {
+    line::printable(what).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::has_mark;
+
+    #[test]
+    fn the_mark_counts_in_the_header_only_and_without_letter_case() {
+        let header = b"Received: x\r\ndelivered-to:  List@Here \r\nSubject: s\r\n\r\n";
+        assert!(has_mark(header, "list@here"));
+        assert!(!has_mark(header, "ist@here"));
+        assert!(!has_mark(b"Subject: x\r\n\r\nDelivered-To: list@here\r\n", "list@here"));
+        assert!(!has_mark(b"X-Delivered-To: list@here\r\n", "list@here"));
+        assert!(!has_mark(b"Delivered-To:", "list@here"));
+    }
+}
