@@ -126,9 +126,8 @@ fn alias_key(line: &[u8]) -> Result<(String, usize), String> {
     let address = mailbox.or_domain("");
     if !address.domain().is_empty() {
         return Err(format!(
-            "{}: an alias is a name without domain; names with domain stand in \
-                            the file of virtual users",
-            address
+            "{address}: an alias is a name without domain; names with domain stand in the file of \
+             virtual users"
         ));
     }
     Ok((address.local().to_ascii_lowercase(), colon + 1))
@@ -175,13 +174,13 @@ pub fn targets(text: &[u8], origin: &str, local: &str) -> Result<Vec<Address>, f
         return Ok(vec![address]);
     }
     let members = forward::parse_at_most(text, origin, MAX_MEMBERS)?;
-    let addresses = members.into_iter().map(|member| match member {
-        Entry::Address(address) => Ok(address),
-        _ => {
+    let addresses = members.into_iter().map(|member| {
+        let Entry::Address(address) = member else {
             let what = "a virtual user leads to addresses only; lead it to an alias that has the \
                         command or the file";
-            Err(forward::Error { line: 1, what: what.into() })
-        }
+            return Err(forward::Error { line: 1, what: what.into() });
+        };
+        Ok(address)
     });
     addresses.collect()
 }
