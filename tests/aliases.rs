@@ -11,6 +11,7 @@
 
 mod support;
 
+use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
@@ -58,8 +59,8 @@ fn got(site: &Site) -> Vec<String> {
 fn refused(site: &Site, from: &str, to: &str) -> String {
     let (_server, mut peer) = site.session("smtpd");
     peer.greet();
-    peer.command(&format!("MAIL FROM:<{from}>"));
-    peer.command(&format!("RCPT TO:<{to}>"))
+    peer.command(format!("MAIL FROM:<{from}>"));
+    peer.command(format!("RCPT TO:<{to}>"))
 }
 
 /// A directory that everybody may write into.
@@ -343,7 +344,7 @@ fn explain_tells_the_way_step_by_step() {
 fn a_lookup_among_a_hundred_thousand_is_as_fast_as_among_ten() {
     let mut text = String::new();
     for number in 0..100_000 {
-        text.push_str(&format!("name{number}: user{number}@elsewhere.example\n"));
+        writeln!(text, "name{number}: user{number}@elsewhere.example").unwrap();
     }
     text.push_str("last: hunt\n");
     let site = site(&text, "");
