@@ -15,17 +15,17 @@ struct Tables {
     accounts: Vec<&'static str>,
 }
 
-fn value(text: &String) -> Value {
-    Value { text: text.clone().into_bytes(), file: "table".into(), line: 7 }
+fn value(text: &str) -> Value {
+    Value { text: text.as_bytes().to_vec(), file: "table".into(), line: 7 }
 }
 
 impl Lookups for Tables {
     fn alias(&self, name: &str) -> Result<Option<Value>, String> {
-        Ok(self.aliases.get(name).map(value))
+        Ok(self.aliases.get(name).map(|text| value(text)))
     }
 
     fn virtual_user(&self, key: &str) -> Result<Option<Value>, String> {
-        Ok(self.virtual_users.get(key).map(value))
+        Ok(self.virtual_users.get(key).map(|text| value(text)))
     }
 
     fn include(&self, file: &Path) -> Result<Vec<u8>, String> {
