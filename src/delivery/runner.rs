@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::message::Address;
 use crate::queue::spool::Error;
 use crate::queue::{Id, Inlet, Origin, Outcome, Place, Spool, Wake, pickup};
-use crate::route::{self, Destination, Route, Tables};
+use crate::route::{self, Route, Tables};
 use crate::smtp::reply::{Answer, Meaning};
 use crate::sys::channel::Channel;
 use crate::sys::signal::Signals;
@@ -326,38 +326,6 @@ impl Run<'_> {
         }
         self.fly(number, flight);
         Ok(true)
-    }
-
-    /// The fate of a recipient that stands for others, or for nobody; `None` where it is an account
-    /// or an address elsewhere.
-    fn follow(&self, flight: &Flight, address: &Address) -> Option<Fate> {
-        let entry = &flight.entry;
-        if matches!(entry.envelope.origin, Origin::Alias(_)) {
-            return None;
-        }
-        let later = |what: String| Fate::ours(Outcome::Deferred, "4.3.5", expand::reason(&what));
-        let expansion = match self.resolve(address) {
-            Ok(Destination::Account | Destination::Remote) => return None,
-            Ok(Destination::Unknown) => {
-                let text = "there is no such user in this virtual domain";
-                return Some(Fate::ours(Outcome::Failed, "5.1.1", text));
-            }
-            Ok(Destination::Expanded(expansion)) => expansion,
-            Err(what) => return Some(later(what)),
-        };
-        let expanded = match expand::was_sent_on_by(entry, address) {
-            Ok(true) => {
-                let text = format!("mail loop: it was sent on by {address} before");
-                return Some(Fate::ours(Outcome::Failed, "5.4.6", text));
-            }
-            Ok(false) => self.expand(entry, address, &expansion),
-            Err(error) => Err(error.into()),
-        };
-        Some(match expanded {
-            Ok(made) => Fate::ours(Outcome::Done, "2.0.0", expand::describe(&expansion, &made)),
-            Err(Error::Damaged(what)) => later(format!("the message in the queue {what}")),
-            Err(error) => later(format!("it can't be sent on now: {error}")),
-        })
     }
 
     /// Puts a recipient to those of the same mailbox or the same destination.

@@ -3,23 +3,55 @@
 //! What they lead to becomes messages of its own in the queue, and only when those last is the
 //! recipient done. A runner that is killed in between sends some of them twice, and forgets nobody.
 
-use super::super::report;
+use super::super::fate::Fate;
+use super::super::flight::Flight;
+use super::super::{launcher, report};
 use super::Run;
 use crate::config::Config;
 use crate::message::Address;
 use crate::queue::spool::Error;
-use crate::queue::{Entry, Envelope, Id, Origin};
+use crate::queue::{Entry, Envelope, Id, Origin, Outcome};
 use crate::route::{self, Destination, Expansion, Files, Group};
 use crate::text::line;
-
-use super::super::launcher;
 
 /// The most recipients of one message that is made.
 const MAX_RECIPIENTS: usize = 1000;
 
 impl Run<'_> {
+    /// The fate of a recipient that stands for others, or for nobody; `None` where it is an account
+    /// or an address elsewhere.
+    pub(super) fn follow(&self, flight: &Flight, address: &Address) -> Option<Fate> {
+        let entry = &flight.entry;
+        if matches!(entry.envelope.origin, Origin::Alias(_)) {
+            return None;
+        }
+        let later = |what: String| Fate::ours(Outcome::Deferred, "4.3.5", reason(&what));
+        let expansion = match self.resolve(address) {
+            Ok(Destination::Account | Destination::Remote) => return None,
+            Ok(Destination::Unknown) => {
+                let text = "there is no such user in this virtual domain";
+                return Some(Fate::ours(Outcome::Failed, "5.1.1", text));
+            }
+            Ok(Destination::Expanded(expansion)) => expansion,
+            Err(what) => return Some(later(what)),
+        };
+        let expanded = match was_sent_on_by(entry, address) {
+            Ok(true) => {
+                let text = format!("mail loop: it was sent on by {address} before");
+                return Some(Fate::ours(Outcome::Failed, "5.4.6", text));
+            }
+            Ok(false) => self.expand(entry, address, &expansion),
+            Err(error) => Err(error.into()),
+        };
+        Some(match expanded {
+            Ok(made) => Fate::ours(Outcome::Done, "2.0.0", describe(&expansion, &made)),
+            Err(Error::Damaged(what)) => later(format!("the message in the queue {what}")),
+            Err(error) => later(format!("it can't be sent on now: {error}")),
+        })
+    }
+
     /// Where a recipient of an entry leads.
-    pub(super) fn resolve(&self, address: &Address) -> Result<Destination, String> {
+    fn resolve(&self, address: &Address) -> Result<Destination, String> {
         let runner = self.runner;
         let has_account = |local: &str| launcher::is_known(runner.launcher, local);
         let lookups = Files { tables: &self.tables, has_account };
@@ -27,7 +59,7 @@ impl Run<'_> {
     }
 
     /// Puts what a recipient stands for into the queue; the new messages.
-    pub(super) fn expand(
+    fn expand(
         &self,
         entry: &Entry,
         recipient: &Address,
@@ -91,7 +123,7 @@ fn is_own(config: &Config, alias: &Address, member: &Address) -> bool {
 }
 
 /// Whether a message was sent on by this address before: its header has the mark.
-pub(super) fn was_sent_on_by(entry: &Entry, address: &Address) -> std::io::Result<bool> {
+fn was_sent_on_by(entry: &Entry, address: &Address) -> std::io::Result<bool> {
     let mut header = vec![0; report::MAX_HEADER];
     let mut length = 0;
     while let Some(room) = header.get_mut(length..).filter(|room| !room.is_empty()) {
@@ -116,7 +148,7 @@ fn has_mark(header: &[u8], address: &str) -> bool {
 }
 
 /// What is said of it in the log and in reports.
-pub(super) fn describe(expansion: &Expansion, made: &[Id]) -> String {
+fn describe(expansion: &Expansion, made: &[Id]) -> String {
     let members: usize = expansion.groups.iter().map(|group| group.members.len()).sum();
     let programs = expansion.commands.len() + expansion.files.len();
     let ids: Vec<&str> = made.iter().map(Id::as_str).collect();
@@ -128,7 +160,7 @@ pub(super) fn describe(expansion: &Expansion, made: &[Id]) -> String {
 }
 
 /// What keeps a recipient from being followed, in one line.
-pub(super) fn reason(what: &str) -> String {
+fn reason(what: &str) -> String {
     line::printable(what).collect()
 }
 
