@@ -70,7 +70,7 @@ pub(super) struct Args {
     #[arg(short = 'l', long)]
     lmtp: bool,
     /// Speak LMTP for aliases: run their commands and write their files, as who runs this
-    #[arg(long)]
+    #[arg(long, hide = true)]
     alias: bool,
     /// More recipients
     #[arg(value_name = "USER")]
