@@ -35,6 +35,7 @@ list() {
 	done
 	echo "program 2755 hikyaku sendmail sbin/sendmail"
 	echo "link - - sendmail sbin/mailq"
+	echo "link - - sendmail sbin/newaliases"
 	echo "program 755 root local-deliver libexec/hikyaku/local-deliver"
 	echo "program 2755 mail dotlock libexec/hikyaku/dotlock"
 	echo "link - - ../libexec/hikyaku/local-deliver bin/local-deliver"
@@ -45,6 +46,7 @@ list() {
 		echo "text 644 root $page share/man/man${page##*.}/${page##*/}"
 	done
 	echo "link - - sendmail.8 share/man/man8/mailq.8"
+	echo "link - - sendmail.8 share/man/man8/newaliases.8"
 	for sample in hikyaku.toml users inetd.conf xinetd.conf crontab; do
 		echo "text 644 root etc/$sample share/hikyaku/$sample"
 	done

@@ -44,6 +44,7 @@ const INSTALLED: &str = "\
 0755 root:root PREFIX/sbin/mailctl
 0777 root:root PREFIX/sbin/mailq -> sendmail
 0755 root:root PREFIX/sbin/mta-queue
+0777 root:root PREFIX/sbin/newaliases -> sendmail
 0755 root:root PREFIX/sbin/popd
 2755 root:hikyaku PREFIX/sbin/sendmail
 0755 root:root PREFIX/sbin/smtpd
@@ -53,6 +54,7 @@ const INSTALLED: &str = "\
 0644 root:root PREFIX/share/hikyaku/inetd.conf
 0644 root:root PREFIX/share/hikyaku/users
 0644 root:root PREFIX/share/hikyaku/xinetd.conf
+0644 root:root PREFIX/share/man/man5/hikyaku-aliases.5
 0644 root:root PREFIX/share/man/man5/hikyaku-forward.5
 0644 root:root PREFIX/share/man/man5/hikyaku-mbox.5
 0644 root:root PREFIX/share/man/man5/hikyaku-queue.5
@@ -63,6 +65,7 @@ const INSTALLED: &str = "\
 0644 root:root PREFIX/share/man/man8/mailctl.8
 0777 root:root PREFIX/share/man/man8/mailq.8 -> sendmail.8
 0644 root:root PREFIX/share/man/man8/mta-queue.8
+0777 root:root PREFIX/share/man/man8/newaliases.8 -> sendmail.8
 0644 root:root PREFIX/share/man/man8/popd.8
 0644 root:root PREFIX/share/man/man8/sendmail.8
 0644 root:root PREFIX/share/man/man8/smtpd.8

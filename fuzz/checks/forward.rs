@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use hikyaku::delivery::local::forward::{self, Entry};
+use hikyaku::route::forward::{self, Entry};
 
 const ORIGIN: &str = "here.example";
 

@@ -29,6 +29,8 @@ pub struct Config {
     pub hostname: String,
     /// Domains whose mail is delivered here; empty means `[hostname]`.
     pub local_domains: Vec<String>,
+    /// Domains whose mail is taken from everybody and sent on to their own hosts.
+    pub relay_domains: Vec<String>,
     /// Where log lines go.
     pub log: LogTarget,
     /// Files and directories.
@@ -69,6 +71,9 @@ pub struct Paths {
     pub index: String,
     /// The alias file.
     pub aliases: PathBuf,
+    /// The file of virtual domains and their users.
+    #[serde(rename = "virtual")]
+    pub virtual_users: PathBuf,
     /// Where local-deliver and dotlock are run from.
     pub libexec: PathBuf,
 }
@@ -183,6 +188,8 @@ pub struct Delivery {
     pub sendmail: Vec<String>,
     /// How long a command of a user's `.forward` may take.
     pub command_time_limit: Interval,
+    /// The account that runs the commands and writes the files of an alias file of root's.
+    pub alias_user: String,
 }
 
 /// `[dns]`.
@@ -222,6 +229,7 @@ impl Default for Config {
         Self {
             hostname: own_hostname(),
             local_domains: Vec::new(),
+            relay_domains: Vec::new(),
             log: LogTarget::Syslog,
             paths: Paths::default(),
             users: Users::default(),
@@ -246,6 +254,7 @@ impl Default for Paths {
             folders: "%h/mail".into(),
             index: "%h/mail/.index".into(),
             aliases: Path::new(SYSCONFDIR).join("hikyaku/aliases"),
+            virtual_users: Path::new(SYSCONFDIR).join("hikyaku/virtual"),
             libexec: Path::new(PREFIX).join("libexec/hikyaku"),
         }
     }
@@ -320,6 +329,7 @@ impl Default for Delivery {
             recipient_delimiter: "+".into(),
             sendmail: vec![format!("{PREFIX}/sbin/sendmail")],
             command_time_limit: Interval::from_seconds(5 * 60),
+            alias_user: "nobody".into(),
         }
     }
 }
@@ -343,6 +353,11 @@ impl Config {
             return domain.eq_ignore_ascii_case(&self.hostname);
         }
         self.local_domains.iter().any(|local| domain.eq_ignore_ascii_case(local))
+    }
+
+    /// Whether mail for `domain` is taken from everybody and sent on.
+    pub fn is_relay_domain(&self, domain: &str) -> bool {
+        self.relay_domains.iter().any(|relay| domain.eq_ignore_ascii_case(relay))
     }
 
     /// The domain of an address that was written without one: this host's name where mail for it
@@ -446,11 +461,17 @@ impl Config {
         if !value::is_host_name(&self.hostname) {
             return Some((&["hostname"], "a host name like \"mx.example.org\" is wanted".into()));
         }
-        if let Some(name) = self.smtp.dnsbl.iter().find(|name| !value::is_host_name(name)) {
-            return Some((&["smtp", "dnsbl"], format!("{name:?} is no domain name")));
+        for (key, names) in [
+            (&["local_domains"] as &[_], &self.local_domains),
+            (&["relay_domains"], &self.relay_domains),
+            (&["smtp", "dnsbl"], &self.smtp.dnsbl),
+        ] {
+            if let Some(name) = names.iter().find(|name| !value::is_host_name(name)) {
+                return Some((key, format!("{name:?} is no domain name")));
+            }
         }
-        if let Some(name) = self.local_domains.iter().find(|name| !value::is_host_name(name)) {
-            return Some((&["local_domains"], format!("{name:?} is no domain name")));
+        if let Some(name) = self.relay_domains.iter().find(|name| self.is_local_domain(name)) {
+            return Some((&["relay_domains"], format!("{name:?} is a local domain")));
         }
         for (key, pattern) in [
             (&["paths", "inbox"] as &[_], &self.paths.inbox),
@@ -466,6 +487,7 @@ impl Config {
         for (key, path) in [
             (&["paths", "queue"] as &[_], &self.paths.queue),
             (&["paths", "aliases"], &self.paths.aliases),
+            (&["paths", "virtual"], &self.paths.virtual_users),
             (&["paths", "libexec"], &self.paths.libexec),
             (&["users", "file"], &self.users.file),
             (&["users", "app_passwords"], &self.users.app_passwords),
@@ -508,6 +530,10 @@ impl Config {
                 &["queue", "retry"],
                 "one wait at least, none of them 0, is wanted".into(),
             ));
+        }
+        if matches!(self.delivery.alias_user.as_str(), "" | "root") {
+            let what = "an account without rights, like \"nobody\", is wanted";
+            return Some((&["delivery", "alias_user"], what.into()));
         }
         if self.delivery.recipient_delimiter.chars().count() > 1 {
             return Some((&["delivery", "recipient_delimiter"], "one character is wanted".into()));

@@ -42,6 +42,14 @@ fn an_impossible_value_names_its_place_and_what_is_wanted() {
         error("[queue]\nretry = []"),
         "hikyaku.toml:2:9: one wait at least, none of them 0, is wanted"
     );
+    assert!(error("[paths]\nvirtual = \"v\"").starts_with("hikyaku.toml:2:11: an absolute"));
+    assert!(
+        error("[delivery]\nalias_user = \"root\"").starts_with("hikyaku.toml:2:14: an account")
+    );
+    assert_eq!(
+        error("hostname = \"a.b\"\nrelay_domains = [\"A.b\"]"),
+        "hikyaku.toml:2:17: \"A.b\" is a local domain"
+    );
     assert_eq!(error("[delivery]\nport = 0"), "hikyaku.toml:2:8: must be 1 or more");
     assert!(error("hostname = \"a b\"").starts_with("hikyaku.toml:1:12: a host name"));
     assert!(error("[paths]\ninbox = \"%q\"").starts_with("hikyaku.toml:2:9: after %"));

@@ -1,5 +1,6 @@
 //! What became of a recipient this time.
 
+use super::report::Action;
 use crate::queue::Outcome;
 
 /// One recipient's fate, from whoever tried.
@@ -13,9 +14,9 @@ pub struct Fate {
     pub text: String,
     /// Nobody was asked: this was no attempt, and the message is looked at again soon.
     pub untried: bool,
-    /// Who has the message now was told what its sender wants to hear, and will say it (RFC 3461
-    /// section 5.2).
-    pub knows_dsn: bool,
+    /// What we tell a sender who wants to hear of success (RFC 3461 section 5.2); `None` where who
+    /// has the message now was told of that wish.
+    pub receipt: Option<Action>,
     /// Who said so, for the log: `local`, `none`, or a host with address and port.
     pub relay: String,
     /// TLS version of the connection; empty without.
@@ -46,7 +47,7 @@ impl Fate {
 
     /// Decided by a delivery agent of this host.
     pub fn local(outcome: Outcome, code: &str, text: impl Into<String>) -> Self {
-        Self { knows_dsn: true, ..Self::by("local", outcome, code, text) }
+        Self { receipt: None, ..Self::by("local", outcome, code, text) }
     }
 
     fn by(relay: &str, outcome: Outcome, code: &str, text: impl Into<String>) -> Self {
@@ -55,7 +56,7 @@ impl Fate {
             code: code.to_owned(),
             text: text.into(),
             untried: false,
-            knows_dsn: false,
+            receipt: Some(Action::Relayed),
             relay: relay.to_owned(),
             tls: String::new(),
             remote: None,

@@ -12,7 +12,7 @@ use super::report::{self, Action, Recipient, Report};
 use super::runner::Runner;
 use super::schedule::{self, Next};
 use crate::queue::entry::Path;
-use crate::queue::{Entry, Envelope, Event, Outcome};
+use crate::queue::{Entry, Envelope, Event, Origin, Outcome};
 use crate::smtp::dsn::{EnvelopeId, Ret};
 use crate::smtp::{self, Body};
 use crate::sys::{Log, clock};
@@ -71,7 +71,11 @@ impl Flight {
         let others: Vec<usize> = same.map(|(other, _)| *other).collect();
         for other in others {
             // Only the one copy's receipt is the delivery agent's to give.
-            self.settle_one(runner, other, Fate { knows_dsn: false, ..fate.clone() });
+            self.settle_one(
+                runner,
+                other,
+                Fate { receipt: Some(Action::Delivered), ..fate.clone() },
+            );
         }
         self.settle_one(runner, recipient, fate);
     }
@@ -112,13 +116,14 @@ impl Flight {
             self.untried = true;
             return;
         }
-        let Fate { outcome, code, text, remote, knows_dsn, relay, .. } = fate;
+        let Fate { outcome, code, text, remote, receipt, .. } = fate;
         if let Some(remote) = remote {
             self.remotes.insert(recipient, remote);
         }
         let event = Event { time, recipient, outcome, code, text };
-        if outcome == Outcome::Done && !knows_dsn {
-            let action = if relay == "local" { Action::Delivered } else { Action::Relayed };
+        if outcome == Outcome::Done
+            && let Some(action) = receipt
+        {
             self.tell_of_success(runner, action, &event);
         }
         self.news.push(event);
@@ -261,6 +266,11 @@ impl Flight {
             log.warning(&format!("{}: a report can't be delivered; dropped", entry.id()));
             return Ok(());
         };
+        // The sender wrote to the list, and may not know its members.
+        let list = match &entry.envelope.origin {
+            Origin::Alias(list) => format!(" (expanded from <{list}>)"),
+            _ => String::new(),
+        };
         let recipients: Vec<Recipient> = failed
             .iter()
             .filter_map(|event| {
@@ -270,7 +280,7 @@ impl Flight {
                     address: who.address.clone(),
                     original: original.map(|to| format!("{};{}", to.kind(), to.address())),
                     code: event.code.clone(),
-                    text: event.text.clone(),
+                    text: format!("{}{list}", event.text),
                     remote: self.remotes.get(&event.recipient).cloned(),
                 })
             })
@@ -298,7 +308,7 @@ impl Flight {
         let what = match action {
             Action::Failed => "failure",
             Action::Delayed => "delay",
-            Action::Delivered | Action::Relayed => "delivery",
+            Action::Delivered | Action::Relayed | Action::Expanded => "delivery",
         };
         log.info(&format!("{}: sender told of the {what}: {id}", entry.id()));
         Ok(())

@@ -8,7 +8,6 @@
 
 mod command;
 mod duplicates;
-pub mod forward;
 mod plan;
 mod recipient;
 
@@ -35,8 +34,8 @@ use crate::sys::{Account, clock};
 use command::Program;
 use duplicates::Duplicates;
 
-pub use plan::Plan;
-pub use recipient::{Folder, address_of, become_recipient, mailbox_of};
+pub use plan::{Plan, forward_file};
+pub use recipient::{Folder, address_of, become_recipient, inbox_place, mailbox_of};
 
 /// What the envelope says of one message for one recipient.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -67,6 +66,8 @@ pub struct Wish {
     pub folder: Option<Folder>,
     /// The user's `.forward` is not asked.
     pub ignore_forward: bool,
+    /// What aliases have in commands and files is done, for whatever address.
+    pub aliases: bool,
 }
 
 /// A message that has been delivered.
@@ -102,7 +103,7 @@ impl<'a> Agent<'a> {
             config,
             account,
             wish,
-            inbox: recipient::inbox_place(config, account)?.path,
+            inbox: inbox_place(config, account)?.path,
             mailboxes: HashMap::new(),
             warnings: Vec::new(),
         })
@@ -118,6 +119,13 @@ impl<'a> Agent<'a> {
         let (config, account) = (self.config, self.account);
         if let Some(folder) = &self.wish.folder {
             return Plan::folder(config, account, folder);
+        }
+        if self.wish.aliases {
+            if message.was_delivered_to(|other| is_same(config, &envelope.recipient, other)) {
+                let text = format!("mail loop: it was delivered to {} before", envelope.recipient);
+                return Err(Failure::permanent("5.4.6", text));
+            }
+            return Plan::alias(config, account, &envelope.recipient);
         }
         let forward = if self.wish.ignore_forward {
             None
@@ -208,7 +216,7 @@ impl<'a> Agent<'a> {
             return;
         }
         let messages: Vec<NewMessage> = letters.iter().map(Letter::for_mailbox).collect();
-        let place = recipient::inbox_place(self.config, self.account);
+        let place = inbox_place(self.config, self.account);
         let all = place.map(|place| (self.put(&place, &messages), place));
         fates.extend(letters.drain(..).zip(&messages).map(|(letter, message)| {
             match &all {

@@ -30,6 +30,8 @@ pub enum Action {
     Delivered,
     /// It was sent on, to where nothing more will be reported from.
     Relayed,
+    /// It was sent on to the several members of an alias.
+    Expanded,
 }
 
 /// A recipient, and what became of the message there.
@@ -148,6 +150,12 @@ impl Report<'_> {
                 "Your message was sent on as the recipient wished. You will hear no more of it\n\
                  unless that fails.",
             ),
+            Action::Expanded => (
+                "Successful Mail Delivery Report",
+                "expanded",
+                "Your message was sent on to everybody for whom this address stands. You will\n\
+                 hear no more of it unless that fails.",
+            ),
         };
         let encoding = if self.is_eight_bit() { "8bit" } else { "7bit" };
         let attached = if self.whole { "Your message" } else { "The header of your message" };
@@ -205,7 +213,7 @@ impl Report<'_> {
         if let Some(arrived) = arrived {
             let _ = writeln!(text, "Arrival-Date: {arrived}");
         }
-        let succeeded = matches!(self.action, Action::Delivered | Action::Relayed);
+        let succeeded = !matches!(self.action, Action::Failed | Action::Delayed);
         for Recipient { address, original, code, text: why, remote } in self.recipients {
             text.push('\n');
             if let Some((kind, address)) = original.as_ref().and_then(|o| o.split_once(';')) {

@@ -3,6 +3,7 @@
 //! It is the worker of mta-queue: the queue's owner, without any other rights. What becomes of an
 //! entry that it has taken is [`Flight`]'s to say.
 
+mod expand;
 mod waiting;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
@@ -16,9 +17,10 @@ use super::launcher::{self, Launched};
 use super::remote::Courier;
 use super::schedule;
 use crate::config::Config;
+use crate::message::Address;
 use crate::queue::spool::Error;
-use crate::queue::{Id, Inlet, Outcome, Place, Spool, Wake, pickup};
-use crate::route::{self, Route};
+use crate::queue::{Id, Inlet, Origin, Outcome, Place, Spool, Wake, pickup};
+use crate::route::{self, Route, Tables};
 use crate::smtp::Recipient;
 use crate::smtp::reply::{Answer, Meaning};
 use crate::sys::channel::Channel;
@@ -38,6 +40,8 @@ const MAX_LINGER: Duration = Duration::from_secs(10);
 pub const MAX_DESCRIPTORS: u64 = 16_384;
 /// Messages in hand at once, at most. Each costs a descriptor here and another in the courier.
 const MAX_FLIGHTS: usize = 4096;
+/// The agent for the commands and files of aliases; no account has such a name.
+const PROGRAMS: &str = "/";
 /// Descriptors that are left for other things.
 pub const SPARE: usize = 64;
 /// What becomes due while something is in hand is looked for so often.
@@ -70,6 +74,8 @@ pub struct Runner<'a> {
 /// One run.
 struct Run<'a> {
     runner: &'a Runner<'a>,
+    /// Aliases and virtual users.
+    tables: Tables,
     flights: BTreeMap<u64, Flight>,
     next: u64,
     agents: Vec<Agent>,
@@ -121,6 +127,7 @@ impl Runner<'_> {
     pub fn run(&self, flush: bool) -> io::Result<Ended> {
         let mut run = Run {
             runner: self,
+            tables: Tables::of(self.config),
             flights: BTreeMap::new(),
             next: 0,
             agents: Vec::new(),
@@ -249,15 +256,17 @@ impl Run<'_> {
     fn is_for_others_only(&self, place: &Place) -> bool {
         let Runner { spool, config, .. } = self.runner;
         spool.open(place).is_ok_and(|entry| {
-            let is_remote =
-                |to: &Recipient| matches!(route::route(config, &to.address), Route::Remote(_));
+            let is_remote = |to: &Recipient| {
+                matches!(route::route(config, &to.address), Route::Remote(_))
+                    && !self.tables.is_virtual_domain(to.address.domain())
+            };
             entry.envelope.recipients.iter().all(is_remote)
         })
     }
 
     /// Takes an entry and routes its recipients; false where that can't be now.
     fn take(&mut self, place: &Place) -> io::Result<bool> {
-        let Runner { spool, log, config, .. } = self.runner;
+        let Runner { spool, log, .. } = self.runner;
         // Whatever is wrong, incoming/ must not keep it: a path unit would start us for ever.
         let entry = match spool.claim(place) {
             Ok(entry) => entry,
@@ -289,24 +298,16 @@ impl Run<'_> {
         let mut local: Vec<(usize, String)> = Vec::new();
         let mut remote: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for recipient in pending {
-            let Some(to) = flight.entry.envelope.recipients.get(recipient) else {
+            let Some(to) = flight.entry.envelope.recipients.get(recipient).cloned() else {
                 continue;
             };
-            match route::route(config, &to.address) {
-                Route::Local(name) => {
-                    let known = local.iter().find(|(_, other)| other.eq_ignore_ascii_case(name));
-                    match known {
-                        Some((first, _)) => flight.join(recipient, *first),
-                        None => local.push((recipient, name.to_owned())),
-                    }
-                }
-                // With a smarthost, all have the same destination.
-                Route::Remote(_) if config.delivery.smarthost.get().is_some() => {
-                    remote.entry(String::new()).or_default().push(recipient);
-                }
-                Route::Remote(domain) => {
-                    remote.entry(domain.to_ascii_lowercase()).or_default().push(recipient);
-                }
+            if flight.entry.envelope.origin == Origin::Programs {
+                let entry = number;
+                self.waiting.push_back((PROGRAMS.into(), Job { entry, recipient }));
+            } else if let Some(fate) = self.follow(&flight, &to) {
+                flight.settle(self.runner, recipient, fate);
+            } else {
+                self.sort(&mut flight, recipient, &to.address, &mut local, &mut remote);
             }
         }
         for (recipient, name) in local {
@@ -326,6 +327,34 @@ impl Run<'_> {
         }
         self.fly(number, flight);
         Ok(true)
+    }
+
+    /// Puts a recipient to those of the same mailbox or the same destination.
+    fn sort(
+        &self,
+        flight: &mut Flight,
+        recipient: usize,
+        address: &Address,
+        local: &mut Vec<(usize, String)>,
+        remote: &mut BTreeMap<String, Vec<usize>>,
+    ) {
+        let config = self.runner.config;
+        match route::route(config, address) {
+            Route::Local(name) => {
+                let known = local.iter().find(|(_, other)| other.eq_ignore_ascii_case(name));
+                match known {
+                    Some((first, _)) => flight.join(recipient, *first),
+                    None => local.push((recipient, name.to_owned())),
+                }
+            }
+            // With a smarthost, all have the same destination.
+            Route::Remote(_) if config.delivery.smarthost.get().is_some() => {
+                remote.entry(String::new()).or_default().push(recipient);
+            }
+            Route::Remote(domain) => {
+                remote.entry(domain.to_ascii_lowercase()).or_default().push(recipient);
+            }
+        }
     }
 
     /// The courier; `None` where there can be none in this run.
@@ -371,7 +400,12 @@ impl Run<'_> {
                 later.push_back((name, job));
                 continue;
             }
-            match launcher::request(self.runner.launcher, &name)? {
+            let launched = if name == PROGRAMS {
+                launcher::request_programs(self.runner.launcher)?
+            } else {
+                launcher::request(self.runner.launcher, &name)?
+            };
+            match launched {
                 Launched::Started(socket) => {
                     let mut agent = Agent::new(&name, socket, &self.runner.config.hostname)?;
                     agent.give(job);

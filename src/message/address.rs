@@ -78,6 +78,14 @@ impl Address {
         Ok(Self { local: mailbox.local, domain })
     }
 
+    /// A local-part, without quotes, in a domain: both made of what was parsed before.
+    pub fn new(local: &str, domain: &str) -> Result<Self, Error> {
+        if local.len() > MAX_LOCAL_PART || domain.len() > MAX_DOMAIN {
+            return Err(Error::TooLong);
+        }
+        Ok(Self { local: local.to_owned(), domain: domain.to_owned() })
+    }
+
     /// The local-part, its quotes and escapes taken off.
     pub fn local(&self) -> &str {
         &self.local

@@ -69,6 +69,9 @@ pub(super) struct Args {
     /// Speak LMTP, for USER or, as root, for everybody
     #[arg(short = 'l', long)]
     lmtp: bool,
+    /// Speak LMTP for aliases: run their commands and write their files, as who runs this
+    #[arg(long, hide = true)]
+    alias: bool,
     /// More recipients
     #[arg(value_name = "USER")]
     users: Vec<String>,
@@ -82,13 +85,20 @@ pub fn main() -> Exit {
 }
 
 fn local_deliver(arguments: &Args) -> Result<Exit, Failure> {
-    let handed = if arguments.lmtp { Some(handed(&[])?) } else { None };
+    let handed = if arguments.lmtp || arguments.alias { Some(handed(&[])?) } else { None };
     start()?;
     let config = load(&arguments.common)?;
     let log = Log::open(NAME, config.log.into());
-    let wish = Wish { folder: arguments.folder.clone(), ignore_forward: arguments.no_forward };
+    let wish = Wish {
+        folder: arguments.folder.clone(),
+        ignore_forward: arguments.no_forward,
+        aliases: arguments.alias,
+    };
     let mut names = [arguments.deliver_to.as_slice(), &arguments.users].concat();
     if let Some(handed) = handed {
+        if arguments.alias {
+            return aliases(&config, &log, wish, &names, handed);
+        }
         return lmtp(&config, &log, wish, &names, handed);
     }
     if names.is_empty() {
@@ -158,6 +168,27 @@ fn lmtp(
     local::become_recipient(config, &account).map_err(refused)?;
     let connection = Connection::new(input, output);
     Ok(server::lmtp::serve_user(config, log, &account, wish, connection))
+}
+
+/// LMTP for the commands and files of aliases, as whoever this process is already.
+fn aliases(
+    config: &Config,
+    log: &Log,
+    wish: Wish,
+    names: &[String],
+    handed: Handed,
+) -> Result<Exit, Failure> {
+    if privilege::is_root() {
+        let what = "--alias is not for root: aliases run their commands without its rights";
+        return Err(Failure::new(Exit::NoPerm, what));
+    }
+    let Handed::Session { input, output } = handed else {
+        return Err(Failure::new(Exit::Usage, "--alias serves stdin and stdout"));
+    };
+    let own = Account::by_uid(getuid()).ok().flatten();
+    let name = names.first().map_or("alias", String::as_str);
+    let account = own.unwrap_or_else(|| Account::own(name));
+    Ok(server::lmtp::serve_user(config, log, &account, wish, Connection::new(input, output)))
 }
 
 fn login_name(uid: Uid) -> Result<String, Failure> {

@@ -9,15 +9,18 @@ use std::path::Path;
 use clap::{Parser, Subcommand};
 use nix::unistd::{AccessFlags, access};
 
+use super::explain::explain;
 use super::{Common, Failure, load, run};
 use crate::auth::{app_passwords, users_file};
 use crate::config::{Config, Source};
 use crate::mailbox::directory;
+use crate::message::Address;
 use crate::net::tls::identity::Identity;
 use crate::net::tls::server::settings;
 use crate::queue::{self, Spool};
-use crate::route;
-use crate::sys::Exit;
+use crate::route::table::{self, Syntax};
+use crate::route::{self, Destination, Files, Tables, index};
+use crate::sys::{Account, Exit, privilege};
 
 /// The operator's tool.
 #[derive(Debug, Parser)]
@@ -36,6 +39,11 @@ enum Command {
     /// Keep the users file
     #[command(subcommand)]
     User(user::Command),
+    /// Say step by step where mail for an address goes
+    Explain {
+        /// The address; without a domain it is in this host's
+        address: String,
+    },
 }
 
 /// Runs the program.
@@ -48,6 +56,7 @@ fn mailctl(arguments: &Args) -> Result<Exit, Failure> {
     match &arguments.command {
         Command::Check => check(&config),
         Command::User(command) => user::run(&config, command),
+        Command::Explain { address } => explain(&config, address),
     }
 }
 
@@ -59,6 +68,7 @@ fn check(config: &Config) -> Result<Exit, Failure> {
     programs(config, &mut problems);
     users(config, &mut problems);
     inboxes(config, &mut problems);
+    tables(config, &mut problems);
     for problem in &problems {
         super::complain("mailctl", problem);
     }
@@ -135,14 +145,47 @@ fn users(config: &Config, problems: &mut Vec<String>) {
             .extend(lines.iter().filter_map(|line| line.as_ref().err()).map(ToString::to_string)),
         Err(error) => problems.push(error.to_string()),
     }
+    let postmaster = Address::new("postmaster", config.origin()).map_err(|error| error.to_string());
+    let leads = postmaster.and_then(|address| follow(config, &Tables::of(config), &address));
+    // What is wrong with a line is said where the tables are looked at.
+    if leads != Ok(Destination::Account) {
+        return;
+    }
     match route::account(config, "postmaster") {
         Ok(Some(_)) => {}
         Ok(None) => problems.push(
-            "there is no account postmaster: mail for it is taken (RFC 5321) and waits in the queue"
+            "there is neither an alias nor an account postmaster: mail for it is taken (RFC 5321) \
+             and waits in the queue"
                 .into(),
         ),
         Err(error) => problems.push(format!("account postmaster: {error}")),
     }
+}
+
+/// Every line of the tables, and whether who runs the commands of aliases can be found.
+fn tables(config: &Config, problems: &mut Vec<String>) {
+    let Tables { aliases, virtual_users } = Tables::of(config);
+    for (table, syntax) in [(aliases, Syntax::Aliases), (virtual_users, Syntax::Virtual)] {
+        match index::check(table.path(), syntax, config.origin()) {
+            Ok(summary) => problems.extend(summary.errors.into_iter().chain(summary.warnings)),
+            Err(error) if table::is_missing(&error) => {}
+            Err(error) => problems.push(format!("{}: {error}", table.path().display())),
+        }
+    }
+    let name = &config.delivery.alias_user;
+    if privilege::is_root() && !matches!(Account::by_name(name), Ok(Some(_))) {
+        problems.push(format!("[delivery] alias_user: there is no account {name}"));
+    }
+}
+
+/// Where an address leads, asked as the caller.
+pub(super) fn follow(
+    config: &Config,
+    tables: &Tables,
+    address: &Address,
+) -> Result<Destination, String> {
+    let has_account = |local: &str| Ok(route::account(config, local)?.is_some());
+    route::resolve(config, &Files { tables, has_account }, address)
 }
 
 fn inboxes(config: &Config, problems: &mut Vec<String>) {

@@ -2,6 +2,7 @@
 //! status. No protocol words here.
 
 mod dotlock;
+mod explain;
 mod local_deliver;
 mod mailctl;
 mod mta_queue;

@@ -61,10 +61,12 @@ pub(super) fn show(spool: &Spool, id: &str) -> Result<Exit, Failure> {
         writeln!(out, "id:        {}", entry.id())?;
         writeln!(out, "state:     {}", state(entry.place()))?;
         writeln!(out, "arrived:   {}", date(envelope.arrived))?;
-        match envelope.origin {
+        match &envelope.origin {
             Origin::Smtp => writeln!(out, "origin:    SMTP")?,
             Origin::User(uid) => writeln!(out, "origin:    user id {uid}")?,
             Origin::Local => writeln!(out, "origin:    made here")?,
+            Origin::Alias(list) => writeln!(out, "origin:    sent on by <{list}>")?,
+            Origin::Programs => writeln!(out, "origin:    for an alias's commands and files")?,
         }
         writeln!(out, "size:      {}", entry.size())?;
         writeln!(out, "sender:    <{}>", Path(envelope.sender.as_ref()))?;

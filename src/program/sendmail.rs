@@ -1,7 +1,7 @@
-//! `sendmail`: submission by a command; also `mailq`.
+//! `sendmail`: submission by a command; also `mailq` and `newaliases`.
 
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
@@ -12,6 +12,9 @@ use crate::config::{Config, Wakeup};
 use crate::message::submission::{Missing, complete, header_end, recipients as header_recipients};
 use crate::message::{Address, date, list};
 use crate::queue::{Envelope, Id, Inlet, Origin, Spool, Wake};
+use crate::route::Tables;
+use crate::route::index::{self, Summary};
+use crate::route::table::{self, Syntax};
 use crate::server::Connection;
 use crate::server::listener::Visit;
 use crate::server::smtp::Server;
@@ -26,7 +29,8 @@ const MAX_HEADER: usize = 16 << 20;
 
 /// Submission command: puts the message on stdin into the queue.
 ///
-/// Called as mailq it lists the queue.
+/// Called as mailq it lists the queue, called as newaliases it makes the indexes of the alias file and
+/// of the file of virtual users.
 #[derive(Debug, Parser)]
 #[command(
     name = "sendmail",
@@ -52,9 +56,9 @@ pub(super) struct Args {
     /// The sender's full name, for a From field that is missing
     #[arg(short = 'F', value_name = "NAME")]
     full_name: Option<OsString>,
-    /// m: send (default); s: SMTP on stdin; p: list the queue
+    /// m: send (default); s: SMTP on stdin; p: list the queue; i: as newaliases
     #[arg(short = 'b', value_name = "MODE", default_value = "m", hide_default_value = true,
-        hide_possible_values = true, value_parser = ["m", "s", "p"])]
+        hide_possible_values = true, value_parser = ["m", "s", "p", "i"])]
     mode: String,
     /// Run the queue now; a TIME is refused
     #[arg(short = 'q', value_name = "TIME", num_args = 0..=1, require_equals = true,
@@ -97,6 +101,9 @@ pub fn main() -> Exit {
     if name == Some(OsStr::new("mailq")) {
         arguments.push("-bp".into());
     }
+    if name == Some(OsStr::new("newaliases")) {
+        arguments.push("-bi".into());
+    }
     // -q15m: the value is attached or not there at all, or else it would eat a recipient.
     for argument in &mut arguments {
         if let Some(time) = argument.to_str().and_then(|text| text.strip_prefix("-q"))
@@ -114,6 +121,7 @@ fn sendmail(arguments: &Args) -> Result<Exit, Failure> {
     let config = load(&arguments.common)?;
     match (arguments.mode.as_str(), &arguments.run_queue) {
         ("p", _) => mta_queue(arguments, Some("--list")),
+        ("i", _) => new_aliases(&config),
         (_, Some(time)) if time.is_empty() => mta_queue(arguments, None),
         (_, Some(time)) => Err(Failure::new(
             Exit::Usage,
@@ -136,6 +144,43 @@ fn mta_queue(arguments: &Args, flag: Option<&str>) -> Result<Exit, Failure> {
     }
     let error = process::exec(&program, &argv, &[], io::stdin(), io::stdout());
     Err(Failure::new(Exit::OsFile, format!("{}: can't be run: {error}", program.display())))
+}
+
+/// `-bi`: makes the index of each table that is there, and says what is wrong with its lines.
+fn new_aliases(config: &Config) -> Result<Exit, Failure> {
+    privilege::drop_setgid().map_err(|error| Failure::new(Exit::OsErr, error))?;
+    let mut exit = Exit::Ok;
+    let tables = Tables::of(config);
+    for (table, syntax, what) in [
+        (&tables.aliases, Syntax::Aliases, "aliases"),
+        (&tables.virtual_users, Syntax::Virtual, "virtual users"),
+    ] {
+        let path = table.path().display();
+        let summary = match index::compile(table.path(), syntax, config.origin()) {
+            Ok(summary) => summary,
+            // Nobody needs to have virtual users.
+            Err(error) if table::is_missing(&error) && syntax == Syntax::Virtual => continue,
+            Err(error) => {
+                super::complain("newaliases", &format!("{path}: {error}"));
+                exit = Exit::CantCreat;
+                continue;
+            }
+        };
+        for problem in summary.errors.iter().chain(&summary.warnings) {
+            super::complain("newaliases", problem);
+        }
+        if !summary.errors.is_empty() {
+            exit = Exit::DataErr;
+            continue;
+        }
+        let Summary { count, longest, total, .. } = summary;
+        let line =
+            format!("{path}: {count} {what}, longest {longest} bytes, {total} bytes total\n");
+        io::stdout()
+            .write_all(line.as_bytes())
+            .map_err(|error| Failure::new(Exit::IoErr, error))?;
+    }
+    Ok(exit)
 }
 
 /// `-bs`: the SMTP server's own session, into drop/; with root as smtpd has it, into incoming/,

@@ -75,6 +75,11 @@ pub enum Origin {
     User(u32),
     /// Made here: a bounce.
     Local,
+    /// Made here of a message for this address, which stands for others: none of the recipients is
+    /// an alias any more.
+    Alias(Address),
+    /// Likewise, for the commands and files that its recipients stand for.
+    Programs,
 }
 
 /// Who sends what to whom.
@@ -111,10 +116,12 @@ impl Envelope {
     pub fn encode(&self) -> String {
         let mut text = format!("arrived {}\n", self.arrived);
         // Writing to a String can't fail.
-        let _ = match self.origin {
+        let _ = match &self.origin {
             Origin::Smtp => writeln!(text, "origin smtp"),
             Origin::Local => writeln!(text, "origin local"),
             Origin::User(uid) => writeln!(text, "origin user {uid}"),
+            Origin::Alias(list) => writeln!(text, "origin alias <{list}>"),
+            Origin::Programs => writeln!(text, "origin programs"),
         };
         let _ = writeln!(text, "sender <{}>", Path(self.sender.as_ref()));
         match self.body {
@@ -157,11 +164,16 @@ impl Envelope {
             match key {
                 "arrived" => arrived = Some(value.parse().ok()?),
                 "origin" => {
-                    origin = Some(match value.strip_prefix("user ") {
-                        Some(uid) => Origin::User(uid.parse().ok()?),
+                    origin = Some(match value.split_once(' ') {
+                        Some(("user", uid)) => Origin::User(uid.parse().ok()?),
+                        Some(("alias", list)) => {
+                            let list = list.strip_prefix('<')?.strip_suffix('>')?;
+                            Origin::Alias(Address::parse(list.as_bytes()).ok()?)
+                        }
                         None if value == "smtp" => Origin::Smtp,
                         None if value == "local" => Origin::Local,
-                        None => return None,
+                        None if value == "programs" => Origin::Programs,
+                        _ => return None,
                     });
                 }
                 "sender" => {
@@ -325,7 +337,9 @@ mod tests {
     #[test]
     fn an_envelope_reads_back_the_same() {
         let sent = Envelope { sender: Some(Address::parse(b"x@y").unwrap()), ..envelope() };
-        for envelope in [envelope(), sent, asking()] {
+        let list = Origin::Alias(Address::parse(b"\"a list\"@b").unwrap());
+        let expanded = [list, Origin::Programs].map(|origin| Envelope { origin, ..envelope() });
+        for envelope in [envelope(), sent, asking()].into_iter().chain(expanded) {
             assert_eq!(Envelope::parse(envelope.encode().as_bytes()), Some(envelope));
         }
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::entry::{self, Envelope, Event, HEAD, Head, MAX_ENVELOPE, MAX_HISTORY, Outcome};
 use super::spool::Error;
-use super::{Id, Place};
+use super::{Draft, Id, Place};
 use crate::sys::lock;
 
 /// Opens a queue file without following links or waiting for a FIFO's other end.
@@ -144,6 +144,16 @@ impl Entry {
 
     /// Compares the content with its checksum.
     pub(super) fn verify(&self) -> Result<(), Error> {
+        self.each_piece(|_| Ok(()))
+    }
+
+    /// Writes all of the content into another message, which must not be committed after an error.
+    pub fn copy_content(&self, draft: &mut Draft<'_>) -> Result<(), Error> {
+        self.each_piece(|piece| draft.write(piece))
+    }
+
+    /// Goes through the content, and compares it with its checksum.
+    fn each_piece(&self, mut look: impl FnMut(&[u8]) -> io::Result<()>) -> Result<(), Error> {
         let mut crc = crc32fast::Hasher::new();
         let mut buffer = vec![0; 128 * 1024];
         let mut offset = 0;
@@ -152,7 +162,9 @@ impl Entry {
             if count == 0 {
                 break;
             }
-            crc.update(buffer.get(..count).unwrap_or_default());
+            let piece = buffer.get(..count).unwrap_or_default();
+            crc.update(piece);
+            look(piece)?;
             offset += count as u64;
         }
         if crc.finalize() == self.head.content_crc {

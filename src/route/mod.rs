@@ -1,12 +1,26 @@
 //! Where a recipient's mail goes.
+//!
+//! [`resolve::resolve`] follows an address to its end, for the queue; [`verify`] says whether there
+//! is such a recipient, for a session. Both ask the same tables in the same order.
 
+pub mod forward;
+pub mod index;
 pub mod mx;
+pub mod resolve;
+pub mod table;
+mod tables;
 
 use std::io;
 
 use crate::config::Config;
 use crate::message::Address;
 use crate::sys::Account;
+
+pub use resolve::{Destination, Expansion, Group, resolve};
+pub use tables::{Files, Tables, Verdict, verify};
+
+/// The most members of an alias, with all that they lead to.
+pub const MAX_MEMBERS: usize = 10_000;
 
 /// Where to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +66,8 @@ pub fn extension<'a>(config: &Config, name: &str, local: &'a str) -> Option<&'a 
     if is(base) { rest } else { None }
 }
 
-fn before_extension<'a>(config: &Config, local: &'a str) -> &'a str {
+/// What stands before the first `[delivery] recipient_delimiter`.
+pub fn before_extension<'a>(config: &Config, local: &'a str) -> &'a str {
     let delimiter = config.delivery.recipient_delimiter.as_str();
     match local.split_once(delimiter) {
         Some((base, _)) if !delimiter.is_empty() && !base.is_empty() => base,

@@ -64,8 +64,10 @@ pub fn serve_user(
     wish: Wish,
     mut connection: Connection,
 ) -> Exit {
+    let anybody = wish.aliases;
     let agent = Agent::new(config, account, wish);
-    let mut desk = OneUser { config, account, agent, text: None, waiting: Vec::new(), log };
+    let mut desk =
+        OneUser { config, account, agent, anybody, text: None, waiting: Vec::new(), log };
     converse(config, &mut connection, &mut desk)
 }
 
@@ -233,6 +235,8 @@ struct OneUser<'a> {
     config: &'a Config,
     account: &'a Account,
     agent: Result<Agent<'a>, Failure>,
+    /// The agent takes every address: it does what aliases say.
+    anybody: bool,
     text: Option<Result<Stager, Failure>>,
     waiting: Vec<(Result<Rc<Staged>, Failure>, Envelope)>,
     log: &'a Log,
@@ -242,6 +246,7 @@ impl Desk for OneUser<'_> {
     fn check(&mut self, address: &Address) -> Result<Verdict, Gone> {
         let (config, name) = (self.config, &self.account.name);
         Ok(match route::route(config, address) {
+            _ if self.anybody => Verdict::Accept,
             Route::Local(local) if route::extension(config, name, local).is_some() => {
                 Verdict::Accept
             }

@@ -17,6 +17,7 @@ use crate::auth;
 use crate::config::Config;
 use crate::queue::{Inlet, Wake};
 use crate::route;
+use crate::route::Tables;
 use crate::sasl::Facts;
 use crate::smtp::Login;
 use crate::sys::channel::Channel;
@@ -86,12 +87,14 @@ impl Server<'_> {
         clock::zone();
         let forked = process::fork(|| {
             let inlet = self.inlet.for_this_process().and_then(|inlet| {
-                self.lock_up(&inlet, &connection, &session, &line)?;
-                Ok(inlet)
+                // Not looked at before the child is locked up: the files may be anybody's.
+                let mut tables = Tables::now(self.config);
+                self.lock_up(&inlet, &connection, &session, &line, &mut tables)?;
+                Ok((inlet, tables))
             });
             match inlet {
-                Ok(inlet) => {
-                    Talk::new(self, connection, identity, line, &inlet, &session).run(offer)
+                Ok((inlet, tables)) => {
+                    Talk::new(self, connection, identity, line, tables, &inlet, &session).run(offer)
                 }
                 Err(error) => {
                     let _ = ask(&session, Ask::Error, format!("can't lock a session up: {error}"));
@@ -196,10 +199,12 @@ impl Server<'_> {
         connection: &Connection,
         channel: &Channel,
         policy: &Line,
+        tables: &mut Tables,
     ) -> io::Result<()> {
         let mut keep: Vec<BorrowedFd<'_>> = connection.descriptors().into();
         keep.push(channel.as_fd());
         keep.extend(policy.descriptor());
+        keep.extend(tables.descriptors());
         keep.extend(self.wake.as_ref().map(AsFd::as_fd));
         keep.extend(self.jail.descriptor());
         keep.extend(inlet.descriptors());

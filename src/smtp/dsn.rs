@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use crate::message::Address;
 use crate::message::address::Alphabet;
 
 /// The longest ENVID, as it is written (RFC 3461 section 4.4).
@@ -143,6 +144,13 @@ impl OriginalRecipient {
             if is_utf8(&kind) { from_unitext(address, alphabet)? } else { from_xtext(address)? };
         let original = Self { kind, address };
         // Encoded again, it may be longer than it came.
+        (original.to_string().len() <= MAX_ORIGINAL).then_some(original)
+    }
+
+    /// An address that the sender has written to. `None` where it is too long for the parameter.
+    pub fn of(address: &Address) -> Option<Self> {
+        let kind = if address.is_ascii() { "rfc822" } else { "utf-8" };
+        let original = Self { kind: kind.to_owned(), address: address.to_string() };
         (original.to_string().len() <= MAX_ORIGINAL).then_some(original)
     }
 

@@ -10,13 +10,15 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::forward::{self, Entry};
 use super::recipient::{self, Folder};
 use crate::config::Config;
 use crate::delivery::Failure;
 use crate::mailbox::Place;
 use crate::message::Address;
-use crate::route::{self, Route};
+use crate::route::forward::{self, Entry};
+use crate::route::resolve::Lookups;
+use crate::route::table::Value;
+use crate::route::{self, Destination, Expansion, Route, Tables};
 use crate::sys::Account;
 
 /// So deep may files include each other.
@@ -65,6 +67,40 @@ impl Plan {
         Ok(None)
     }
 
+    /// The commands and files that an address stands for as an alias. The account must be who the
+    /// alias file lets it be: its owner, or anybody without rights where that is root.
+    pub fn alias(config: &Config, account: &Account, recipient: &str) -> Result<Self, Failure> {
+        let file = &config.paths.aliases;
+        let wait = |what: String| Failure::temporary("4.3.5", what);
+        let named = |what: String| wait(format!("{}{what}", file.display()));
+        let found =
+            std::fs::metadata(file).map_err(|error| named(format!(": can't be read: {error}")))?;
+        if found.mode() & 0o022 != 0 {
+            return Err(named(" may be written by others: chmod go-w it".into()));
+        }
+        if found.uid() != 0 && found.uid() != account.uid.as_raw() {
+            let owner = found.uid();
+            return Err(named(format!(" belongs to uid {owner}, not to uid {}", account.uid)));
+        }
+        let address = Address::parse(recipient.as_bytes())
+            .map_err(|error| Failure::permanent("5.1.3", format!("{recipient}: {error}")))?;
+        let tables = Tables::of(config);
+        match route::resolve(config, &Programs(&tables), &address).map_err(wait)? {
+            Destination::Expanded(Expansion { commands, files, .. })
+                if !commands.is_empty() || !files.is_empty() =>
+            {
+                let places =
+                    files.into_iter().map(|file| recipient::place_of(config, account, file));
+                let mailboxes = places.collect::<Result<_, _>>()?;
+                Ok(Self { commands, mailboxes, addresses: Vec::new() })
+            }
+            _ => {
+                let text = format!("{recipient} has no commands and files any more");
+                Err(Failure::permanent("5.1.1", text))
+            }
+        }
+    }
+
     /// Whether the message goes into the inbox and nowhere else.
     pub fn is_inbox_only(&self, inbox: &Path) -> bool {
         self.commands.is_empty()
@@ -85,8 +121,13 @@ impl fmt::Display for Plan {
 
 /// Whether mail with either extension is sent on by the same file.
 pub fn is_same_file(config: &Config, account: &Account, one: &str, other: &str) -> bool {
-    let found = |extension| files(config, account, extension).find(|path| path.exists());
+    let found = |extension| forward_file(config, account, extension);
     one == other || found(one) == found(other)
+}
+
+/// The user's file that says what is done with mail for this extension, where there is one.
+pub fn forward_file(config: &Config, account: &Account, extension: &str) -> Option<PathBuf> {
+    files(config, account, extension).find(|path| path.exists())
 }
 
 /// The files that may say what is done with mail for this extension; the first that is there does.
@@ -95,6 +136,28 @@ fn files(config: &Config, account: &Account, extension: &str) -> impl Iterator<I
     let plain = !extension.is_empty() && !extension.contains(['/', '\0']);
     let special = plain.then(|| account.home.join(format!(".forward{delimiter}{extension}")));
     special.into_iter().chain([account.home.join(".forward")])
+}
+
+/// The tables for somebody who wants commands and files only: members of included files are the
+/// queue's business, and so are accounts.
+struct Programs<'a>(&'a Tables);
+
+impl Lookups for Programs<'_> {
+    fn alias(&self, name: &str) -> Result<Option<Value>, String> {
+        self.0.aliases.find(name).map_err(|error| error.to_string())
+    }
+
+    fn virtual_user(&self, key: &str) -> Result<Option<Value>, String> {
+        self.0.virtual_users.find(key).map_err(|error| error.to_string())
+    }
+
+    fn include(&self, _: &Path) -> Result<Vec<u8>, String> {
+        Ok(Vec::new())
+    }
+
+    fn has_account(&self, _: &str) -> Result<bool, String> {
+        Ok(true)
+    }
 }
 
 /// A plan that is being made of entries.

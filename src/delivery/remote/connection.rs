@@ -15,6 +15,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::super::fate::{Fate, Remote};
+use super::super::report::Action;
 use super::hosts::Host;
 use crate::net::tls;
 use crate::queue::{Entry, Outcome};
@@ -258,7 +259,7 @@ impl Connection {
             code: answer.enhanced(),
             text,
             untried: false,
-            knows_dsn: self.client.offers("DSN"),
+            receipt: (!self.client.offers("DSN")).then_some(Action::Relayed),
             relay: self.host.to_string(),
             tls: self.tls.clone(),
             remote: Some(Remote { host: self.host.name.clone(), reply: answer.to_string() }),

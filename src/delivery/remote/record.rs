@@ -5,6 +5,7 @@
 //! word: it speaks to strangers.
 
 use super::super::fate::{Fate, Remote};
+use super::super::report::Action;
 use crate::queue::{Id, Outcome};
 use crate::text::line;
 
@@ -77,11 +78,11 @@ pub struct Report {
 impl Report {
     /// The record: numbers, outcome and code; then relay, TLS, host, reply and text, a line each.
     pub fn encode(&self) -> Vec<u8> {
-        let Fate { outcome, code, text, untried, knows_dsn, relay, tls, remote } = &self.fate;
+        let Fate { outcome, code, text, untried, receipt, relay, tls, remote } = &self.fate;
         let outcome = match outcome {
             _ if *untried => "untried",
             // Nothing but a message that has arrived can be reported there.
-            Outcome::Done if *knows_dsn => "passed",
+            Outcome::Done if receipt.is_none() => "passed",
             Outcome::Done => "done",
             Outcome::Failed => "failed",
             Outcome::Deferred | Outcome::Warned => "deferred",
@@ -116,8 +117,9 @@ impl Report {
         let mut field = || lines.next().map(printable);
         let (relay, tls, host, reply, text) = (field()?, field()?, field()?, field()?, field()?);
         let remote = (!host.is_empty()).then_some(Remote { host, reply });
-        let (untried, knows_dsn) = (word == "untried", word == "passed");
-        let fate = Fate { outcome, code, text, untried, knows_dsn, relay, tls, remote };
+        let untried = word == "untried";
+        let receipt = (word != "passed").then_some(Action::Relayed);
+        let fate = Fate { outcome, code, text, untried, receipt, relay, tls, remote };
         Some(Self { job, recipient, fate })
     }
 }
@@ -167,7 +169,7 @@ mod tests {
             code: "5.1.1".into(),
             text: "no\nsuch user".into(),
             untried: false,
-            knows_dsn: false,
+            receipt: Some(Action::Relayed),
             relay: "mx.smkwlab.net[127.0.0.4]:25".into(),
             tls: "TLSv1.3".into(),
             remote: Some(remote),
@@ -188,7 +190,7 @@ mod tests {
         }
         assert!(Report::parse(b"1 2 done 2.0.0\na\nb\nc\nd\ne").is_some());
         let untried = Fate::untried("4.3.2", "x");
-        let passed = Fate { knows_dsn: true, ..Fate::ours(Outcome::Done, "2.0.0", "x") };
+        let passed = Fate { receipt: None, ..Fate::ours(Outcome::Done, "2.0.0", "x") };
         for fate in [untried, passed] {
             let report = Report { job: 1, recipient: 2, fate };
             assert_eq!(Report::parse(&report.encode()), Some(report));

@@ -1,7 +1,7 @@
 //! The server's side of TLS: bytes of the network and of the session in, each other's out. It has
 //! no socket, and waits for nothing.
 //!
-//! A client may come back with a ticket ([`super::tickets`]). There is no early data: it could be
+//! A client may come back with a ticket (`tickets`). There is no early data: it could be
 //! sent again by anybody.
 
 use std::io::{self, Read, Write};

@@ -13,7 +13,7 @@ use crate::net::proxy;
 use crate::net::tls::identity::Identity;
 use crate::net::tls::server::settings;
 use crate::queue::{Draft, Envelope, Id, Inlet, Origin};
-use crate::route::{self, Route};
+use crate::route::{self, Tables, Verdict as Known};
 use crate::server::Connection;
 use crate::server::policy::Line;
 use crate::server::pop3::shown;
@@ -41,6 +41,8 @@ pub(super) struct Talk<'a> {
     connection: Connection,
     identity: Option<&'a Identity>,
     policy: Line,
+    /// Aliases and virtual users, as the session found them.
+    tables: Tables,
     /// The client's name, once it was needed.
     name: Option<String>,
     inlet: &'a Inlet,
@@ -77,6 +79,7 @@ impl<'a> Talk<'a> {
         connection: Connection,
         identity: Option<&'a Identity>,
         policy: Line,
+        tables: Tables,
         inlet: &'a Inlet,
         monitor: &'a Channel,
     ) -> Self {
@@ -86,6 +89,7 @@ impl<'a> Talk<'a> {
             connection,
             identity,
             policy,
+            tables,
             name: None,
             inlet,
             monitor,
@@ -352,35 +356,38 @@ impl<'a> Talk<'a> {
             let text = format!("Service unavailable; client [{client}] blocked using {list}");
             return Ok(Verdict::Refuse(Reply::new(554, "5.7.1", text)));
         }
-        match route::route(config, address) {
-            Route::Remote(_) if may_relay => Ok(Verdict::Accept),
-            Route::Remote(_) => Ok(Verdict::Refuse(Reply::new(
-                554,
-                "5.7.1",
-                format!("<{address}>: Relay access denied"),
-            ))),
-            // RFC 5321 section 4.5.1: always taken, whether or not there is such an account.
-            Route::Local(name) if name.eq_ignore_ascii_case("postmaster") => Ok(Verdict::Accept),
-            Route::Local(_) if !self.server.knows_users => Ok(Verdict::Accept),
-            Route::Local(name) => {
-                self.say(Ask::User, name)?;
-                let mut answer = [0];
-                let length = self.monitor.receive(&mut answer).map_err(|_| Stop::Monitor)?;
-                match answer {
-                    _ if length != 1 => Err(Stop::Monitor),
-                    [yes] if yes == Answer::Yes as u8 => Ok(Verdict::Accept),
-                    [no] if no == Answer::No as u8 => Ok(Verdict::Refuse(Reply::new(
-                        550,
-                        "5.1.1",
-                        format!("<{address}>: Recipient address rejected: User unknown"),
-                    ))),
-                    _ => Ok(Verdict::Refuse(Reply::new(
-                        451,
-                        "4.3.0",
-                        format!("<{address}>: Temporary lookup failure"),
-                    ))),
-                }
-            }
+        let refuse = |code, enhanced, what: &str| {
+            Ok(Verdict::Refuse(Reply::new(code, enhanced, format!("<{address}>: {what}"))))
+        };
+        let has_account = |local: &str| self.has_account(local);
+        let log = |what: &str| {
+            let _ = self.say(Ask::Error, &format!("looking up {address}: {what}"));
+        };
+        let known = if self.server.knows_users {
+            route::verify(config, &self.tables, has_account, address, log)
+        } else if config.is_local_domain(address.domain()) {
+            Known::Ok
+        } else {
+            Known::Foreign
+        };
+        match known {
+            Known::Ok | Known::Relay => Ok(Verdict::Accept),
+            Known::Foreign if may_relay => Ok(Verdict::Accept),
+            Known::Foreign => refuse(554, "5.7.1", "Relay access denied"),
+            Known::Unknown => refuse(550, "5.1.1", "Recipient address rejected: User unknown"),
+            Known::TempFail => refuse(451, "4.3.0", "Temporary lookup failure"),
+        }
+    }
+
+    /// Whether a local-part leads to an account.
+    fn has_account(&self, local: &str) -> io::Result<bool> {
+        ask(self.monitor, Ask::User, local)?;
+        let mut answer = [0];
+        let length = self.monitor.receive(&mut answer)?;
+        match answer {
+            [yes] if length == 1 && yes == Answer::Yes as u8 => Ok(true),
+            [no] if length == 1 && no == Answer::No as u8 => Ok(false),
+            _ => Err(io::Error::other("it can't be told now")),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What a `.forward` file says (hikyaku-forward(5)); pure.
+//! What a `.forward` file says (hikyaku-forward(5)), and what stands behind an alias; pure.
 //!
 //! ```text
 //! # a comment                       the whole line
@@ -57,6 +57,11 @@ impl std::error::Error for Error {}
 
 /// The entries of a file, in their order. Addresses without a domain are in `origin`.
 pub fn parse(text: &[u8], origin: &str) -> Result<Vec<Entry>, Error> {
+    parse_at_most(text, origin, MAX_ENTRIES)
+}
+
+/// The same of a text with another limit.
+pub fn parse_at_most(text: &[u8], origin: &str, most: usize) -> Result<Vec<Entry>, Error> {
     let mut entries = Vec::new();
     for (number, line) in (1..).zip(text.split(|b| *b == b'\n')) {
         let failed = |what: String| Error { line: number, what };
@@ -78,8 +83,8 @@ pub fn parse(text: &[u8], origin: &str) -> Result<Vec<Entry>, Error> {
             let (entry, behind) = entry(rest, origin).map_err(failed)?;
             entries.extend(entry);
             rest = behind;
-            if entries.len() > MAX_ENTRIES {
-                return Err(failed(format!("more than {MAX_ENTRIES} entries")));
+            if entries.len() > most {
+                return Err(failed(format!("more than {most} entries")));
             }
         }
     }
