@@ -77,6 +77,10 @@ impl Host {
     fn called(&self) -> String {
         let mut peer = self.client();
         let reply = peer.mail("a@example.org", &["hunt@smkwlab.net"], TEXT);
+        // Where nobody can say whether there is such a recipient, the mail comes again.
+        if reply.starts_with("451 4.3.0 ") {
+            return "put off".into();
+        }
         assert!(reply.starts_with("250 2.0.0 "), "{reply}");
         let id = queue_id(&reply);
         let name = received(&self.site, &id);
@@ -228,14 +232,14 @@ fn a_resolver_that_was_killed_is_started_again_for_the_next_client() {
         let resolver = wait_until("the resolver", || host.server.policy());
         kill(Pid::from_raw(resolver), Signal::SIGKILL).unwrap();
         wait_until("its end to be seen", || (host.server.policy() != Some(resolver)).then_some(()));
-        // Mail goes on, and soon the name is back.
+        // Soon mail and name are back.
         wait_until("a name", || (host.called() == "hawks.example").then_some(()));
     }
     host.server.wait_for_log("the policy process ended by Killed(9)");
 }
 
 #[test]
-fn a_resolver_that_hangs_costs_the_name_and_not_the_mail() {
+fn a_resolver_that_hangs_puts_mail_off() {
     if !own_network() {
         return;
     }
@@ -244,7 +248,8 @@ fn a_resolver_that_hangs_costs_the_name_and_not_the_mail() {
     assert_eq!(host.called(), "hawks.example");
     let resolver = wait_until("the resolver", || host.server.policy());
     kill(Pid::from_raw(resolver), Signal::SIGSTOP).unwrap();
-    assert_eq!(host.called(), "unknown");
+    assert_eq!(host.called(), "put off");
+    host.server.wait_for_log("looking up hunt@smkwlab.net: the policy process does not answer");
     kill(Pid::from_raw(resolver), Signal::SIGCONT).unwrap();
     assert_eq!(host.called(), "hawks.example");
 }
@@ -392,7 +397,7 @@ fn one_session_of_inetd_has_the_name_as_well() {
 }
 
 #[test]
-fn without_an_account_for_it_clients_have_no_names() {
+fn without_an_account_for_it_the_queues_owner_asks() {
     if !own_network() {
         return;
     }
@@ -401,7 +406,6 @@ fn without_an_account_for_it_clients_have_no_names() {
     let site = asking(Site::plan(), &dns).set("users", "login", "\"hikyaku-nobody\"").build();
     let (server, address) = site.serve("smtpd");
     let host = Host { dns, site, server, address };
-    assert_eq!(host.called(), "unknown");
-    assert_eq!(host.dns.asked_at_all(), 0);
+    assert_eq!(host.called(), "hawks.example");
     host.server.wait_for_log("there is no account hikyaku-nobody; make it ");
 }

@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 pub use error::Error;
 pub use stamp::{PREFIX, SYSCONFDIR, VERSION};
 pub use value::{
-    Files, Host, Interval, LockKind, LogTarget, Network, OverQuota, Smarthost, Source, Wakeup,
+    Files, HeloCheck, Host, Interval, LockKind, LogTarget, Network, OverQuota, Smarthost, Source,
+    Wakeup,
 };
 
 /// All of `hikyaku.toml`.
@@ -39,6 +40,8 @@ pub struct Config {
     pub users: Users,
     /// The SMTP server.
     pub smtp: Smtp,
+    /// Greylisting.
+    pub greylist: Greylist,
     /// The POP3 server.
     pub pop3: Connections,
     /// The IMAP server.
@@ -74,6 +77,8 @@ pub struct Paths {
     /// The file of virtual domains and their users.
     #[serde(rename = "virtual")]
     pub virtual_users: PathBuf,
+    /// The access table.
+    pub access: PathBuf,
     /// Where local-deliver and dotlock are run from.
     pub libexec: PathBuf,
 }
@@ -119,6 +124,10 @@ pub struct Smtp {
     pub relay_networks: Vec<Network>,
     /// Lists of unwelcome clients, in DNS.
     pub dnsbl: Vec<String>,
+    /// What a stranger's HELO must be.
+    pub helo_check: HeloCheck,
+    /// Strangers without a verified name are put off.
+    pub require_client_name: bool,
     /// Clients of the service `smtp` may log in.
     pub auth: bool,
     /// Certificate and key.
@@ -133,6 +142,25 @@ pub struct Tls {
     pub certificate: Files,
     /// PEM files of their private keys, in the same order.
     pub key: Files,
+}
+
+/// `[greylist]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Greylist {
+    /// So long mail waits of a sender whom a stranger has not brought before; 0s: not at all.
+    pub delay: Interval,
+    /// Within this time it has to come again.
+    pub retry_within: Interval,
+    /// So long it is known who has come again.
+    pub remember: Interval,
+}
+
+impl Greylist {
+    /// Whether there is any.
+    pub fn is_on(&self) -> bool {
+        self.delay.seconds() > 0
+    }
 }
 
 /// `[pop3]` and `[imap]`.
@@ -234,6 +262,7 @@ impl Default for Config {
             paths: Paths::default(),
             users: Users::default(),
             smtp: Smtp::default(),
+            greylist: Greylist::default(),
             pop3: Connections::default(),
             imap: Connections::default(),
             queue: Queue::default(),
@@ -242,6 +271,17 @@ impl Default for Config {
             dns: Dns::default(),
             mailbox: Mailbox::default(),
             auth: Auth::default(),
+        }
+    }
+}
+
+impl Default for Greylist {
+    fn default() -> Self {
+        const DAY: u64 = 86_400;
+        Self {
+            delay: Interval::from_seconds(0),
+            retry_within: Interval::from_seconds(2 * DAY),
+            remember: Interval::from_seconds(35 * DAY),
         }
     }
 }
@@ -255,6 +295,7 @@ impl Default for Paths {
             index: "%h/mail/.index".into(),
             aliases: Path::new(SYSCONFDIR).join("hikyaku/aliases"),
             virtual_users: Path::new(SYSCONFDIR).join("hikyaku/virtual"),
+            access: Path::new(SYSCONFDIR).join("hikyaku/access"),
             libexec: Path::new(PREFIX).join("libexec/hikyaku"),
         }
     }
@@ -285,6 +326,8 @@ impl Default for Smtp {
             proxies: Vec::new(),
             relay_networks: Network::loopback(),
             dnsbl: Vec::new(),
+            helo_check: HeloCheck::None,
+            require_client_name: false,
             auth: false,
             tls: Tls::default(),
         }
@@ -473,6 +516,9 @@ impl Config {
         if let Some(name) = self.relay_domains.iter().find(|name| self.is_local_domain(name)) {
             return Some((&["relay_domains"], format!("{name:?} is a local domain")));
         }
+        if self.greylist.is_on() && self.greylist.retry_within <= self.greylist.delay {
+            return Some((&["greylist", "retry_within"], "more than delay is wanted".into()));
+        }
         for (key, pattern) in [
             (&["paths", "inbox"] as &[_], &self.paths.inbox),
             (&["paths", "folders"], &self.paths.folders),
@@ -488,6 +534,7 @@ impl Config {
             (&["paths", "queue"] as &[_], &self.paths.queue),
             (&["paths", "aliases"], &self.paths.aliases),
             (&["paths", "virtual"], &self.paths.virtual_users),
+            (&["paths", "access"], &self.paths.access),
             (&["paths", "libexec"], &self.paths.libexec),
             (&["users", "file"], &self.users.file),
             (&["users", "app_passwords"], &self.users.app_passwords),

@@ -70,6 +70,18 @@ pub enum OverQuota {
     Wait,
 }
 
+/// What a stranger's HELO must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HeloCheck {
+    /// Anything.
+    None,
+    /// A full name, or the client's address in brackets; and not ours.
+    Syntax,
+    /// And the name has an address or a mail exchange in DNS.
+    Dns,
+}
+
 /// Files: none (`""`), one, or several in a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "OneOrMany", into = "OneOrMany")]

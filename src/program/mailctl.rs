@@ -164,8 +164,10 @@ fn users(config: &Config, problems: &mut Vec<String>) {
 
 /// Every line of the tables, and whether who runs the commands of aliases can be found.
 fn tables(config: &Config, problems: &mut Vec<String>) {
-    let Tables { aliases, virtual_users } = Tables::of(config);
-    for (table, syntax) in [(aliases, Syntax::Aliases), (virtual_users, Syntax::Virtual)] {
+    let Tables { aliases, virtual_users, access } = Tables::of(config);
+    let all =
+        [(aliases, Syntax::Aliases), (virtual_users, Syntax::Virtual), (access, Syntax::Access)];
+    for (table, syntax) in all {
         match index::check(table.path(), syntax, config.origin()) {
             Ok(summary) => problems.extend(summary.errors.into_iter().chain(summary.warnings)),
             Err(error) if table::is_missing(&error) => {}

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::delivery::launcher::Launcher;
 use crate::delivery::runner::{Ended, GATHER, MAX_DESCRIPTORS, PATIENCE, Runner};
 use crate::queue::{Spool, Wake};
+use crate::server::policy::greylist::Greylist;
 use crate::sys::channel::Channel;
 use crate::sys::signal::Signals;
 use crate::sys::{Account, Exit, Log, clock, privilege, process};
@@ -166,6 +167,13 @@ fn work(
     let mut flush = arguments.flush;
     loop {
         wake.drain();
+        if config.greylist.is_on() {
+            let swept = Greylist::open(runner.spool.root(), &config.greylist)
+                .and_then(|greylist| greylist.sweep(clock::seconds()));
+            if let Err(error) = swept {
+                log.error(&format!("greylist: {error}"));
+            }
+        }
         match runner.run(std::mem::take(&mut flush)) {
             Ok(Ended::Stopped) => return Ok(Exit::Ok),
             Ok(Ended::Left) if !arguments.watch => return Ok(Exit::TempFail),

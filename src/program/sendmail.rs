@@ -29,8 +29,7 @@ const MAX_HEADER: usize = 16 << 20;
 
 /// Submission command: puts the message on stdin into the queue.
 ///
-/// Called as mailq it lists the queue, called as newaliases it makes the indexes of the alias file and
-/// of the file of virtual users.
+/// As mailq it lists the queue; as newaliases it indexes aliases and other tables.
 #[derive(Debug, Parser)]
 #[command(
     name = "sendmail",
@@ -44,7 +43,7 @@ const MAX_HEADER: usize = 16 << 20;
 pub(super) struct Args {
     #[command(flatten)]
     common: Common,
-    /// Take the recipients from To, Cc and Bcc as well, and remove Bcc
+    /// Take recipients from To, Cc and Bcc as well; remove Bcc
     #[arg(short = 't')]
     from_header: bool,
     /// A line with a single dot does not end the message
@@ -56,7 +55,7 @@ pub(super) struct Args {
     /// The sender's full name, for a From field that is missing
     #[arg(short = 'F', value_name = "NAME")]
     full_name: Option<OsString>,
-    /// m: send (default); s: SMTP on stdin; p: list the queue; i: as newaliases
+    /// m: send; s: SMTP; p: list the queue; i: as newaliases
     #[arg(short = 'b', value_name = "MODE", default_value = "m", hide_default_value = true,
         hide_possible_values = true, value_parser = ["m", "s", "p", "i"])]
     mode: String,
@@ -154,12 +153,13 @@ fn new_aliases(config: &Config) -> Result<Exit, Failure> {
     for (table, syntax, what) in [
         (&tables.aliases, Syntax::Aliases, "aliases"),
         (&tables.virtual_users, Syntax::Virtual, "virtual users"),
+        (&tables.access, Syntax::Access, "access lines"),
     ] {
         let path = table.path().display();
         let summary = match index::compile(table.path(), syntax, config.origin()) {
             Ok(summary) => summary,
             // Nobody needs to have virtual users.
-            Err(error) if table::is_missing(&error) && syntax == Syntax::Virtual => continue,
+            Err(error) if table::is_missing(&error) && syntax != Syntax::Aliases => continue,
             Err(error) => {
                 super::complain("newaliases", &format!("{path}: {error}"));
                 exit = Exit::CantCreat;

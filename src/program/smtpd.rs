@@ -13,12 +13,13 @@ use crate::net::tls::server::settings;
 use crate::queue::{Spool, Wake};
 use crate::server::Connection;
 use crate::server::listener::{Listener, Visit};
+use crate::server::policy::greylist::Greylist;
 use crate::server::policy::{self, Keeper};
 use crate::server::smtp::{Server, busy};
 use crate::server::spawner::Spawner;
 use crate::sys::channel::Channel;
 use crate::sys::jail::Jail;
-use crate::sys::{Exit, Log, privilege, process};
+use crate::sys::{Account, Exit, Log, privilege, process};
 
 /// SMTP server: receives mail into the queue.
 ///
@@ -60,6 +61,10 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
         knows_users: true,
         owner: privilege::is_root().then_some(owner),
     };
+    if config.greylist.is_on() {
+        Greylist::open(spool.root(), &config.greylist)
+            .map_err(|error| Failure::new(Exit::OsFile, format!("[greylist] {error}")))?;
+    }
     let mut identity = Identity::of(&config.smtp.tls);
     match handed {
         Handed::Session { input, output } => {
@@ -67,10 +72,9 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
                 log.error(&error.to_string());
             }
             let connection = Connection::new(input, output);
-            let mut policy = connection.is_remote().then(|| keeper(&config, &log)).flatten();
-            if let Some(keeper) = &mut policy {
-                keeper.tend(&log, || identity.iter_mut().for_each(Identity::forget));
-            }
+            let mut policy = keeper(&config, &log, server.owner.as_ref());
+            policy.tend(&log, || identity.iter_mut().for_each(Identity::forget));
+            let policy = Some(policy);
             let (service, identity) = (arguments.service.as_str(), identity.as_ref());
             Ok(server.session(Visit { connection, service, identity, policy }))
         }
@@ -95,7 +99,7 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
                 }),
                 busy: busy(&config.hostname).as_bytes(),
                 identity,
-                policy: keeper(&config, &log),
+                policy: Some(keeper(&config, &log, server.owner.as_ref())),
                 spawner,
                 log: &log,
             }
@@ -105,16 +109,17 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
     }
 }
 
-/// The keeper of the policy process: none where no account for it is there, which costs names but no
-/// mail.
-fn keeper(config: &Config, log: &Log) -> Option<Keeper> {
-    match login_account(config) {
-        Ok(account) => Some(Keeper::new(config, account, policy::process::run)),
-        Err(failure) => {
-            log.warning(&format!("{}; until then clients have no names", failure.what));
-            None
-        }
-    }
+/// The keeper of the policy process. Where the account for it is not there, the queue's owner has to
+/// do: less is between him and the name servers then.
+fn keeper(config: &Config, log: &Log, owner: Option<&Account>) -> Keeper {
+    let account = login_account(config).unwrap_or_else(|failure| {
+        log.warning(&format!(
+            "{}; until then the queue's owner asks the name servers",
+            failure.what
+        ));
+        owner.cloned()
+    });
+    Keeper::new(config, account, policy::process::run)
 }
 
 /// Makes sure at the start that certificate and key will do. They are parsed in a cell: the

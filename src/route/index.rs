@@ -12,12 +12,12 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::MAX_MEMBERS;
+use super::access::Access;
 use super::forward;
 use super::table::{self, MAX_LINE, Syntax};
 
@@ -107,6 +107,7 @@ fn head(syntax: Syntax, count: u64, stamp: Stamp) -> String {
     let syntax = match syntax {
         Syntax::Aliases => 'a',
         Syntax::Virtual => 'v',
+        Syntax::Access => 'c',
     };
     let Stamp { size, modified, inode } = stamp;
     let text =
@@ -139,11 +140,6 @@ impl Index {
             return Err(io::ErrorKind::InvalidData.into());
         }
         Ok(Self { file, count })
-    }
-
-    /// Its file's descriptor.
-    pub fn descriptor(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
     }
 
     /// The records of a hash, in the order of their lines.
@@ -266,6 +262,10 @@ fn read(path: &Path, syntax: Syntax, origin: &str) -> io::Result<(Summary, Stamp
                 table::targets(value, origin, "x").map(|targets| targets.len())
             }
             Syntax::Virtual => Ok(1),
+            Syntax::Access => match Access::parse(value) {
+                Ok(_) => Ok(1),
+                Err(what) => Err(forward::Error { line: 1, what }),
+            },
         };
         match members {
             Ok(0) => summary.errors.push(at(1, &format!("{key}: there is nothing behind it"))),

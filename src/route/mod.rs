@@ -3,6 +3,7 @@
 //! [`resolve::resolve`] follows an address to its end, for the queue; [`verify`] says whether there
 //! is such a recipient, for a session. Both ask the same tables in the same order.
 
+pub mod access;
 pub mod forward;
 pub mod index;
 pub mod mx;

@@ -1,11 +1,12 @@
-//! Tables of names: the alias file and the file of virtual users.
+//! Tables of names: the alias file, the file of virtual users, and the access table.
 //!
-//! Both are lines of text (hikyaku-aliases(5)). A line that begins with a blank goes on with the
+//! They are lines of text (hikyaku-aliases(5)). A line that begins with a blank goes on with the
 //! line before it; lines that are empty or begin with `#` say nothing.
 //!
 //! ```text
 //! name: member, member            aliases
 //! user@domain member, member      virtual users; also @domain, and a domain alone
+//! from:user@domain REJECT         access (access)
 //! ```
 //!
 //! [`Table`] finds the line of one key: by the index beside the file where it fits ([`index`]), or
@@ -15,7 +16,6 @@ use std::cell::RefCell;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -38,6 +38,8 @@ pub enum Syntax {
     Aliases,
     /// `user@domain members`, `@domain members`, `domain anything`.
     Virtual,
+    /// `connect:host action`, `from:sender action`, `to:recipient action`.
+    Access,
 }
 
 /// A line and those that go on with it.
@@ -95,6 +97,7 @@ pub fn key(syntax: Syntax, line: &[u8]) -> Result<(String, usize), String> {
     match syntax {
         Syntax::Aliases => alias_key(first),
         Syntax::Virtual => virtual_key(first),
+        Syntax::Access => access_key(first),
     }
 }
 
@@ -160,6 +163,26 @@ fn virtual_key(line: &[u8]) -> Result<(String, usize), String> {
         domain(name)?
     };
     Ok((key.to_ascii_lowercase(), end))
+}
+
+fn access_key(line: &[u8]) -> Result<(String, usize), String> {
+    let end = line.iter().position(u8::is_ascii_whitespace).unwrap_or(line.len());
+    let key = String::from_utf8_lossy(line.get(..end).unwrap_or_default()).to_ascii_lowercase();
+    let wrong = |what: &str| Err(format!("{key:?} {what}"));
+    match key.split_once(':') {
+        Some(("connect" | "from" | "to", "")) => wrong("has nothing behind the colon"),
+        // As addresses are written for people.
+        Some(("connect", who)) => {
+            let address = who.parse::<std::net::IpAddr>();
+            Ok((address.map_or(key.clone(), |address| format!("connect:{address}")), end))
+        }
+        Some(("from" | "to", who)) => {
+            // Of the domain alone.
+            let domain = who.strip_prefix('@');
+            Ok((domain.map_or(key.clone(), |domain| key.replace(who, domain)), end))
+        }
+        _ => wrong("is none of connect:host, from:sender and to:recipient"),
+    }
 }
 
 /// The addresses that a virtual user leads to, in the order of the text; those without a domain are
@@ -237,16 +260,15 @@ impl Table {
         self.frozen = Some(opened.map_err(|error| error.to_string()));
     }
 
-    /// The descriptors that it has open, for a process that keeps no others.
-    pub fn descriptors(&mut self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let opened = self.opened.get_mut().as_ref();
-        let index = opened.and_then(|opened| opened.index.as_ref()).map(Index::descriptor);
-        opened.map(|opened| opened.file.as_fd()).into_iter().chain(index)
-    }
-
     /// Its file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether there is such a file, or may be.
+    pub fn is_there(&self) -> bool {
+        let opened = self.frozen.is_some() && self.opened.borrow().is_none();
+        !opened || matches!(self.frozen, Some(Err(_)))
     }
 
     /// The value of a key, given in lower case; the first line of a key counts. An error says that

@@ -1,7 +1,6 @@
-//! The alias file and the file of virtual users, as they are on disk.
+//! The alias file, the file of virtual users and the access table, as they are on disk.
 
 use std::io::{self, Read};
-use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use super::resolve::{self, Lookups, Virtual};
@@ -12,13 +11,15 @@ use crate::message::Address;
 /// The largest file that an alias includes.
 const MAX_INCLUDE: u64 = 1 << 20;
 
-/// Both tables. A file that changes is looked at anew.
+/// All tables. A file that changes is looked at anew.
 #[derive(Debug)]
 pub struct Tables {
     /// `[paths] aliases`.
     pub aliases: Table,
     /// `[paths] virtual`.
     pub virtual_users: Table,
+    /// `[paths] access`.
+    pub access: Table,
 }
 
 impl Tables {
@@ -27,6 +28,7 @@ impl Tables {
         Self {
             aliases: Table::new(&config.paths.aliases, Syntax::Aliases),
             virtual_users: Table::new(&config.paths.virtual_users, Syntax::Virtual),
+            access: Table::new(&config.paths.access, Syntax::Access),
         }
     }
 
@@ -35,12 +37,8 @@ impl Tables {
         let mut tables = Self::of(config);
         tables.aliases.freeze();
         tables.virtual_users.freeze();
+        tables.access.freeze();
         tables
-    }
-
-    /// The descriptors that they have open.
-    pub fn descriptors(&mut self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.aliases.descriptors().chain(self.virtual_users.descriptors())
     }
 
     /// Whether a domain is a virtual one.
@@ -83,46 +81,34 @@ impl<F: Fn(&str) -> io::Result<bool>> Lookups for Files<'_, F> {
     }
 }
 
-/// What a session is told of a recipient.
+/// What the tables say of a recipient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Its mail is taken: there is such an account, alias or virtual user.
-    Ok,
+    /// There is such an alias or virtual user.
+    Known,
+    /// There is if there is an account for its local-part.
+    Account,
     /// Its mail is sent on, from whomever it comes (`relay_domains`).
     Relay,
     /// It is for another host: for those only who may relay.
     Foreign,
     /// There is nobody of this name.
     Unknown,
-    /// It can't be told now.
-    TempFail,
 }
 
-/// Whether mail for an address is to be taken, without following it further than one step. What
-/// keeps it from being told is given to `log`.
-pub fn verify(
-    config: &Config,
-    tables: &Tables,
-    has_account: impl Fn(&str) -> io::Result<bool>,
-    address: &Address,
-    log: impl Fn(&str),
-) -> Verdict {
-    look(config, &Files { tables, has_account }, address).unwrap_or_else(|what| {
-        log(&what);
-        Verdict::TempFail
-    })
-}
-
-fn look(config: &Config, lookups: &impl Lookups, address: &Address) -> Result<Verdict, String> {
+/// Whether mail for an address is to be taken, without following it further than one step. An error
+/// says what keeps it from being told.
+pub fn verify(config: &Config, tables: &Tables, address: &Address) -> Result<Verdict, String> {
+    let lookups = Files { tables, has_account: |_: &str| Ok(false) };
     let (local, domain) = (address.local(), address.domain());
     // RFC 5321 section 4.5.1: always taken, whether or not there is such an account.
     let always = local.eq_ignore_ascii_case("postmaster");
     if always && config.is_local_domain(domain) {
-        return Ok(Verdict::Ok);
+        return Ok(Verdict::Known);
     }
-    match resolve::virtual_user(config, lookups, address)? {
-        Virtual::User { .. } => return Ok(Verdict::Ok),
-        Virtual::Unknown if always => return Ok(Verdict::Ok),
+    match resolve::virtual_user(config, &lookups, address)? {
+        Virtual::User { .. } => return Ok(Verdict::Known),
+        Virtual::Unknown if always => return Ok(Verdict::Known),
         Virtual::Unknown => return Ok(Verdict::Unknown),
         Virtual::No => {}
     }
@@ -130,8 +116,7 @@ fn look(config: &Config, lookups: &impl Lookups, address: &Address) -> Result<Ve
         let relay = config.is_relay_domain(domain);
         return Ok(if relay { Verdict::Relay } else { Verdict::Foreign });
     }
-    let known = resolve::alias(config, lookups, local)?.is_some()
-        || resolve::is_mailer_daemon(local)
-        || lookups.has_account(local)?;
-    Ok(if known { Verdict::Ok } else { Verdict::Unknown })
+    let known =
+        resolve::alias(config, &lookups, local)?.is_some() || resolve::is_mailer_daemon(local);
+    Ok(if known { Verdict::Known } else { Verdict::Account })
 }

@@ -1,25 +1,31 @@
 //! Who may do what: a process that answers the session children's questions.
 //!
-//! A listening parent forks it when the first client comes, as an account without rights and in a
-//! cell, for it speaks to name servers; it is the only process of a server with a tokio runtime. A
-//! session's monitor sends it the client's address with one end of a new channel beside it
-//! ([`Keeper::open`]), and the session child asks on the other end ([`Line`]). What it has read
-//! when it started (resolv.conf) it does not read again: when that changes, the parent starts
-//! another one for the sessions to come. It ends when nobody can ask it any more.
+//! It knows the tables (aliases, virtual users, access), the name servers and the greylist; of
+//! accounts and passwords it knows nothing. A listening parent forks it when the first client comes,
+//! as an account without rights and in a cell, for it speaks to name servers; it is the only process
+//! of a server with a tokio runtime. A session's monitor sends it the client's address with one end
+//! of a new channel beside it ([`Keeper::open`]), and the session child asks on the other end
+//! ([`Line`]). What it has opened when it started (tables, resolv.conf) it does not open again: when
+//! that changes, the parent starts another one for the sessions to come. It ends when nobody can ask
+//! it any more.
 
+pub mod greylist;
 pub mod process;
+mod rules;
 
-use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 
 use crate::config::Config;
+use crate::message::Address;
 use crate::message::address::{self, Alphabet};
+use crate::route::index::{Stamp, path_of};
+use crate::smtp::Reply;
 use crate::sys::channel::Channel;
 use crate::sys::process::Ended;
 use crate::sys::{Account, Exit, Log, fd};
@@ -39,17 +45,24 @@ const SETTINGS: &str = "/etc/resolv.conf";
 /// The longest answer, in bytes: a status and a text.
 const MAX_ANSWER: usize = 512;
 
+/// The longest question, in bytes: its kind and a text.
+const MAX_QUESTION: usize = 2048;
+
 /// An IPv6 address, or an IPv4 address as one.
 type Record = [u8; 16];
 
-/// What a session asks; one byte.
+/// What a session asks: one byte, and what belongs to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Question {
     /// What is the client called?
     Name = b'n',
-    /// Which of `[smtp] dnsbl` lists it?
-    Listed = b'l',
+    /// May it send to this recipient? Behind this byte stands [`Mail`].
+    Recipient = b'r',
+    /// Has it to come again with it, and when? Likewise.
+    Greylist = b'g',
+    /// Does mail for this address reach this user? Behind this byte stand user, NUL and address.
+    Owner = b'o',
     /// No question: the client is at the address behind this byte.
     Client = b'c',
 }
@@ -58,12 +71,53 @@ enum Question {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Status {
-    /// The text behind it is the answer.
+    /// The text behind it is the answer; to a question about mail: it is taken.
     Found = b'+',
     /// There is none.
     None = b'-',
     /// It can't be told now.
     Unknown = b'?',
+    /// The mail is taken if there is an account for the recipient's local-part.
+    Account = b'a',
+    /// The mail is not taken, and the text is the reply.
+    Refused = b'x',
+}
+
+impl Status {
+    const ALL: [Self; 5] = [Self::Found, Self::None, Self::Unknown, Self::Account, Self::Refused];
+}
+
+/// A message to a recipient, as far as is known of it at RCPT.
+#[derive(Clone, Copy, Debug)]
+pub struct Mail<'a> {
+    /// What the client calls itself.
+    pub helo: &'a str,
+    /// The envelope's sender; `None` is the null reverse-path.
+    pub sender: Option<&'a Address>,
+    /// The recipient.
+    pub recipient: &'a Address,
+    /// The client has logged in, or is in a network of ours.
+    pub is_trusted: bool,
+}
+
+impl Mail<'_> {
+    /// `trusted NUL helo NUL sender NUL recipient`: no part can have a NUL.
+    fn encode(&self) -> String {
+        let sender = self.sender.map(ToString::to_string).unwrap_or_default();
+        let trusted = if self.is_trusted { "+" } else { "-" };
+        format!("{trusted}\0{}\0{sender}\0{}", self.helo, self.recipient)
+    }
+}
+
+/// What policy says of a message to a recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is taken.
+    Accept,
+    /// It is taken if there is an account for the recipient's local-part.
+    Account,
+    /// It is not taken, and this is said.
+    Refuse(Reply),
 }
 
 /// What the process runs until nobody can ask any more: [`process::run`]. By its address, so that
@@ -76,8 +130,8 @@ pub struct Keeper {
     run: Run,
     account: Option<Account>,
     running: Option<(Pid, Channel)>,
-    /// The files that the process reads when it starts, and when they were written then.
-    files: Vec<(PathBuf, Option<SystemTime>)>,
+    /// The files that the process opens when it starts, and which they were then.
+    files: Vec<(PathBuf, Option<Stamp>)>,
     /// When the next one may be started.
     next: Instant,
 }
@@ -85,7 +139,12 @@ pub struct Keeper {
 impl Keeper {
     /// Nothing is started yet. With root the process becomes `account`.
     pub fn new(config: &Config, account: Option<Account>, run: Run) -> Self {
-        let mut files = Vec::new();
+        let tables = [&config.paths.aliases, &config.paths.virtual_users, &config.paths.access];
+        let mut files: Vec<(PathBuf, Option<Stamp>)> = tables
+            .into_iter()
+            .flat_map(|path| [path.clone(), path_of(path)])
+            .map(|p| (p, None))
+            .collect();
         if config.dns.servers.is_empty() {
             files.push((PathBuf::from(SETTINGS), None));
         }
@@ -96,14 +155,14 @@ impl Keeper {
     /// Makes sure that somebody answers, and has read the files as they are. `forget` runs in a
     /// new process: what is the parent's secret is none of its business.
     pub fn tend(&mut self, log: &Log, forget: impl FnOnce()) {
-        let is_current = self.files.iter().all(|(path, written)| *written == written_at(path));
+        let is_current = self.files.iter().all(|(path, known)| *known == stamp(path));
         if (self.running.is_some() && is_current) || Instant::now() < self.next {
             return;
         }
         // An older one, which no new session can ask, ends with its sessions.
         self.running = None;
-        for (path, written) in &mut self.files {
-            *written = written_at(path);
+        for (path, known) in &mut self.files {
+            *known = stamp(path);
         }
         self.next = Instant::now() + PAUSE;
         match self.start(log, forget) {
@@ -157,8 +216,8 @@ fn record(client: IpAddr) -> Record {
     }
 }
 
-fn written_at(path: &Path) -> Option<SystemTime> {
-    fs::metadata(path).and_then(|found| found.modified()).ok()
+fn stamp(path: &Path) -> Option<Stamp> {
+    path.metadata().ok().map(|found| Stamp::of(&found))
 }
 
 /// A session's line to the process. The process speaks to strangers: what it answers is looked at
@@ -183,23 +242,43 @@ impl Line {
     /// The client's name: one that leads back to its address. `None` where it has none, or that
     /// can't be told.
     pub fn name(&mut self) -> Option<String> {
-        match self.ask(Question::Name)? {
+        match self.ask(Question::Name, "")? {
             (Status::Found, name) => host_name(&name),
             _ => None,
         }
     }
 
-    /// The list of unwelcome clients in which this one is, and what it says of it. `None` where it
-    /// is in none, or that can't be told.
-    pub fn listed(&mut self) -> Option<String> {
-        match self.ask(Question::Listed)? {
-            (Status::Found, text) => Some(printable(&text)),
+    /// Whether the client may send this. An error says why that can't be told now.
+    pub fn recipient(&mut self, mail: &Mail<'_>) -> Result<Verdict, String> {
+        match self.ask(Question::Recipient, &mail.encode()) {
+            Some((Status::Found, _)) => Ok(Verdict::Accept),
+            Some((Status::Account, _)) => Ok(Verdict::Account),
+            Some((Status::Refused, text)) => refusal(&text).map(Verdict::Refuse),
+            Some((_, what)) => Err(String::from_utf8_lossy(&what).into_owned()),
+            None => Err("the policy process does not answer".into()),
+        }
+    }
+
+    /// What is said to a client that has to come again with this. Where that can't be told, it has
+    /// not.
+    pub fn greylisted(&mut self, mail: &Mail<'_>) -> Option<Reply> {
+        match self.ask(Question::Greylist, &mail.encode())? {
+            (Status::Refused, text) => refusal(&text).ok(),
             _ => None,
         }
     }
 
-    fn ask(&mut self, question: Question) -> Option<(Status, Vec<u8>)> {
-        let answer = self.channel.as_ref().and_then(|channel| answer(channel, question));
+    /// Whether mail for this address reaches this user; `None` where that can't be told.
+    pub fn is_owner(&mut self, user: &str, address: &Address) -> Option<bool> {
+        match self.ask(Question::Owner, &format!("{user}\0{address}"))?.0 {
+            Status::Found => Some(true),
+            Status::None => Some(false),
+            _ => None,
+        }
+    }
+
+    fn ask(&mut self, question: Question, text: &str) -> Option<(Status, Vec<u8>)> {
+        let answer = self.channel.as_ref().and_then(|channel| answer(channel, question, text));
         if answer.is_none() {
             // A late answer would be taken for that to the next question.
             self.channel = None;
@@ -208,8 +287,12 @@ impl Line {
     }
 }
 
-fn answer(channel: &Channel, question: Question) -> Option<(Status, Vec<u8>)> {
-    channel.send(&[question as u8]).ok()?;
+fn answer(channel: &Channel, question: Question, text: &str) -> Option<(Status, Vec<u8>)> {
+    let asked = [&[question as u8], text.as_bytes()].concat();
+    if asked.len() > MAX_QUESTION {
+        return None;
+    }
+    channel.send(&asked).ok()?;
     let patience = u32::try_from((PATIENCE + GRACE).as_millis()).unwrap_or(u32::MAX);
     if !fd::wait_readable(channel, patience).ok()? {
         return None;
@@ -217,10 +300,14 @@ fn answer(channel: &Channel, question: Question) -> Option<(Status, Vec<u8>)> {
     let mut record = [0; MAX_ANSWER];
     let length = channel.receive(&mut record).ok()?;
     let (status, text) = record.get(..length)?.split_first()?;
-    let status = [Status::Found, Status::None, Status::Unknown]
-        .into_iter()
-        .find(|known| *known as u8 == *status)?;
+    let status = Status::ALL.into_iter().find(|known| *known as u8 == *status)?;
     Some((status, text.to_vec()))
+}
+
+/// The process's reply, if it is one that refuses.
+fn refusal(text: &[u8]) -> Result<Reply, String> {
+    let text = String::from_utf8_lossy(text);
+    Reply::parse_refusal(&text).ok_or_else(|| "the policy process does not refuse rightly".into())
 }
 
 /// A name as it may stand in a header field and in the log. A name of digits would look like an
@@ -231,15 +318,9 @@ fn host_name(name: &[u8]) -> Option<String> {
     last.bytes().any(|byte| byte.is_ascii_alphabetic()).then_some(name)
 }
 
-/// Text of somebody's as it may stand in a reply.
-fn printable(text: &[u8]) -> String {
-    let visible = |byte: &u8| if matches!(byte, b' '..=b'~') { char::from(*byte) } else { '?' };
-    text.iter().map(visible).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{host_name, printable};
+    use super::{host_name, refusal};
 
     #[test]
     fn a_name_that_could_be_taken_for_something_else_is_none() {
@@ -268,10 +349,11 @@ mod tests {
     }
 
     #[test]
-    fn a_text_breaks_no_reply() {
-        assert_eq!(
-            printable(b"see https://bl.example/?a\r\n250 ok\0\xff"),
-            "see https://bl.example/?a??250 ok??"
-        );
+    fn what_is_no_refusal_is_not_said() {
+        let said = |text: &[u8]| refusal(text).map(|reply| reply.to_string());
+        assert_eq!(said(b"550 5.7.1 no\r\n250 ok").unwrap(), "550 5.7.1 no??250 ok");
+        for bad in ["250 2.0.0 ok", "550 4.7.1 no", "550 no", "5x0 5.7.1 no", "", "550 5.7.1"] {
+            assert!(said(bad.as_bytes()).is_err(), "{bad}");
+        }
     }
 }

@@ -17,7 +17,6 @@ use crate::auth;
 use crate::config::Config;
 use crate::queue::{Inlet, Wake};
 use crate::route;
-use crate::route::Tables;
 use crate::sasl::Facts;
 use crate::smtp::Login;
 use crate::sys::channel::Channel;
@@ -81,20 +80,18 @@ impl Server<'_> {
             Err(error) => return self.fail(&format!("can't make a channel: {error}")),
         };
         let offer = self.login();
-        let line = policy.as_ref().and_then(|keeper| keeper.open(peer.address?));
+        let line = policy.as_ref().and_then(|keeper| keeper.open(peer.address_or_local()));
         let line = line.unwrap_or_default();
         // Read, at the latest, before the child loses sight of /etc/localtime.
         clock::zone();
         let forked = process::fork(|| {
             let inlet = self.inlet.for_this_process().and_then(|inlet| {
-                // Not looked at before the child is locked up: the files may be anybody's.
-                let mut tables = Tables::now(self.config);
-                self.lock_up(&inlet, &connection, &session, &line, &mut tables)?;
-                Ok((inlet, tables))
+                self.lock_up(&inlet, &connection, &session, &line)?;
+                Ok(inlet)
             });
             match inlet {
-                Ok((inlet, tables)) => {
-                    Talk::new(self, connection, identity, line, tables, &inlet, &session).run(offer)
+                Ok(inlet) => {
+                    Talk::new(self, connection, identity, line, &inlet, &session).run(offer)
                 }
                 Err(error) => {
                     let _ = ask(&session, Ask::Error, format!("can't lock a session up: {error}"));
@@ -199,12 +196,10 @@ impl Server<'_> {
         connection: &Connection,
         channel: &Channel,
         policy: &Line,
-        tables: &mut Tables,
     ) -> io::Result<()> {
         let mut keep: Vec<BorrowedFd<'_>> = connection.descriptors().into();
         keep.push(channel.as_fd());
         keep.extend(policy.descriptor());
-        keep.extend(tables.descriptors());
         keep.extend(self.wake.as_ref().map(AsFd::as_fd));
         keep.extend(self.jail.descriptor());
         keep.extend(inlet.descriptors());
@@ -218,7 +213,7 @@ fn called(policy: Option<&Keeper>, peer: &Peer) -> String {
     if let Some(name) = peer.local_name() {
         return name.into();
     }
-    let line = policy.and_then(|keeper| keeper.open(peer.address?));
+    let line = policy.and_then(|keeper| keeper.open(peer.address_or_local()));
     line.and_then(|mut line| line.name()).unwrap_or_else(|| UNKNOWN.into())
 }
 

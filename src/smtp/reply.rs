@@ -1,27 +1,55 @@
 //! Replies: a code, an enhanced status code (RFC 2034, RFC 3463), and text.
 
+use std::borrow::Cow;
 use std::fmt;
 
+use crate::message::Address;
 use crate::text::line::{self, Line, LineReader};
 
 /// One reply of the server, of one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reply {
     code: u16,
-    enhanced: Option<&'static str>,
+    enhanced: Option<Cow<'static, str>>,
     text: String,
 }
 
 impl Reply {
     /// A reply such as `250 2.1.0 Ok`. Line ends and other control characters in the text, which
     /// may quote the client, become `?`.
-    pub fn new(code: u16, enhanced: &'static str, text: impl Into<String>) -> Self {
-        Self { code, enhanced: Some(enhanced), text: printable(&text.into()) }
+    pub fn new(code: u16, enhanced: impl Into<Cow<'static, str>>, text: impl Into<String>) -> Self {
+        Self { code, enhanced: Some(enhanced.into()), text: printable(&text.into()) }
     }
 
     /// A reply without enhanced code: the greeting, and those to HELO and EHLO.
     pub fn plain(code: u16, text: impl Into<String>) -> Self {
         Self { code, enhanced: None, text: printable(&text.into()) }
+    }
+
+    /// To a recipient whom nobody here is.
+    pub fn unknown_user(recipient: &Address) -> Self {
+        let text = format!("<{recipient}>: Recipient address rejected: User unknown");
+        Self::new(550, "5.1.1", text)
+    }
+
+    /// The same, with whom it is about before its text.
+    #[must_use]
+    pub fn about(mut self, who: &str) -> Self {
+        self.text = printable(&format!("{who}: {}", self.text));
+        self
+    }
+
+    /// A refusal as [`fmt::Display`] writes it: `4xx` or `5xx`, an enhanced code of the same class,
+    /// and a text.
+    pub fn parse_refusal(text: &str) -> Option<Self> {
+        let (code, rest) = text.split_once(' ')?;
+        let (enhanced, text) = rest.split_once(' ')?;
+        let is_code = |code: &str| code.len() == 3 && code.bytes().all(|b| b.is_ascii_digit());
+        let class = code.chars().next().filter(|class| is_code(code) && "45".contains(*class))?;
+        if !is_enhanced(enhanced, class) {
+            return None;
+        }
+        Some(Self::new(code.parse().ok()?, enhanced.to_owned(), text))
     }
 
     /// The three digits.
@@ -34,11 +62,21 @@ impl fmt::Display for Reply {
     /// Without the line end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.code)?;
-        if let Some(enhanced) = self.enhanced {
+        if let Some(enhanced) = &self.enhanced {
             write!(f, " {enhanced}")?;
         }
         write!(f, " {}", self.text)
     }
+}
+
+/// `status-code = class "." subject "." detail`, of this class (RFC 3463 section 2).
+pub fn is_enhanced(text: &str, class: char) -> bool {
+    let mut parts = text.split('.');
+    let is_number =
+        |part: &str| (1..=3).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
+    parts.next().is_some_and(|first| first.chars().eq([class]))
+        && parts.clone().count() == 2
+        && parts.all(is_number)
 }
 
 /// Text that may quote a stranger, as one line of at most 400 printable characters.

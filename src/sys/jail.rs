@@ -210,6 +210,9 @@ fn session_filter() -> io::Result<BpfProgram> {
 /// by its name, no exec, no signal, no process.
 fn caller_filter() -> io::Result<BpfProgram> {
     let sockets = [
+        // Of files that it has open: the greylist.
+        libc::SYS_pwrite64,
+        libc::SYS_flock,
         libc::SYS_connect,
         libc::SYS_bind,
         libc::SYS_setsockopt,

@@ -47,6 +47,16 @@ pub fn try_flock(file: &File, kind: Kind) -> io::Result<bool> {
     }
 }
 
+/// Takes the flock, alone; waits for it.
+pub fn flock(file: &File) -> io::Result<()> {
+    fs2::FileExt::lock_exclusive(file)
+}
+
+/// Gives the flock back.
+pub fn unlock_flock(file: &File) -> io::Result<()> {
+    fs2::FileExt::unlock(file)
+}
+
 /// Bytes free for an unprivileged writer on the file system of `path`.
 pub fn free_space(path: &std::path::Path) -> io::Result<u64> {
     fs2::available_space(path)

@@ -8,11 +8,17 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet, spawn_local};
 
-use super::{MAX_ANSWER, PATIENCE, Question, Record, Status};
-use crate::config::{self, Config};
+use super::greylist::Greylist;
+use super::rules::{self, Mail, Rules, Welcome};
+use super::{MAX_ANSWER, MAX_QUESTION, PATIENCE, Question, Record, Status};
+use crate::config::Config;
+use crate::message::Address;
+use crate::message::address::Alphabet;
 use crate::net::dns::{Resolver, ports};
 use crate::route::mx::Missing;
+use crate::route::{Tables, Verdict};
 use crate::server::Peer;
+use crate::smtp::Reply;
 use crate::sys::channel::{AsyncChannel, Channel};
 use crate::sys::jail::Jail;
 use crate::sys::{Account, privilege, process, signal};
@@ -24,9 +30,8 @@ const NAME: &std::ffi::CStr = c"hikyaku-policy";
 
 /// What it knows.
 struct Knowledge {
+    rules: Rules,
     resolver: Resolver,
-    /// Which lists the clients are looked up in, and which clients are not.
-    smtp: config::Smtp,
     places: Semaphore,
 }
 
@@ -39,12 +44,22 @@ pub fn run(config: &Config, account: Option<&Account>, lines: Channel) -> io::Re
     // A descriptor for each session.
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+    // Opened with all our rights, and read without: what can be told of them is told at the start
+    // of the program.
+    let greylist = &config.greylist;
+    let rules = Rules {
+        config: config.clone(),
+        tables: Tables::now(config),
+        greylist: Some(greylist)
+            .filter(|greylist| greylist.is_on())
+            .and_then(|greylist| Greylist::open(&config.paths.queue, greylist).ok()),
+    };
     if let Some(account) = account {
         privilege::become_account(account)?;
     }
     let knowledge = Rc::new(Knowledge {
+        rules,
         resolver: Resolver::new(&config.dns)?,
-        smtp: config.smtp.clone(),
         places: Semaphore::new(MAX_LOOKUPS),
     });
     Jail::for_callers(&ports(&config.dns))?.enter(account, None)?;
@@ -85,6 +100,7 @@ type Pending = JoinHandle<(Status, String)>;
 /// come, and once.
 struct Client {
     knowledge: Rc<Knowledge>,
+    address: IpAddr,
     name: Answer,
     listed: Answer,
 }
@@ -96,48 +112,151 @@ enum Answer {
 
 impl Client {
     fn new(knowledge: Rc<Knowledge>, address: IpAddr) -> Self {
-        let none = || Answer::Known(Status::None, String::new());
         let peer = Peer { address: Some(address) };
-        let (mut name, mut listed) = (none(), none());
-        if peer.local_name().is_none() {
+        let known = |name: &str| Answer::Known(Status::Found, name.to_owned());
+        let mut name = peer.local_name().map(known);
+        if name.is_none() {
             let knowledge = Rc::clone(&knowledge);
             let found = async move { knowledge.within_patience(knowledge.name(address)).await };
-            name = Answer::Pending(spawn_local(found));
+            name = Some(Answer::Pending(spawn_local(found)));
         }
-        if !knowledge.smtp.dnsbl.is_empty() && !knowledge.smtp.may_relay(address) {
+        let mut listed = None;
+        let smtp = &knowledge.rules.config.smtp;
+        if !smtp.dnsbl.is_empty() && !smtp.may_relay(address) {
             let lists = Rc::clone(&knowledge);
             let asked = Rc::clone(&knowledge);
             let found = async move { asked.within_patience(lists.listed(address)).await };
-            listed = Answer::Pending(spawn_local(found));
+            listed = Some(Answer::Pending(spawn_local(found)));
         }
-        Self { knowledge, name, listed }
+        let none = || Answer::Known(Status::None, String::new());
+        let (name, listed) = (name.unwrap_or_else(none), listed.unwrap_or_else(none));
+        Self { knowledge, address, name, listed }
     }
 
     async fn attend(mut self, line: Channel) -> io::Result<()> {
         let line = AsyncChannel::new(line)?;
+        let mut question = vec![0; MAX_QUESTION];
         loop {
-            let mut question = [0; 1 + size_of::<Record>()];
             let (length, _) = line.receive_with(&mut question).await?;
-            let answer = match question.get(..length).unwrap_or_default() {
-                [kind] if *kind == Question::Name as u8 => &mut self.name,
-                [kind] if *kind == Question::Listed as u8 => &mut self.listed,
-                [kind, client @ ..] if *kind == Question::Client as u8 => {
-                    let Ok(client) = Record::try_from(client) else {
-                        break;
-                    };
-                    let client = IpAddr::from(client).to_canonical();
-                    self = Self::new(Rc::clone(&self.knowledge), client);
-                    continue;
-                }
-                _ => break,
+            let Some((kind, text)) = question.get(..length).and_then(<[u8]>::split_first) else {
+                break;
             };
-            let (status, text) = answer.wait().await;
+            if *kind == Question::Client as u8 {
+                let Ok(client) = Record::try_from(text) else {
+                    break;
+                };
+                let client = IpAddr::from(client).to_canonical();
+                self = Self::new(Rc::clone(&self.knowledge), client);
+                continue;
+            }
+            let Some((status, text)) = self.answer(*kind, &String::from_utf8_lossy(text)).await
+            else {
+                break;
+            };
             let mut record = vec![status as u8];
             record.extend(text.bytes().take(MAX_ANSWER - 1));
             line.send(&record).await?;
         }
         Ok(())
     }
+
+    /// `None`: this is no question.
+    async fn answer(&mut self, kind: u8, text: &str) -> Option<(Status, String)> {
+        let knowledge = Rc::clone(&self.knowledge);
+        let rules = &knowledge.rules;
+        let refused = |reply: Reply| (Status::Refused, reply.to_string());
+        let nothing = |status| (status, String::new());
+        Some(match kind {
+            _ if kind == Question::Name as u8 => {
+                let (status, name) = self.name.wait().await;
+                (status, name.to_owned())
+            }
+            _ if kind == Question::Recipient as u8 => {
+                let mail = parse(text)?;
+                match self.admit(&mail).await {
+                    Ok(Ok(status)) => nothing(status),
+                    Ok(Err(reply)) => refused(reply),
+                    Err(what) => (Status::Unknown, what),
+                }
+            }
+            _ if kind == Question::Greylist as u8 => {
+                let mail = parse(text)?;
+                let spared = match rules.access(&self.client().await, &mail) {
+                    Ok(Ok(welcome)) => welcome == Welcome::Always,
+                    Ok(Err(_)) | Err(_) => false,
+                };
+                let reply = if spared { None } else { rules.greylist(self.address, &mail) };
+                reply.map_or_else(|| nothing(Status::Found), refused)
+            }
+            _ if kind == Question::Owner as u8 => {
+                let (user, address) = text.split_once('\0')?;
+                let address = Address::parse_in(address.as_bytes(), Alphabet::Utf8).ok()?;
+                match rules.is_owner(user, &address) {
+                    Ok(true) => nothing(Status::Found),
+                    Ok(false) => nothing(Status::None),
+                    Err(what) => (Status::Unknown, what),
+                }
+            }
+            _ => return None,
+        })
+    }
+
+    async fn admit(&mut self, mail: &Mail) -> Result<Result<Status, Reply>, String> {
+        let knowledge = Rc::clone(&self.knowledge);
+        let rules = &knowledge.rules;
+        let verdict = match rules.known(mail)? {
+            Ok(verdict) => verdict,
+            Err(reply) => return Ok(Err(reply)),
+        };
+        let client = self.client().await;
+        match rules.access(&client, mail)? {
+            Ok(Welcome::Neutral) if !mail.is_trusted => {
+                let asked = rules.stranger(&client, mail, &knowledge.resolver);
+                if let Some(reply) = asked.await {
+                    return Ok(Err(reply));
+                }
+            }
+            Ok(_) => {}
+            Err(reply) => return Ok(Err(reply)),
+        }
+        let to = &mail.recipient;
+        Ok(match verdict {
+            Verdict::Account => Ok(Status::Account),
+            Verdict::Unknown => Err(Reply::unknown_user(to)),
+            Verdict::Known | Verdict::Relay | Verdict::Foreign => Ok(Status::Found),
+        })
+    }
+
+    /// The client, with all that the rules ask of it.
+    async fn client(&mut self) -> rules::Client {
+        let config = &self.knowledge.rules.config;
+        // Nobody waits for a name that no rule asks for.
+        let asked =
+            config.smtp.require_client_name || self.knowledge.rules.tables.access.is_there();
+        let name = match if asked { self.name.wait().await } else { (Status::None, "") } {
+            (Status::Found, name) => Ok(Some(name.to_owned())),
+            (Status::None, _) => Ok(None),
+            _ => Err(()),
+        };
+        let listed = match self.listed.wait().await {
+            (Status::Found, text) => Some(text.to_owned()),
+            _ => None,
+        };
+        rules::Client { address: self.address, name, listed }
+    }
+}
+
+/// What [`super::Mail`] writes.
+fn parse(text: &str) -> Option<Mail> {
+    let mut fields = text.split('\0');
+    let is_trusted = fields.next()? == "+";
+    let helo = fields.next()?.to_owned();
+    let address = |text: &str| Address::parse_in(text.as_bytes(), Alphabet::Utf8).ok();
+    let sender = match fields.next()? {
+        "" => None,
+        sender => Some(address(sender)?),
+    };
+    Some(Mail { helo, sender, recipient: address(fields.next()?)?, is_trusted })
 }
 
 impl Drop for Client {
@@ -186,7 +305,7 @@ impl Knowledge {
     /// A list that has the client, of all that are asked at once.
     async fn listed(self: Rc<Self>, address: IpAddr) -> (Status, String) {
         let mut asked = JoinSet::new();
-        for list in self.smtp.dnsbl.clone() {
+        for list in self.rules.config.smtp.dnsbl.clone() {
             let knowledge = Rc::clone(&self);
             asked.spawn_local(async move {
                 let said = knowledge.resolver.listed(address, &list).await;

@@ -13,9 +13,8 @@ use crate::net::proxy;
 use crate::net::tls::identity::Identity;
 use crate::net::tls::server::settings;
 use crate::queue::{Draft, Envelope, Id, Inlet, Origin};
-use crate::route::{self, Tables, Verdict as Known};
 use crate::server::Connection;
-use crate::server::policy::Line;
+use crate::server::policy::{self, Line, Mail};
 use crate::server::pop3::shown;
 use crate::smtp::{Action, Dialect, Limits, Login, Reply, Session, Transaction, Verdict};
 use crate::sys::channel::Channel;
@@ -41,8 +40,6 @@ pub(super) struct Talk<'a> {
     connection: Connection,
     identity: Option<&'a Identity>,
     policy: Line,
-    /// Aliases and virtual users, as the session found them.
-    tables: Tables,
     /// The client's name, once it was needed.
     name: Option<String>,
     inlet: &'a Inlet,
@@ -79,7 +76,6 @@ impl<'a> Talk<'a> {
         connection: Connection,
         identity: Option<&'a Identity>,
         policy: Line,
-        tables: Tables,
         inlet: &'a Inlet,
         monitor: &'a Channel,
     ) -> Self {
@@ -89,7 +85,6 @@ impl<'a> Talk<'a> {
             connection,
             identity,
             policy,
-            tables,
             name: None,
             inlet,
             monitor,
@@ -227,7 +222,7 @@ impl<'a> Talk<'a> {
                     session.authenticate(answer.map_err(|_| Stop::Monitor)?);
                 }
                 Action::CheckRecipient(address) => {
-                    let verdict = self.check(&address, session.user())?;
+                    let verdict = self.check(session, &address)?;
                     if let Verdict::Refuse(reply) = &verdict {
                         self.log_refusal(session, &address, reply)?;
                     }
@@ -346,48 +341,49 @@ impl<'a> Talk<'a> {
     }
 
     /// Is this recipient ours, or may this client, or this user, send elsewhere through us?
-    fn check(&mut self, address: &Address, user: Option<&str>) -> Result<Verdict, Stop> {
+    fn check(&mut self, session: &Session, address: &Address) -> Result<Verdict, Stop> {
         let config = self.server.config;
-        let peer = self.connection.peer;
-        let may_relay = user.is_some() || self.may_relay();
-        let listed = !may_relay && !config.smtp.dnsbl.is_empty();
-        if listed && let Some(list) = self.policy.listed() {
-            let client = peer.address_or_local();
-            let text = format!("Service unavailable; client [{client}] blocked using {list}");
-            return Ok(Verdict::Refuse(Reply::new(554, "5.7.1", text)));
+        if !self.server.knows_users {
+            let is_ours = config.is_local_domain(address.domain()) || self.may_relay();
+            let denied = || Reply::new(554, "5.7.1", format!("<{address}>: Relay access denied"));
+            return Ok(if is_ours { Verdict::Accept } else { Verdict::Refuse(denied()) });
         }
-        let refuse = |code, enhanced, what: &str| {
-            Ok(Verdict::Refuse(Reply::new(code, enhanced, format!("<{address}>: {what}"))))
+        let mail = Mail {
+            helo: session.helo(),
+            sender: session.transaction().and_then(|transaction| transaction.sender.as_ref()),
+            recipient: address,
+            is_trusted: session.user().is_some() || self.may_relay(),
         };
-        let has_account = |local: &str| self.has_account(local);
-        let log = |what: &str| {
-            let _ = self.say(Ask::Error, &format!("looking up {address}: {what}"));
-        };
-        let known = if self.server.knows_users {
-            route::verify(config, &self.tables, has_account, address, log)
-        } else if config.is_local_domain(address.domain()) {
-            Known::Ok
-        } else {
-            Known::Foreign
+        let known = match self.policy.recipient(&mail) {
+            Ok(policy::Verdict::Accept) => Ok(true),
+            Ok(policy::Verdict::Account) => self.has_account(address.local())?,
+            Ok(policy::Verdict::Refuse(reply)) => return Ok(Verdict::Refuse(reply)),
+            Err(what) => Err(what),
         };
         match known {
-            Known::Ok | Known::Relay => Ok(Verdict::Accept),
-            Known::Foreign if may_relay => Ok(Verdict::Accept),
-            Known::Foreign => refuse(554, "5.7.1", "Relay access denied"),
-            Known::Unknown => refuse(550, "5.1.1", "Recipient address rejected: User unknown"),
-            Known::TempFail => refuse(451, "4.3.0", "Temporary lookup failure"),
+            Ok(true) => {}
+            Ok(false) => return Ok(Verdict::Refuse(Reply::unknown_user(address))),
+            Err(what) => {
+                self.say(Ask::Error, &format!("looking up {address}: {what}"))?;
+                let text = format!("<{address}>: Temporary lookup failure");
+                return Ok(Verdict::Refuse(Reply::new(451, "4.3.0", text)));
+            }
         }
+        let greylists = config.greylist.is_on() && !mail.is_trusted;
+        let later = if greylists { self.policy.greylisted(&mail) } else { None };
+        Ok(later.map_or(Verdict::Accept, Verdict::Refuse))
     }
 
-    /// Whether a local-part leads to an account.
-    fn has_account(&self, local: &str) -> io::Result<bool> {
-        ask(self.monitor, Ask::User, local)?;
+    /// Whether a local-part leads to an account; the monitor logs why it can't tell.
+    fn has_account(&self, local: &str) -> Result<Result<bool, String>, Stop> {
+        self.say(Ask::User, local)?;
         let mut answer = [0];
-        let length = self.monitor.receive(&mut answer)?;
+        let length = self.monitor.receive(&mut answer).map_err(|_| Stop::Monitor)?;
         match answer {
-            [yes] if length == 1 && yes == Answer::Yes as u8 => Ok(true),
-            [no] if length == 1 && no == Answer::No as u8 => Ok(false),
-            _ => Err(io::Error::other("it can't be told now")),
+            _ if length != 1 => Err(Stop::Monitor),
+            [yes] if yes == Answer::Yes as u8 => Ok(Ok(true)),
+            [no] if no == Answer::No as u8 => Ok(Ok(false)),
+            _ => Ok(Err("the account can't be looked up now".into())),
         }
     }
 
