@@ -378,7 +378,7 @@ fn who_wants_a_receipt_gets_one_for_each_address_that_was_written_to() {
         client.command(format!("MAIL FROM:<toshi@smkwlab.net> RET=HDRS ENVID={list}-1"));
         client.command(format!("RCPT TO:<{list}@smkwlab.net> NOTIFY={wish}"));
         client.command("DATA");
-        client.send(b"Subject: x\r\n\r\ntext\r\n.\r\n".to_vec());
+        client.send(b"Subject: x\r\n\r\ntext\r\n.\r\n");
         assert!(client.reply().starts_with("250 "), "{}", client.dialogue());
     }
     drop(server);

@@ -38,6 +38,8 @@ const INSTALLED: &str = "\
 0644 root:root PREFIX/lib/systemd/system/hikyaku-queue.timer
 0644 root:root PREFIX/lib/systemd/system/hikyaku-smtpd.service
 0644 root:root PREFIX/lib/systemd/system/hikyaku-smtpd.socket
+0644 root:root PREFIX/lib/systemd/system/hikyaku-submission.socket
+0644 root:root PREFIX/lib/systemd/system/hikyaku-submissions.socket
 0755 root:root PREFIX/libexec/hikyaku/
 2755 root:mail PREFIX/libexec/hikyaku/dotlock
 0755 root:root PREFIX/libexec/hikyaku/local-deliver

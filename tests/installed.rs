@@ -43,6 +43,10 @@ const START_WATCH: &str = "systemctl disable --now hikyaku-queue.path hikyaku-qu
                            systemctl start hikyaku-queue.service";
 /// For Postfix and its like.
 const LMTP: &str = "systemctl enable --now hikyaku-lmtp.socket";
+/// For users.
+const SUBMISSION: &str = "systemctl stop hikyaku-smtpd.service\n\
+                          systemctl enable --now hikyaku-submission.socket \
+                          hikyaku-submissions.socket";
 const DISABLE: &str = "systemctl disable --now hikyaku-smtpd.socket hikyaku-popd.socket \
                        hikyaku-queue.path hikyaku-queue.timer\n\
                        systemctl stop 'hikyaku-*'";
@@ -172,6 +176,7 @@ fn an_installed_host_takes_delivers_and_hands_out_mail_under_systemd() {
     many_in_a_row_are_delivered_at_once(&machine);
     a_users_forward_is_obeyed(&machine);
     lmtp_is_there_for_other_mail_systems(&machine);
+    users_hand_mail_in(&machine);
     a_restart_ends_no_session(&machine);
     what_can_not_be_brought_in_stops_nothing_and_does_not_spin(&machine);
     a_server_that_can_not_start_does_when_it_can(&machine);
@@ -235,6 +240,37 @@ fn lmtp_is_there_for_other_mail_systems(machine: &Machine) {
     assert!(toshi.contains(&format!("\nDelivered-To: toshi+x@{HOST}\n")), "{toshi}");
     assert_ne!(machine.run(&format!("runuser -u toshi -- {send}")).code(), Some(0));
     machine.must("systemctl disable --now hikyaku-lmtp.socket hikyaku-lmtp.service");
+}
+
+/// All sockets are of one service, which knows them by their names.
+fn users_hand_mail_in(machine: &Machine) {
+    machine.must(&format!(
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={HOST} \
+         -keyout /etc/key.pem -out /etc/certificate.pem && chmod 600 /etc/key.pem"
+    ));
+    let configuration = format!("{SYSCONFDIR}/hikyaku/hikyaku.toml");
+    machine.must(&format!(
+        "cp {configuration} /tmp/before && sed -i \
+         -e 's|^#certificate = \"\"|certificate = \"/etc/certificate.pem\"|' \
+         -e 's|^#key = \"\"|key = \"/etc/key.pem\"|' {configuration} && mailctl check"
+    ));
+    machine.must(SUBMISSION);
+    for (class, port, start) in [("SMTP", 587, "s.starttls();"), ("SMTP_SSL", 465, "")] {
+        machine.must(&format!(
+            "python3 -c 'import smtplib; s = smtplib.{class}(\"127.0.0.1\", {port}); {start} \
+             s.login(\"toshi\", \"tenbin\"); \
+             s.sendmail(\"toshi@{HOST}\", [\"hunt@{HOST}\"], \"Subject: by {port}\\n\\nx\\n\")'"
+        ));
+        arrives(machine, &format!("by {port}"), SOON);
+    }
+    // Port 25 is the same process's.
+    send(smtp(machine, Ipv4Addr::LOCALHOST), "by 25");
+    arrives(machine, "by 25", SOON);
+    machine.must("systemctl disable --now hikyaku-submission.socket hikyaku-submissions.socket");
+    machine.must(&format!(
+        "cp /tmp/before {configuration} && systemctl restart hikyaku-smtpd.service"
+    ));
+    assert_eq!(fetchmail(machine).len(), 3);
 }
 
 fn a_restart_ends_no_session(machine: &Machine) {
@@ -362,7 +398,8 @@ fn the_manual_says_what_was_run_here() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let manual = fs::read_to_string(root.join("man/hikyaku.7")).unwrap();
     let manual = manual.replace("\\e\n    ", "").replace("\\(aq", "'");
-    let typed = [POSTMASTER, ENABLE, LMTP, RESTART, RUN_NOW, START_WATCH, DISABLE, CRON];
+    let typed =
+        [POSTMASTER, ENABLE, LMTP, SUBMISSION, RESTART, RUN_NOW, START_WATCH, DISABLE, CRON];
     for lines in typed.into_iter().chain([OTHER_QUEUE, OTHER_ADDRESS, WATCH]) {
         assert!(manual.contains(&format!("\n{lines}\n")), "hikyaku(7) lacks:\n{lines}");
     }

@@ -130,6 +130,8 @@ pub struct Smtp {
     pub require_client_name: bool,
     /// Clients of the service `smtp` may log in.
     pub auth: bool,
+    /// Who has logged in sends under addresses only by which mail reaches him.
+    pub senders_must_be_own: bool,
     /// Certificate and key.
     pub tls: Tls,
 }
@@ -329,6 +331,7 @@ impl Default for Smtp {
             helo_check: HeloCheck::None,
             require_client_name: false,
             auth: false,
+            senders_must_be_own: true,
             tls: Tls::default(),
         }
     }

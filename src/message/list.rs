@@ -16,6 +16,11 @@ const MAX: usize = 100_000;
 /// Names and comments are skipped; what is left is parsed by the one address parser. An error names
 /// the address that is none.
 pub fn addresses(list: &[u8], origin: &str) -> Result<Vec<Address>, String> {
+    addresses_in(list, origin, Alphabet::Ascii)
+}
+
+/// As [`addresses`], in this alphabet.
+pub fn addresses_in(list: &[u8], origin: &str, alphabet: Alphabet) -> Result<Vec<Address>, String> {
     let mut found = Vec::new();
     // What stands outside, and what stands inside angle brackets.
     let (mut plain, mut angle) = (Vec::new(), None::<Vec<u8>>);
@@ -53,7 +58,9 @@ pub fn addresses(list: &[u8], origin: &str) -> Result<Vec<Address>, String> {
                 target.push(byte);
             }
             Some(b':') if !in_angle && !in_literal => plain.clear(),
-            Some(b',' | b';') if !in_angle => take(&mut found, &mut plain, &mut angle, origin)?,
+            Some(b',' | b';') if !in_angle => {
+                take(&mut found, &mut plain, &mut angle, origin, alphabet)?;
+            }
             Some(byte) => target.push(byte),
             None => break,
         }
@@ -62,7 +69,7 @@ pub fn addresses(list: &[u8], origin: &str) -> Result<Vec<Address>, String> {
         let text = String::from_utf8_lossy(list);
         return Err(format!("{:?}: a quote or bracket is not closed", text.trim()));
     }
-    take(&mut found, &mut plain, &mut angle, origin)?;
+    take(&mut found, &mut plain, &mut angle, origin, alphabet)?;
     Ok(found)
 }
 
@@ -71,6 +78,7 @@ fn take(
     plain: &mut Vec<u8>,
     angle: &mut Option<Vec<u8>>,
     origin: &str,
+    alphabet: Alphabet,
 ) -> Result<(), String> {
     let plain = std::mem::take(plain);
     let text = angle.take().unwrap_or(plain);
@@ -81,7 +89,7 @@ fn take(
     if found.len() >= MAX {
         return Err(format!("more than {MAX} addresses"));
     }
-    let mailbox = address::mailbox(text, Alphabet::Ascii)
+    let mailbox = address::mailbox(text, alphabet)
         .map_err(|error| format!("{:?}: {error}", String::from_utf8_lossy(text)))?;
     found.push(mailbox.or_domain(origin));
     Ok(())

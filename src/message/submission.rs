@@ -1,10 +1,11 @@
-//! A message that a program on this host hands in: its header is completed, and may name its
-//! recipients (RFC 5322 section 3.6, RFC 6409 section 8).
+//! A message that a program on this host or a user's client hands in: its header is completed, and
+//! may name its recipients (RFC 5322 section 3.6, RFC 6409 section 8).
 
 use std::fmt::Write as _;
 
-use mailparse::{MailHeader, MailHeaderMap};
+use mailparse::MailHeader;
 
+use super::address::Alphabet;
 use super::{Address, list};
 
 /// Where a header ends, and where the body behind it begins.
@@ -18,29 +19,74 @@ pub struct HeaderEnd {
     pub body: usize,
 }
 
+/// How far a header was looked through.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scan {
+    top: usize,
+    start: usize,
+}
+
 /// Finds the end of the header: a blank line, or the first line that can't be one of a header.
 /// `From user date` lines above it, as mailboxes and uucp have them, are no part of the message
 /// (sendmail and Postfix take them off, too).
 /// `None` where it may be behind `text`, of which `complete` says whether it is the whole message.
 /// Lines end with CRLF here.
 pub fn header_end(text: &[u8], complete: bool) -> Option<HeaderEnd> {
-    let (mut top, mut start) = (0, 0);
-    for newline in memchr::memchr_iter(b'\n', text) {
-        let line = text.get(start..=newline).unwrap_or_default();
-        if start == top && (line.starts_with(b"From ") || line.starts_with(b">From ")) {
-            top = newline + 1;
-            start = top;
-            continue;
+    Scan::default().header_end(text, complete)
+}
+
+impl Scan {
+    /// As [`header_end`], of a text that has grown since the last call.
+    pub fn header_end(&mut self, text: &[u8], complete: bool) -> Option<HeaderEnd> {
+        let Self { mut top, mut start } = *self;
+        let from = start;
+        for newline in memchr::memchr_iter(b'\n', text.get(from..).unwrap_or_default()) {
+            let newline = from + newline;
+            let line = text.get(start..=newline).unwrap_or_default();
+            if start == top && (line.starts_with(b"From ") || line.starts_with(b">From ")) {
+                top = newline + 1;
+                start = top;
+                continue;
+            }
+            if line == b"\r\n" {
+                return Some(HeaderEnd { start: top, header: start, body: newline + 1 });
+            }
+            if !is_header_line(line, start == top) {
+                return Some(HeaderEnd { start: top, header: start, body: start });
+            }
+            start = newline + 1;
         }
-        if line == b"\r\n" {
-            return Some(HeaderEnd { start: top, header: start, body: newline + 1 });
-        }
-        if !is_header_line(line, start == top) {
-            return Some(HeaderEnd { start: top, header: start, body: start });
-        }
-        start = newline + 1;
+        *self = Self { top, start };
+        complete.then_some(HeaderEnd { start: top, header: start, body: start })
     }
-    complete.then_some(HeaderEnd { start: top, header: start, body: start })
+}
+
+/// Whom a header names as its authors, and as the one who sent it (RFC 5322 section 3.6.2).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Authors {
+    /// Of From; empty without one.
+    pub from: Vec<Address>,
+    /// Of Sender; `None` without one, empty where it can't be understood.
+    pub sender: Option<Vec<Address>>,
+}
+
+/// The authors of a header. Addresses without a domain are in `origin`. An error says what can't be
+/// understood; so are two fields From, of which each reader would believe another one.
+pub fn authors(header: &[u8], origin: &str) -> Result<Authors, String> {
+    let fields = fields(header)?;
+    let list =
+        |field: &MailHeader<'_>| list::addresses_in(field.get_value_raw(), origin, Alphabet::Utf8);
+    let from = match named(&fields, "From").as_slice() {
+        [] => Vec::new(),
+        [from] => list(from).map_err(|error| format!("field From: {error}"))?,
+        _ => return Err("there is more than one field From".into()),
+    };
+    let sender = match named(&fields, "Sender").as_slice() {
+        [] => None,
+        [sender] => Some(list(sender).unwrap_or_default()),
+        _ => Some(Vec::new()),
+    };
+    Ok(Authors { from, sender })
 }
 
 /// `field-name ":"`, or a folded line, which can't be the first (RFC 5322 section 2.2).
@@ -58,10 +104,10 @@ fn is_header_line(line: &[u8], first: bool) -> bool {
 pub fn recipients(header: &[u8], origin: &str) -> Result<Vec<Address>, String> {
     let fields = fields(header)?;
     let resent = ["Resent-To", "Resent-Cc", "Resent-Bcc"];
-    let is_resent = resent.iter().any(|name| fields.get_first_header(name).is_some());
+    let is_resent = resent.iter().any(|name| !named(&fields, name).is_empty());
     let mut recipients = Vec::new();
     for name in if is_resent { resent } else { ["To", "Cc", "Bcc"] } {
-        for field in fields.get_all_headers(name) {
+        for field in named(&fields, name) {
             let found = list::addresses(field.get_value_raw(), origin);
             recipients.extend(found.map_err(|error| format!("field {name}: {error}"))?);
         }
@@ -71,6 +117,12 @@ pub fn recipients(header: &[u8], origin: &str) -> Result<Vec<Address>, String> {
 
 fn fields(header: &[u8]) -> Result<Vec<MailHeader<'_>>, String> {
     mailparse::parse_headers(header).map(|(fields, _)| fields).map_err(|error| error.to_string())
+}
+
+/// The fields of a name. A blank before the colon is no part of it (RFC 5322 section 4.5).
+fn named<'a, 'b>(fields: &'b [MailHeader<'a>], name: &str) -> Vec<&'b MailHeader<'a>> {
+    let is = |field: &&MailHeader<'_>| field.get_key_ref().trim_end().eq_ignore_ascii_case(name);
+    fields.iter().filter(is).collect()
 }
 
 /// What a header gets that has none.
@@ -84,16 +136,19 @@ pub struct Missing<'a> {
     pub date: &'a str,
     /// A message id, without its brackets.
     pub message_id: &'a str,
+    /// Who is to stand in Sender, whatever stands there.
+    pub submitter: Option<&'a Address>,
 }
 
-/// The header without Bcc, and with From, Date and Message-ID where they were missing.
+/// The header without Bcc, with its submitter, and with From, Date and Message-ID where they were missing.
 pub fn complete(header: &[u8], missing: &Missing<'_>) -> Result<Vec<u8>, String> {
-    let present = |name: &str| fields(header).map(|fields| fields.get_first_header(name).is_some());
+    let present = |name: &str| fields(header).map(|fields| !named(&fields, name).is_empty());
     let mut complete = Vec::with_capacity(header.len() + 200);
     let mut dropping = false;
     for line in header.split_inclusive(|byte| *byte == b'\n') {
         if !matches!(line.first(), Some(b' ' | b'\t')) {
-            dropping = is_bcc(line);
+            dropping = is_field(line, &["Bcc", "Resent-Bcc"])
+                || missing.submitter.is_some() && is_field(line, &["Sender"]);
         }
         if !dropping {
             complete.extend_from_slice(line);
@@ -106,6 +161,9 @@ pub fn complete(header: &[u8], missing: &Missing<'_>) -> Result<Vec<u8>, String>
         };
         complete.extend_from_slice(from.as_bytes());
     }
+    if let Some(submitter) = missing.submitter {
+        complete.extend_from_slice(format!("Sender: {submitter}\r\n").as_bytes());
+    }
     if !present("Date")? {
         complete.extend_from_slice(format!("Date: {}\r\n", missing.date).as_bytes());
     }
@@ -115,10 +173,10 @@ pub fn complete(header: &[u8], missing: &Missing<'_>) -> Result<Vec<u8>, String>
     Ok(complete)
 }
 
-fn is_bcc(line: &[u8]) -> bool {
+fn is_field(line: &[u8], names: &[&str]) -> bool {
     let name = memchr::memchr(b':', line).and_then(|colon| line.get(..colon)).unwrap_or_default();
     let name = name.trim_ascii_end();
-    name.eq_ignore_ascii_case(b"Bcc") || name.eq_ignore_ascii_case(b"Resent-Bcc")
+    names.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
 }
 
 /// A full name as `phrase` (RFC 5322 section 3.2.5), quoted or encoded where it must be.
@@ -191,12 +249,48 @@ mod tests {
     #[test]
     fn missing_fields_are_added_and_bcc_goes() {
         let sender = Address::parse(b"t@h").unwrap();
-        let missing = Missing { sender: &sender, full_name: "T. S", date: "D", message_id: "i@h" };
+        let missing = Missing {
+            sender: &sender,
+            full_name: "T. S",
+            date: "D",
+            message_id: "i@h",
+            submitter: None,
+        };
         let done = complete(b"Bcc: x\r\n y\r\nSubject: s\r\n", &missing).unwrap();
         let wanted = "Subject: s\r\nFrom: \"T. S\" <t@h>\r\nDate: D\r\nMessage-ID: <i@h>\r\n";
         assert_eq!(String::from_utf8(done).unwrap(), wanted);
+        let missing = Missing { submitter: Some(&sender), ..missing };
+        let done =
+            complete(b"Sender: x\r\n y\r\nFrom: a\r\nDate: D\r\nMessage-ID: i\r\n", &missing);
+        let wanted = "From: a\r\nDate: D\r\nMessage-ID: i\r\nSender: t@h\r\n";
+        assert_eq!(String::from_utf8(done.unwrap()).unwrap(), wanted);
+        let missing = Missing { submitter: None, ..missing };
         let whole = b"from: a\r\ndate: b\r\nmessage-id: c\r\n";
         assert_eq!(complete(whole, &missing).unwrap(), whole);
+    }
+
+    #[test]
+    fn authors_are_those_of_the_one_from_and_a_sender_is_one() {
+        let found = |header: &str| authors(header.as_bytes(), "here");
+        let said =
+            |list: &[Address]| -> Vec<String> { list.iter().map(ToString::to_string).collect() };
+        let two = found("From: A <a@b>,\r\n \"c, d\" <c@d>\r\nSender: x@y\r\n").unwrap();
+        assert_eq!(said(&two.from), ["a@b", "c@d"]);
+        assert_eq!(said(&two.sender.unwrap()), ["x@y"]);
+        assert_eq!(said(&found("from: \u{e9}@b\r\n").unwrap().from), ["\u{e9}@b"]);
+        assert_eq!(found("Subject: x\r\n"), Ok(Authors::default()));
+        assert_eq!(found("Sender: a@b\r\nSender: c@d\r\n").unwrap().sender, Some(Vec::new()));
+        assert!(found("From: a@b\r\nFrom: c@d\r\n").is_err());
+        assert!(found("From: a@b\r\nFROM : c@d\r\n").is_err());
+        assert!(found("From: a b@c d\r\n").is_err());
+    }
+
+    #[test]
+    fn a_scan_goes_on_where_it_was() {
+        let text = b"From x\r\nA: b\r\n c\r\n\r\nbody\r\n";
+        let mut scan = Scan::default();
+        let found = (0..=text.len()).find_map(|end| scan.header_end(&text[..end], false));
+        assert_eq!(found, header_end(text, true));
     }
 
     #[test]

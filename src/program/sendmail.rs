@@ -9,7 +9,7 @@ use nix::unistd::User;
 
 use super::{Common, Failure, load, prepare_queue, run, start};
 use crate::config::{Config, Wakeup};
-use crate::message::submission::{Missing, complete, header_end, recipients as header_recipients};
+use crate::message::submission::{Missing, Scan, complete, recipients as header_recipients};
 use crate::message::{Address, date, list};
 use crate::queue::{Envelope, Id, Inlet, Origin, Spool, Wake};
 use crate::route::Tables;
@@ -270,10 +270,10 @@ fn submit(arguments: &Args, config: &Config) -> Result<Exit, Failure> {
     }
     let ignore_dots = arguments.ignore_dots || arguments.option.iter().any(|option| option == "i");
     let mut reader = Reader::new(io::stdin().lock(), !ignore_dots);
-    let mut start = Vec::new();
+    let (mut start, mut scan) = (Vec::new(), Scan::default());
     let end = loop {
         let more = reader.read(&mut start).map_err(|error| unreadable(&error))?;
-        if let Some(end) = header_end(&start, !more) {
+        if let Some(end) = scan.header_end(&start, !more) {
             break end;
         }
         if start.len() > MAX_HEADER {
@@ -312,6 +312,7 @@ fn submit(arguments: &Args, config: &Config) -> Result<Exit, Failure> {
             },
             date: &date::rfc5322(&now),
             message_id: &format!("{id}@{}", config.hostname),
+            submitter: None,
         },
     )
     .map_err(bad)?;

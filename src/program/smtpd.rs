@@ -15,7 +15,7 @@ use crate::server::Connection;
 use crate::server::listener::{Listener, Visit};
 use crate::server::policy::greylist::Greylist;
 use crate::server::policy::{self, Keeper};
-use crate::server::smtp::{Server, busy};
+use crate::server::smtp::{Server, Service, busy};
 use crate::server::spawner::Spawner;
 use crate::sys::channel::Channel;
 use crate::sys::jail::Jail;
@@ -32,8 +32,9 @@ pub(super) struct Args {
     /// Bind ADDR:PORT and serve it in the foreground (repeatable)
     #[arg(short, long, value_name = "ADDR:PORT")]
     listen: Vec<std::net::SocketAddr>,
-    /// What is spoken: smtp
-    #[arg(short, long, value_name = "WORD", value_parser = ["smtp"], default_value = "smtp")]
+    /// What is spoken: smtp, submission, or submissions (TLS from the start)
+    #[arg(short, long, value_name = "WORD", value_parser = Service::WORDS, hide_possible_values = true,
+        default_value = "smtp")]
     service: String,
 }
 
@@ -75,6 +76,7 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
             let mut policy = keeper(&config, &log, server.owner.as_ref());
             policy.tend(&log, || identity.iter_mut().for_each(Identity::forget));
             let policy = Some(policy);
+            can_serve(&arguments.service, &config)?;
             let (service, identity) = (arguments.service.as_str(), identity.as_ref());
             Ok(server.session(Visit { connection, service, identity, policy }))
         }
@@ -88,9 +90,13 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
                 try_out(identity, &server)?;
                 identity.issue_tickets().map_err(|error| Failure::new(Exit::OsErr, error))?;
             }
+            let sockets = services(sockets, &arguments.service, &Service::WORDS)?;
+            for (_, word) in &sockets {
+                can_serve(word, &config)?;
+            }
             let limits = &config.smtp;
             Listener {
-                sockets: services(sockets, &arguments.service, &["smtp"])?,
+                sockets,
                 connections: Connections::new(Most {
                     sessions: limits.max_connections,
                     per_address: limits.max_connections_per_ip,
@@ -120,6 +126,16 @@ fn keeper(config: &Config, log: &Log, owner: Option<&Account>) -> Keeper {
         owner.cloned()
     });
     Keeper::new(config, account, policy::process::run)
+}
+
+/// Users hand their mail in under TLS only.
+fn can_serve(word: &str, config: &Config) -> Result<(), Failure> {
+    let clear = Service::by_word(word) == Service::Submission && config.auth.plaintext_without_tls;
+    if Service::by_word(word) == Service::Smtp || clear || !config.smtp.tls.certificate.is_empty() {
+        return Ok(());
+    }
+    let what = format!("service {word} needs TLS: set certificate and key in [smtp.tls]");
+    Err(Failure::new(Exit::Config, what))
 }
 
 /// Makes sure at the start that certificate and key will do. They are parsed in a cell: the

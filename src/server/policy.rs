@@ -96,16 +96,28 @@ pub struct Mail<'a> {
     pub sender: Option<&'a Address>,
     /// The recipient.
     pub recipient: &'a Address,
-    /// The client has logged in, or is in a network of ours.
-    pub is_trusted: bool,
+    /// What is known of the client.
+    pub trust: Trust,
+}
+
+/// What is known of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Trust {
+    /// Nothing.
+    Stranger = b'-',
+    /// It is in a network of ours.
+    Network = b'+',
+    /// It has logged in.
+    User = b'u',
 }
 
 impl Mail<'_> {
-    /// `trusted NUL helo NUL sender NUL recipient`: no part can have a NUL.
+    /// `trust NUL helo NUL sender NUL recipient`: no part can have a NUL.
     fn encode(&self) -> String {
         let sender = self.sender.map(ToString::to_string).unwrap_or_default();
-        let trusted = if self.is_trusted { "+" } else { "-" };
-        format!("{trusted}\0{}\0{sender}\0{}", self.helo, self.recipient)
+        let trust = char::from(self.trust as u8);
+        format!("{trust}\0{}\0{sender}\0{}", self.helo, self.recipient)
     }
 }
 
@@ -255,7 +267,7 @@ impl Line {
             Some((Status::Account, _)) => Ok(Verdict::Account),
             Some((Status::Refused, text)) => refusal(&text).map(Verdict::Refuse),
             Some((_, what)) => Err(String::from_utf8_lossy(&what).into_owned()),
-            None => Err("the policy process does not answer".into()),
+            None => Err(silent()),
         }
     }
 
@@ -268,12 +280,13 @@ impl Line {
         }
     }
 
-    /// Whether mail for this address reaches this user; `None` where that can't be told.
-    pub fn is_owner(&mut self, user: &str, address: &Address) -> Option<bool> {
-        match self.ask(Question::Owner, &format!("{user}\0{address}"))?.0 {
-            Status::Found => Some(true),
-            Status::None => Some(false),
-            _ => None,
+    /// Whether mail for this address reaches this user. An error says why that can't be told now.
+    pub fn is_owner(&mut self, user: &str, address: &Address) -> Result<bool, String> {
+        match self.ask(Question::Owner, &format!("{user}\0{address}")) {
+            Some((Status::Found, _)) => Ok(true),
+            Some((Status::None, _)) => Ok(false),
+            Some((_, what)) => Err(String::from_utf8_lossy(&what).into_owned()),
+            None => Err(silent()),
         }
     }
 
@@ -302,6 +315,10 @@ fn answer(channel: &Channel, question: Question, text: &str) -> Option<(Status, 
     let (status, text) = record.get(..length)?.split_first()?;
     let status = Status::ALL.into_iter().find(|known| *known as u8 == *status)?;
     Some((status, text.to_vec()))
+}
+
+fn silent() -> String {
+    "the policy process does not answer".into()
 }
 
 /// The process's reply, if it is one that refuses.

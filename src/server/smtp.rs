@@ -4,6 +4,7 @@
 //! there such a user, write this line into the log, and those of a login (`login`). The session
 //! child, jailed, speaks to the client (`talk`), and asks [`super::policy`] what depends on others.
 
+mod incoming;
 mod login;
 mod talk;
 
@@ -25,6 +26,31 @@ use crate::sys::log::Level;
 use crate::sys::{Account, Exit, Log, clock, process};
 use login::Logins;
 use talk::Talk;
+
+/// What is spoken on a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// Mail comes in, from everybody (port 25).
+    Smtp,
+    /// Users hand their mail in, under TLS and after a login (RFC 6409, port 587).
+    Submission,
+    /// Likewise, with TLS from the first byte on (RFC 8314 section 3.3, port 465).
+    Submissions,
+}
+
+impl Service {
+    /// All, by the word of `--service`.
+    pub const WORDS: [&'static str; 3] = ["smtp", "submission", "submissions"];
+
+    /// By its word.
+    pub fn by_word(word: &str) -> Self {
+        match word {
+            "submission" => Self::Submission,
+            "submissions" => Self::Submissions,
+            _ => Self::Smtp,
+        }
+    }
+}
 
 /// What every session of a server shares.
 pub struct Server<'a> {
@@ -73,13 +99,14 @@ const MAX: usize = 2048;
 impl Server<'_> {
     /// One session: forks the child that speaks, and is its monitor.
     pub fn session(&self, visit: Visit<'_>) -> Exit {
-        let Visit { connection, identity, policy, .. } = visit;
+        let Visit { connection, service, identity, policy } = visit;
+        let service = Service::by_word(service);
         let peer = connection.peer;
         let (monitor, session) = match Channel::pair() {
             Ok(pair) => pair,
             Err(error) => return self.fail(&format!("can't make a channel: {error}")),
         };
-        let offer = self.login();
+        let offer = self.login(service);
         let line = policy.as_ref().and_then(|keeper| keeper.open(peer.address_or_local()));
         let line = line.unwrap_or_default();
         // Read, at the latest, before the child loses sight of /etc/localtime.
@@ -90,9 +117,8 @@ impl Server<'_> {
                 Ok(inlet)
             });
             match inlet {
-                Ok(inlet) => {
-                    Talk::new(self, connection, identity, line, &inlet, &session).run(offer)
-                }
+                Ok(inlet) => Talk::new(self, connection, identity, line, &inlet, &session)
+                    .run(service, offer),
                 Err(error) => {
                     let _ = ask(&session, Ask::Error, format!("can't lock a session up: {error}"));
                     Exit::OsErr
@@ -115,8 +141,9 @@ impl Server<'_> {
     }
 
     /// How this client may log in, if at all.
-    fn login(&self) -> Option<Login> {
-        if !self.config.smtp.auth {
+    fn login(&self, service: Service) -> Option<Login> {
+        let required = service != Service::Smtp;
+        if !required && !self.config.smtp.auth {
             return None;
         }
         let scram = auth::scram::stored(self.config).unwrap_or_else(|error| {
@@ -125,7 +152,7 @@ impl Server<'_> {
         });
         Some(Login {
             without_tls: self.config.auth.plaintext_without_tls,
-            required: false,
+            required,
             facts: Facts { scram, ..Facts::default() },
         })
     }

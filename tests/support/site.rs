@@ -442,6 +442,16 @@ impl Site {
         (self.serve_on(name, listener), address)
     }
 
+    /// The same with what is spoken there.
+    pub fn serve_word(&self, name: &str, word: &str) -> (Server, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut command = self.command(name);
+        let mut command = activated(command.args(["--service", word]));
+        command.stdin(OwnedFd::from(listener)).stdout(Stdio::null());
+        (Server::start(&mut command), address)
+    }
+
     /// The same on a socket of the caller's.
     pub fn serve_on(&self, name: &str, listener: TcpListener) -> Server {
         let mut command = activated(&self.command(name));

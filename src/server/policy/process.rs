@@ -10,7 +10,7 @@ use tokio::task::{JoinHandle, JoinSet, spawn_local};
 
 use super::greylist::Greylist;
 use super::rules::{self, Mail, Rules, Welcome};
-use super::{MAX_ANSWER, MAX_QUESTION, PATIENCE, Question, Record, Status};
+use super::{MAX_ANSWER, MAX_QUESTION, PATIENCE, Question, Record, Status, Trust};
 use crate::config::Config;
 use crate::message::Address;
 use crate::message::address::Alphabet;
@@ -210,7 +210,7 @@ impl Client {
         };
         let client = self.client().await;
         match rules.access(&client, mail)? {
-            Ok(Welcome::Neutral) if !mail.is_trusted => {
+            Ok(Welcome::Neutral) if mail.trust == Trust::Stranger => {
                 let asked = rules.stranger(&client, mail, &knowledge.resolver);
                 if let Some(reply) = asked.await {
                     return Ok(Err(reply));
@@ -249,14 +249,16 @@ impl Client {
 /// What [`super::Mail`] writes.
 fn parse(text: &str) -> Option<Mail> {
     let mut fields = text.split('\0');
-    let is_trusted = fields.next()? == "+";
+    let first = fields.next()?;
+    let mut known = [Trust::Stranger, Trust::Network, Trust::User].into_iter();
+    let trust = known.find(|trust| first.as_bytes() == [*trust as u8])?;
     let helo = fields.next()?.to_owned();
     let address = |text: &str| Address::parse_in(text.as_bytes(), Alphabet::Utf8).ok();
     let sender = match fields.next()? {
         "" => None,
         sender => Some(address(sender)?),
     };
-    Some(Mail { helo, sender, recipient: address(fields.next()?)?, is_trusted })
+    Some(Mail { helo, sender, recipient: address(fields.next()?)?, trust })
 }
 
 impl Drop for Client {

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use super::Trust;
 use super::greylist::Greylist;
 use crate::config::{Config, HeloCheck};
 use crate::message::Address;
@@ -44,8 +45,8 @@ pub struct Mail {
     pub sender: Option<Address>,
     /// The recipient.
     pub recipient: Address,
-    /// The client has logged in, or is in a network of ours.
-    pub is_trusted: bool,
+    /// What is known of the client.
+    pub trust: Trust,
 }
 
 /// What the access table says of a message that it does not refuse.
@@ -66,7 +67,9 @@ impl Rules {
         let refuse =
             |code, enhanced, what| Err(Reply::new(code, enhanced, format!("<{to}>: {what}")));
         Ok(match verdict {
-            Verdict::Foreign if !mail.is_trusted => refuse(554, "5.7.1", "Relay access denied"),
+            Verdict::Foreign if mail.trust == Trust::Stranger => {
+                refuse(554, "5.7.1", "Relay access denied")
+            }
             other => Ok(other),
         })
     }
@@ -77,7 +80,11 @@ impl Rules {
         let mut welcome = Welcome::Neutral;
         let name = client.name.as_ref().ok().and_then(Option::as_ref);
         let by_name = name.map(|name| access::name_keys(name)).unwrap_or_default();
-        let client_keys = [access::address_keys(client.address), by_name].concat();
+        // A user comes from anywhere.
+        let client_keys = match mail.trust {
+            Trust::User => Vec::new(),
+            _ => [access::address_keys(client.address), by_name].concat(),
+        };
         let sender = mail.sender.as_ref().map_or("<>".into(), |sender| format!("<{sender}>"));
         for (keys, who, spares) in [
             (client_keys, format!("client [{}]", client.address), true),
@@ -154,7 +161,7 @@ impl Rules {
 
     /// What a stranger is told that has to come again.
     pub fn greylist(&self, client: IpAddr, mail: &Mail) -> Option<Reply> {
-        let greylist = self.greylist.as_ref().filter(|_| !mail.is_trusted)?;
+        let greylist = self.greylist.as_ref().filter(|_| mail.trust == Trust::Stranger)?;
         let text = |address: &Address| address.to_string();
         let sender = mail.sender.as_ref().map(text).unwrap_or_default();
         let wait = greylist.wait(clock::seconds(), client, &sender, &mail.recipient.to_string());

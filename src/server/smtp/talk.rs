@@ -6,15 +6,17 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Answer, Ask, Server, UNKNOWN, ask, login};
+use super::incoming::{Incoming, Submitter, Trouble};
+use super::{Answer, Ask, Server, Service, UNKNOWN, ask, login};
 use crate::message::Address;
 use crate::message::received::{From, Received};
 use crate::net::proxy;
 use crate::net::tls::identity::Identity;
-use crate::net::tls::server::settings;
+use crate::net::tls::server::{Settings, settings};
 use crate::queue::{Draft, Envelope, Id, Inlet, Origin};
+use crate::sasl::Binding;
 use crate::server::Connection;
-use crate::server::policy::{self, Line, Mail};
+use crate::server::policy::{self, Line, Mail, Trust};
 use crate::server::pop3::shown;
 use crate::smtp::{Action, Dialect, Limits, Login, Reply, Session, Transaction, Verdict};
 use crate::sys::channel::Channel;
@@ -95,7 +97,7 @@ impl<'a> Talk<'a> {
     }
 
     /// Talks until either side ends it.
-    pub(super) fn run(mut self, offer: Option<Login>) -> Exit {
+    pub(super) fn run(mut self, service: Service, offer: Option<Login>) -> Exit {
         let config = self.server.config;
         let limits = Limits {
             message_size: config.smtp.max_message_size,
@@ -109,7 +111,8 @@ impl<'a> Talk<'a> {
         let (name, origin) = (&config.hostname, config.origin());
         let mut session = Session::new(Dialect::Smtp, name, origin, limits, strict);
         // Not to a pipe or a terminal, where there is nobody to listen in.
-        if strict && self.identity.is_some() {
+        let offers_tls = strict && self.identity.is_some();
+        if offers_tls && service != Service::Submissions {
             session.offer_tls();
         }
         if let Some(mut offer) = offer {
@@ -117,7 +120,12 @@ impl<'a> Talk<'a> {
             offer.without_tls |= self.connection.peer.is_loopback();
             session.offer_login(offer);
         }
-        if strict && self.speaks_first() {
+        if offers_tls && service == Service::Submissions {
+            match self.shake_hands() {
+                Ok(bindings) => session.begin_encrypted(bindings),
+                Err(stop) => return stop.exit(),
+            }
+        } else if strict && self.speaks_first(service) {
             session.output().clear();
             session.hang_up(&Reply::new(554, "5.5.0", "Error: wait for the greeting"));
         }
@@ -157,9 +165,10 @@ impl<'a> Talk<'a> {
 
     /// Whether the client does not wait for the greeting, which those who only pretend to speak
     /// SMTP seldom do.
-    fn speaks_first(&self) -> bool {
+    fn speaks_first(&self, service: Service) -> bool {
         let delay = self.server.config.smtp.greet_delay.seconds().saturating_mul(1000);
-        let delay = if self.may_relay() { 0 } else { delay };
+        let spared = service != Service::Smtp || self.may_relay();
+        let delay = if spared { 0 } else { delay };
         self.connection.has_input_within(u32::try_from(delay).unwrap_or(u32::MAX))
     }
 
@@ -183,8 +192,8 @@ impl<'a> Talk<'a> {
         let mut buffer = vec![0; 64 * 1024];
         let mut length = 0;
         let mut taken = 0;
-        // The message being received; an error to write it is told at its end.
-        let mut draft: Option<io::Result<Draft<'a>>> = None;
+        // The message being received; what keeps it from the queue is told at its end.
+        let mut incoming: Option<Result<Incoming<'a>, Trouble>> = None;
         // A command may not trickle in for ever: what counts is that it has its reply.
         let mut silent = Instant::now();
         let mut stored = false;
@@ -224,13 +233,13 @@ impl<'a> Talk<'a> {
                 Action::CheckRecipient(address) => {
                     let verdict = self.check(session, &address)?;
                     if let Verdict::Refuse(reply) = &verdict {
-                        self.log_refusal(session, &address, reply)?;
+                        self.log_refusal(session, Some(&address), reply)?;
                     }
                     session.recipient(verdict);
                 }
                 Action::Open => match self.open(session) {
-                    Ok(opened) => {
-                        draft = Some(Ok(opened));
+                    Ok(draft) => {
+                        incoming = Some(Ok(Incoming::new(draft, session.user().is_some())));
                         session.opened(Ok(()));
                     }
                     Err(error) => {
@@ -240,18 +249,21 @@ impl<'a> Talk<'a> {
                 },
                 Action::Store(text) => {
                     stored = true;
-                    if let Some(Ok(open)) = &mut draft
-                        && let Err(error) = open.write(text)
+                    if let Some(Ok(message)) = &mut incoming
+                        && let Err(trouble) =
+                            self.submitter(session, |submitter| message.write(text, submitter))
                     {
-                        draft = Some(Err(error));
+                        incoming = Some(Err(trouble));
                     }
                 }
-                Action::Discard => draft = None,
+                Action::Discard => incoming = None,
                 Action::Commit => {
-                    let committed = match draft.take() {
-                        Some(Ok(draft)) => draft.commit(),
-                        Some(Err(error)) => Err(error),
-                        None => Err(io::ErrorKind::NotFound.into()),
+                    let committed = match incoming.take() {
+                        Some(Ok(message)) => {
+                            self.submitter(session, |submitter| message.commit(submitter))
+                        }
+                        Some(Err(trouble)) => Err(trouble),
+                        None => Err(io::Error::from(io::ErrorKind::NotFound).into()),
                     };
                     let reply = match committed {
                         Ok(id) => {
@@ -261,7 +273,11 @@ impl<'a> Talk<'a> {
                             self.log_accepted(session, &id)?;
                             Reply::new(250, "2.0.0", format!("Ok: queued as {id}"))
                         }
-                        Err(error) => {
+                        Err(Trouble::Refused(reply)) => {
+                            self.log_refusal(session, None, &reply)?;
+                            reply
+                        }
+                        Err(Trouble::Io(error)) => {
                             self.say(Ask::Error, &format!("can't keep a message: {error}"))?;
                             no_space()
                         }
@@ -321,23 +337,37 @@ impl<'a> Talk<'a> {
             session.hang_up(&Reply::new(503, "5.5.0", "Error: wait for the reply to STARTTLS"));
             return Ok(());
         }
-        let refusal = || Reply::new(454, "4.7.0", "TLS not available now");
-        let (settings, errors) = self.identity.map(settings).unwrap_or_default();
-        for error in errors {
-            self.say(Ask::Error, &error.to_string())?;
-        }
-        let Some(settings) = settings else {
-            session.start_tls(Err(refusal()));
+        let Some(settings) = self.tls_settings()? else {
+            session.start_tls(Err(Reply::new(454, "4.7.0", "TLS not available now")));
             return Ok(());
         };
         session.start_tls(Ok(()));
         self.flush(session)?;
+        session.bind(self.handshake(&settings)?);
+        Ok(())
+    }
+
+    /// TLS from the first byte on.
+    fn shake_hands(&mut self) -> Result<Vec<Binding>, Stop> {
+        // There is no way to say what is wrong but in the log.
+        let settings = self.tls_settings()?.ok_or(Stop::Client)?;
+        self.handshake(&settings)
+    }
+
+    fn tls_settings(&self) -> Result<Option<Settings>, Stop> {
+        let (settings, errors) = self.identity.map(settings).unwrap_or_default();
+        for error in errors {
+            self.say(Ask::Error, &error.to_string())?;
+        }
+        Ok(settings)
+    }
+
+    fn handshake(&mut self, settings: &Settings) -> Result<Vec<Binding>, Stop> {
         if let Err(error) = self.connection.start_tls(Arc::clone(&settings.config), TIMEOUT) {
             self.log_tls("handshake", &error)?;
             return Err(Stop::Client);
         }
-        session.bind(settings.bindings(self.connection.tls_exported()));
-        Ok(())
+        Ok(settings.bindings(self.connection.tls_exported()))
     }
 
     /// Is this recipient ours, or may this client, or this user, send elsewhere through us?
@@ -352,8 +382,24 @@ impl<'a> Talk<'a> {
             helo: session.helo(),
             sender: session.transaction().and_then(|transaction| transaction.sender.as_ref()),
             recipient: address,
-            is_trusted: session.user().is_some() || self.may_relay(),
+            trust: match session.user() {
+                Some(_) => Trust::User,
+                None if self.may_relay() => Trust::Network,
+                None => Trust::Stranger,
+            },
         };
+        if let (Some(user), Some(sender)) = (session.user(), mail.sender)
+            && config.smtp.senders_must_be_own
+        {
+            match self.policy.is_owner(user, sender) {
+                Ok(true) => {}
+                Ok(false) => {
+                    let text = format!("<{sender}> is no address of user {user}");
+                    return Ok(Verdict::Refuse(Reply::new(553, "5.7.1", text)));
+                }
+                Err(what) => return self.lookup_failed(sender, &what),
+            }
+        }
         let known = match self.policy.recipient(&mail) {
             Ok(policy::Verdict::Accept) => Ok(true),
             Ok(policy::Verdict::Account) => self.has_account(address.local())?,
@@ -363,15 +409,41 @@ impl<'a> Talk<'a> {
         match known {
             Ok(true) => {}
             Ok(false) => return Ok(Verdict::Refuse(Reply::unknown_user(address))),
-            Err(what) => {
-                self.say(Ask::Error, &format!("looking up {address}: {what}"))?;
-                let text = format!("<{address}>: Temporary lookup failure");
-                return Ok(Verdict::Refuse(Reply::new(451, "4.3.0", text)));
-            }
+            Err(what) => return self.lookup_failed(address, &what),
         }
-        let greylists = config.greylist.is_on() && !mail.is_trusted;
+        let greylists = config.greylist.is_on() && mail.trust == Trust::Stranger;
         let later = if greylists { self.policy.greylisted(&mail) } else { None };
         Ok(later.map_or(Verdict::Accept, Verdict::Refuse))
+    }
+
+    fn lookup_failed(&self, address: &Address, what: &str) -> Result<Verdict, Stop> {
+        self.say(Ask::Error, &format!("looking up {address}: {what}"))?;
+        let text = format!("<{address}>: Temporary lookup failure");
+        Ok(Verdict::Refuse(Reply::new(451, "4.3.0", text)))
+    }
+
+    /// Lets `work` ask whose the message is that is coming in.
+    fn submitter<T>(&mut self, session: &Session, work: impl FnOnce(&mut Submitter<'_>) -> T) -> T {
+        let config = self.server.config;
+        let (policy, monitor) = (&mut self.policy, self.monitor);
+        let user = session.user().unwrap_or_default();
+        let mut is_owner = |address: &Address| {
+            if !config.smtp.senders_must_be_own {
+                return Ok(true);
+            }
+            policy.is_owner(user, address).inspect_err(|what| {
+                let _ = ask(monitor, Ask::Error, format!("looking up {address}: {what}"));
+            })
+        };
+        let sender = session.transaction().and_then(|transaction| transaction.sender.clone());
+        let own = || Address::new(user, config.origin()).ok();
+        work(&mut Submitter {
+            user,
+            address: sender.or_else(own),
+            origin: config.origin(),
+            hostname: &config.hostname,
+            is_owner: &mut is_owner,
+        })
     }
 
     /// Whether a local-part leads to an account; the monitor logs why it can't tell.
@@ -426,10 +498,7 @@ impl<'a> Talk<'a> {
         };
         let tls = self.connection.tls_version();
         let tls = tls.map(|version| format!(" tls={version}")).unwrap_or_default();
-        let auth = session.user().map(|user| format!(" auth={}", shown(user.as_bytes())));
-        let auth = auth.unwrap_or_default();
-        let recipients = transaction.recipients.iter().take(20);
-        let to: Vec<String> = recipients.map(|to| format!("<{}>", to.address)).collect();
+        let auth = shown_user(session);
         let client = self.shown_client();
         self.say(
             Ask::Info,
@@ -439,7 +508,7 @@ impl<'a> Talk<'a> {
                 client,
                 session.helo(),
                 crate::queue::entry::Path(transaction.sender.as_ref()),
-                to.join(","),
+                recipients(transaction),
                 transaction.recipients.len(),
                 session.size(),
                 session.protocol(),
@@ -453,20 +522,42 @@ impl<'a> Talk<'a> {
         self.say(Ask::Warning, &format!("NOQUEUE: TLS {what} with {client} failed: {error}"))
     }
 
-    fn log_refusal(&mut self, session: &Session, to: &Address, reply: &Reply) -> Result<(), Stop> {
-        let from = session.transaction().and_then(|transaction| transaction.sender.as_ref());
+    /// A recipient, or the whole message, was refused.
+    fn log_refusal(
+        &mut self,
+        session: &Session,
+        to: Option<&Address>,
+        reply: &Reply,
+    ) -> Result<(), Stop> {
+        let transaction = session.transaction();
+        let from = transaction.and_then(|transaction| transaction.sender.as_ref());
+        let (verb, to) = match to {
+            Some(to) => ("RCPT", format!("<{to}>")),
+            None => ("END-OF-MESSAGE", transaction.map(recipients).unwrap_or_default()),
+        };
         let client = self.shown_client();
+        let auth = shown_user(session);
         self.say(
             Ask::Warning,
             &format!(
-                "NOQUEUE: reject: RCPT from {}: {reply}; from=<{}> to=<{to}> proto={} helo=<{}>",
-                client,
+                "NOQUEUE: reject: {verb} from {client}: {reply}; from=<{}> to={to} proto={} \
+                 helo=<{}>{auth}",
                 crate::queue::entry::Path(from),
                 session.protocol(),
                 session.helo(),
             ),
         )
     }
+}
+
+/// The recipients as the log has them; of many the first ones.
+fn recipients(transaction: &Transaction) -> String {
+    let recipients = transaction.recipients.iter().take(20);
+    recipients.map(|to| format!("<{}>", to.address)).collect::<Vec<_>>().join(",")
+}
+
+fn shown_user(session: &Session) -> String {
+    session.user().map(|user| format!(" auth={}", shown(user.as_bytes()))).unwrap_or_default()
 }
 
 /// What is said when a message can't be kept; why is in the log.

@@ -26,6 +26,12 @@ impl Session {
         self.extensions.auth = true;
     }
 
+    /// TLS has begun before the session.
+    pub fn begin_encrypted(&mut self, bindings: Vec<Binding>) {
+        self.tls = Tls::On;
+        self.bind(bindings);
+    }
+
     /// What names the TLS connection that has begun.
     pub fn bind(&mut self, bindings: Vec<Binding>) {
         if let Some(login) = &mut self.login {

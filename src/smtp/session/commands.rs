@@ -32,7 +32,9 @@ impl Session {
             ));
         }
         if self.needs_login(&command) {
-            return self.refuse(&Reply::new(530, "5.7.0", "Error: authentication required"));
+            let needs_tls = self.tls == Tls::Offered && self.mechanisms().is_none();
+            let what = if needs_tls { "send STARTTLS first" } else { "authentication required" };
+            return self.refuse(&Reply::new(530, "5.7.0", format!("Error: {what}")));
         }
         match command {
             Command::Helo(name) => self.hello(Dialect::Smtp, name, false),
