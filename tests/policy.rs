@@ -198,3 +198,95 @@ fn a_strangers_first_mail_comes_again() {
     let host = Host { server, address, ..host };
     host.says("250 ", FAR, "x", "a@b.example", HUNT);
 }
+
+#[test]
+fn vrfy_and_expn_tell_where_that_is_wanted() {
+    let plan = Site::plan().set("smtp", "vrfy", "true").set("smtp", "expn", "true");
+    let host = Host::new(plan, "");
+    let aliases = "list: hunt, Toshi <toshi@smkwlab.net>, \"|cat\", :include:/x\n";
+    fs::write(host.site.path().join("aliases"), aliases).unwrap();
+    let mut peer = host.client(FAR);
+    peer.greet();
+    for (command, wanted) in [
+        ("VRFY hunt", "250 2.1.5 <hunt@mx.smkwlab.net>"),
+        ("VRFY <hunt+x@smkwlab.net>", "250 2.1.5 <hunt+x@smkwlab.net>"),
+        ("VRFY list", "250 2.1.5 <list@mx.smkwlab.net>"),
+        ("VRFY nobody-here", "550 5.1.1 "),
+        ("VRFY a@example.org", "252 2.1.5 "),
+        ("VRFY Toshi Shimokawa", "501 5.1.3 "),
+        ("EXPN list", "550 5.7.2 Error: lists are not expanded for strangers"),
+    ] {
+        let said = peer.command(command);
+        assert!(said.starts_with(wanted), "{command}: {said}");
+    }
+    let mut peer = host.client("10.0.0.1");
+    assert!(peer.reply().starts_with("220 "));
+    assert!(peer.command("EHLO x").contains("EXPN"));
+    peer.send("EXPN list\r\n");
+    let lines: Vec<String> = (0..4).map(|_| peer.line()).collect();
+    let wanted = [
+        "250-2.1.5 <hunt@mx.smkwlab.net>",
+        "250-2.1.5 <toshi@smkwlab.net>",
+        "250-2.1.5 a program",
+        "250 2.1.5 further members",
+    ];
+    assert_eq!(lines, wanted);
+    assert!(peer.command("EXPN hunt").starts_with("550 5.1.1 "));
+    // A long one is not shown in part.
+    let members: Vec<String> =
+        (0..400).map(|number| format!("member{number}@example.org")).collect();
+    fs::write(host.site.path().join("aliases"), format!("list: {}\n", members.join(","))).unwrap();
+    std::thread::sleep(Duration::from_millis(1100));
+    let mut peer = host.client("10.0.0.1");
+    peer.greet();
+    assert!(peer.command("EXPN list").starts_with("452 4.5.3 "), "{}", peer.dialogue());
+}
+
+#[test]
+fn who_may_speaks_for_others_by_xclient() {
+    let plan = Site::plan().set("smtp", "xclient", "[\"10.0.0.7\"]");
+    let host =
+        Host::new(plan.set("smtp", "require_client_name", "true"), "connect:mail.example OK\n");
+    let mut peer = host.client("10.0.0.1");
+    assert!(peer.reply().starts_with("220 "));
+    assert!(!peer.command("EHLO x").contains("XCLIENT"));
+    assert!(peer.command("XCLIENT ADDR=192.0.2.1").starts_with("500 "));
+    let mut peer = host.client("10.0.0.7");
+    assert!(peer.reply().starts_with("220 "));
+    assert!(peer.command("EHLO x").contains("XCLIENT NAME ADDR PORT PROTO HELO LOGIN"));
+    let relay = |peer: &mut Peer| {
+        peer.command("MAIL FROM:<hunt@smkwlab.net>");
+        let said = peer.command("RCPT TO:<a@elsewhere.example>");
+        assert!(peer.command("RSET").starts_with("250 "));
+        said
+    };
+    assert!(relay(&mut peer).starts_with("250 "));
+    let far = "XCLIENT ADDR=192.0.2.1 NAME=mail.example HELO=far.example";
+    assert!(peer.command(far).starts_with("220 "));
+    assert!(relay(&mut peer).starts_with("554 5.7.1 "));
+    host.server.wait_for_log(
+        "reject: RCPT from mail.example[192.0.2.1]: 554 5.7.1 <a@elsewhere.example>: Relay access \
+         denied; from=<hunt@smkwlab.net> to=<a@elsewhere.example> proto=ESMTP helo=<far.example>",
+    );
+    // The name counts.
+    peer.command("MAIL FROM:<a@b.example>");
+    assert!(peer.command(format!("RCPT TO:<{HUNT}>")).starts_with("250 "));
+    assert!(peer.command("XCLIENT NAME=[UNAVAILABLE]").starts_with("503 "));
+    peer.command("RSET");
+    assert!(peer.command("XCLIENT NAME=[UNAVAILABLE]").starts_with("220 "));
+    peer.command("EHLO x");
+    peer.command("MAIL FROM:<a@b.example>");
+    assert!(peer.command(format!("RCPT TO:<{HUNT}>")).starts_with("450 4.7.25 "));
+    peer.command("RSET");
+    // And a login.
+    assert!(peer.command("XCLIENT LOGIN=hunt").starts_with("220 "));
+    peer.command("EHLO x");
+    assert!(relay(&mut peer).starts_with("250 "));
+    let reply = peer.mail("hunt@smkwlab.net", &["a@elsewhere.example"], b"Subject: x\n\nx\n");
+    let id = support::site::queue_id(&reply);
+    let log = host.server.wait_for_log(&format!("{id}: client=unknown[192.0.2.1]"));
+    assert!(log.contains("auth=hunt"), "{log}");
+    assert!(peer.command("XCLIENT LOGIN=[UNAVAILABLE]").starts_with("220 "));
+    peer.command("EHLO x");
+    assert!(relay(&mut peer).starts_with("554 5.7.1 "));
+}

@@ -120,6 +120,12 @@ pub struct Smtp {
     pub greet_delay: Interval,
     /// Load balancers, which say by the PROXY protocol who their clients are.
     pub proxies: Vec<Network>,
+    /// Clients that may say by XCLIENT whom they speak for.
+    pub xclient: Vec<Network>,
+    /// VRFY is answered.
+    pub vrfy: bool,
+    /// EXPN is answered, to those who may relay.
+    pub expn: bool,
     /// Clients that may send to other hosts through us.
     pub relay_networks: Vec<Network>,
     /// Lists of unwelcome clients, in DNS.
@@ -326,6 +332,9 @@ impl Default for Smtp {
             session_time_limit: Interval::from_seconds(2 * 60 * 60),
             greet_delay: Interval::from_seconds(0),
             proxies: Vec::new(),
+            xclient: Vec::new(),
+            vrfy: false,
+            expn: false,
             relay_networks: Network::loopback(),
             dnsbl: Vec::new(),
             helo_check: HeloCheck::None,
@@ -420,6 +429,11 @@ impl Smtp {
     /// Whether a client at this address may send to other hosts through us.
     pub fn may_relay(&self, client: IpAddr) -> bool {
         self.relay_networks.iter().any(|network| network.contains(client))
+    }
+
+    /// Whether a client may say by XCLIENT whom it speaks for.
+    pub fn may_claim(&self, client: IpAddr) -> bool {
+        self.xclient.iter().any(|network| network.contains(client))
     }
 
     /// Whether a load balancer of ours is at this address.

@@ -201,7 +201,7 @@ fn smtp(config: &Config) -> Result<Exit, Failure> {
         inlet,
         wake: Wake::wanted(config),
         jail: Jail::prepare().map_err(failed)?,
-        knows_users: privilege::is_root(),
+        knows_users: false,
         owner,
     };
     let connection = Connection::on_stdin_and_stdout().map_err(failed)?;

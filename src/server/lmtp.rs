@@ -128,6 +128,9 @@ fn talk(
             }
             // Not offered: the client is on this host.
             Action::StartTls => session.start_tls(Err(Reply::new(454, "4.7.0", "no TLS here"))),
+            // Not offered either.
+            Action::LookUp(_) => session.looked_up(Ok(&[])),
+            Action::Claim(_) => session.claimed(),
             Action::Authenticate(..) => session.authenticate(Answer::Refused),
             Action::Open => {
                 let message = session.transaction();

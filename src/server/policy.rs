@@ -26,6 +26,7 @@ use crate::message::Address;
 use crate::message::address::{self, Alphabet};
 use crate::route::index::{Stamp, path_of};
 use crate::smtp::Reply;
+use crate::smtp::xclient::Known;
 use crate::sys::channel::Channel;
 use crate::sys::process::Ended;
 use crate::sys::{Account, Exit, Log, fd};
@@ -43,7 +44,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 const SETTINGS: &str = "/etc/resolv.conf";
 
 /// The longest answer, in bytes: a status and a text.
-const MAX_ANSWER: usize = 512;
+const MAX_ANSWER: usize = 4096;
 
 /// The longest question, in bytes: its kind and a text.
 const MAX_QUESTION: usize = 2048;
@@ -63,7 +64,12 @@ enum Question {
     Greylist = b'g',
     /// Does mail for this address reach this user? Behind this byte stand user, NUL and address.
     Owner = b'o',
-    /// No question: the client is at the address behind this byte.
+    /// Is there somebody at the address behind this byte?
+    Verify = b'v',
+    /// Who are the members of the list at the address behind this byte?
+    Expand = b'e',
+    /// No question: the client is at the address behind this byte. Its name stands behind that, or
+    /// a dash for none, where that is not DNS's to say.
     Client = b'c',
 }
 
@@ -119,6 +125,21 @@ impl Mail<'_> {
         let trust = char::from(self.trust as u8);
         format!("{trust}\0{}\0{sender}\0{}", self.helo, self.recipient)
     }
+}
+
+/// What is found at an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Somebody.
+    Known,
+    /// An account, if there is one for the local-part.
+    Account,
+    /// It is not of this host.
+    Elsewhere,
+    /// A list of these.
+    Members(Vec<String>),
+    /// Nobody, or this is said.
+    Refused(Reply),
 }
 
 /// What policy says of a message to a recipient.
@@ -245,9 +266,14 @@ impl Line {
         self.channel.as_ref().map(AsFd::as_fd)
     }
 
-    /// The client is somebody else than it was.
-    pub fn client(&mut self, client: IpAddr) {
-        let told = [&[Question::Client as u8][..], &record(client)].concat();
+    /// The client is somebody else than it was, by this name where that is not DNS's to say.
+    pub fn client(&mut self, client: IpAddr, name: Option<&Known<String>>) {
+        let name = match name {
+            None => "",
+            Some(Known::Not) => "-",
+            Some(Known::As(name)) => name,
+        };
+        let told = [&[Question::Client as u8][..], &record(client), name.as_bytes()].concat();
         self.channel = self.channel.take().filter(|channel| channel.send(&told).is_ok());
     }
 
@@ -269,6 +295,31 @@ impl Line {
             Some((_, what)) => Err(String::from_utf8_lossy(&what).into_owned()),
             None => Err(silent()),
         }
+    }
+
+    /// Who is at an address. An error says why that can't be told now.
+    pub fn verify(&mut self, address: &Address) -> Result<Found, String> {
+        self.find(Question::Verify, address)
+    }
+
+    /// Who is in the list at an address; one step deep.
+    pub fn expand(&mut self, address: &Address) -> Result<Found, String> {
+        self.find(Question::Expand, address)
+    }
+
+    fn find(&mut self, question: Question, address: &Address) -> Result<Found, String> {
+        let (status, text) = self.ask(question, &address.to_string()).ok_or_else(silent)?;
+        let text = || String::from_utf8_lossy(&text).into_owned();
+        Ok(match status {
+            Status::Found if question == Question::Expand => {
+                Found::Members(text().lines().map(ToOwned::to_owned).collect())
+            }
+            Status::Found => Found::Known,
+            Status::Account => Found::Account,
+            Status::None => Found::Elsewhere,
+            Status::Refused => Found::Refused(refusal(text().as_bytes())?),
+            Status::Unknown => return Err(text()),
+        })
     }
 
     /// What is said to a client that has to come again with this. Where that can't be told, it has

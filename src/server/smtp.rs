@@ -4,7 +4,9 @@
 //! there such a user, write this line into the log, and those of a login (`login`). The session
 //! child, jailed, speaks to the client (`talk`), and asks [`super::policy`] what depends on others.
 
+mod admission;
 mod incoming;
+mod lines;
 mod login;
 mod talk;
 
@@ -64,8 +66,8 @@ pub struct Server<'a> {
     pub wake: Option<Wake>,
     /// The cell of the session children.
     pub jail: Jail,
-    /// Whether this process can tell who is a user here. sendmail's caller may not look; what it
-    /// hands in to nobody comes back to it.
+    /// Whether somebody can tell who is here. With sendmail there is no policy process, and its caller
+    /// may not look accounts up; what is handed in to nobody comes back.
     pub knows_users: bool,
     /// The queue's owner, whom session children become, with root.
     pub owner: Option<Account>,
@@ -165,6 +167,7 @@ impl Server<'_> {
     /// Answers until the child is gone. Nothing here looks into a text but to log it.
     fn monitor(&self, session: &Channel, mut peer: Peer, policy: Option<&Keeper>) {
         let mut logins = Logins::new(self.config, self.log);
+        let came = peer.address;
         let mut buffer = [0; MAX + 1];
         loop {
             let record = match session.receive(&mut buffer) {
@@ -187,10 +190,12 @@ impl Server<'_> {
             }
             let text = String::from_utf8_lossy(text);
             match *kind {
-                // Only a load balancer's client is another one than the one who has come.
+                // Only those who may speak for others are somebody else than who has come.
                 kind if kind == Ask::Client as u8 => match text.parse() {
                     Ok(client)
-                        if peer.address.is_some_and(|from| self.config.smtp.is_proxy(from)) =>
+                        if came.is_some_and(|from| {
+                            self.config.smtp.is_proxy(from) || self.config.smtp.may_claim(from)
+                        }) =>
                     {
                         peer.address = Some(client);
                     }

@@ -3,6 +3,7 @@
 use base64ct::{Base64, Encoding};
 
 use super::dsn::{self, EnvelopeId, Notify, OriginalRecipient, Ret};
+use super::xclient::{self, Claim};
 use super::{Body, Reply};
 use crate::message::address::{self, Alphabet, Mailbox};
 use crate::sasl::Secret;
@@ -51,9 +52,11 @@ pub enum Command {
     /// `noop = "NOOP" [ SP String ]`
     Noop,
     /// `vrfy = "VRFY" SP String`
-    Vrfy,
+    Vrfy(Vec<u8>),
     /// `expn = "EXPN" SP String`
-    Expn,
+    Expn(Vec<u8>),
+    /// [`xclient`]
+    Xclient(Claim),
     /// `help = "HELP" [ SP String ]`
     Help,
     /// `quit = "QUIT"`
@@ -78,6 +81,8 @@ pub struct Extensions {
     pub binarymime: bool,
     /// RFC 4954.
     pub auth: bool,
+    /// Postfix's.
+    pub xclient: bool,
 }
 
 /// The parameters of MAIL.
@@ -137,9 +142,12 @@ pub fn parse(line: &[u8], extensions: Extensions) -> Result<Command, Reply> {
         b"NOOP" => Ok(Command::Noop),
         b"HELP" => Ok(Command::Help),
         b"VRFY" if argument.is_empty() => Err(syntax("VRFY address")),
-        b"VRFY" => Ok(Command::Vrfy),
+        b"VRFY" => Ok(Command::Vrfy(argument.to_vec())),
         b"EXPN" if argument.is_empty() => Err(syntax("EXPN list")),
-        b"EXPN" => Ok(Command::Expn),
+        b"EXPN" => Ok(Command::Expn(argument.to_vec())),
+        b"XCLIENT" if extensions.xclient => {
+            xclient::parse(argument).map(Command::Xclient).map_err(syntax)
+        }
         _ => Err(Reply::new(500, "5.5.2", "Error: command not recognized")),
     }
 }
@@ -178,6 +186,13 @@ fn bad_address(error: address::Error, enhanced: &'static str) -> Reply {
 /// To an address with UTF-8 where MAIL has not said SMTPUTF8 (RFC 6531 section 3.5).
 pub fn not_ascii() -> Reply {
     Reply::new(553, "5.6.7", format!("Error: {}", address::Error::NotAscii))
+}
+
+/// Whom VRFY or EXPN asks for: an address, in angle brackets or not; a person's name is none.
+pub fn asked_for(argument: &[u8]) -> Result<Mailbox, Reply> {
+    let inside = argument.strip_prefix(b"<").and_then(|rest| rest.strip_suffix(b">"));
+    let mailbox = address::mailbox(inside.unwrap_or(argument), Alphabet::Utf8);
+    mailbox.map_err(|error| bad_address(error, "5.1.3"))
 }
 
 fn mail(argument: &[u8], extensions: Extensions) -> Result<Command, Reply> {
@@ -338,7 +353,8 @@ fn unknown_parameter(key: &[u8]) -> Reply {
 mod tests {
     use super::*;
 
-    const ALL: Extensions = Extensions { chunking: true, binarymime: true, auth: true };
+    const ALL: Extensions =
+        Extensions { chunking: true, binarymime: true, auth: true, xclient: true };
 
     fn plain(line: &[u8]) -> Result<Command, Reply> {
         parse(line, Extensions::default())

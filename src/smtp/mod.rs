@@ -8,6 +8,7 @@ pub mod command;
 pub mod dsn;
 pub mod reply;
 pub mod session;
+pub mod xclient;
 
 use std::fmt;
 
@@ -15,7 +16,7 @@ use crate::message::Address;
 use dsn::{EnvelopeId, Notify, OriginalRecipient, Ret};
 
 pub use reply::Reply;
-pub use session::{Action, Dialect, Limits, Login, Session, Verdict};
+pub use session::{Action, Dialect, Limits, Login, LookUp, Session, Verdict};
 
 /// What a message's envelope says, as the session collected it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,6 +13,7 @@ mod auth;
 mod commands;
 
 use super::command::{Chunk, Extensions};
+use super::xclient::{Claim, Known};
 use super::{Body, Recipient, Reply, Transaction};
 use crate::message::Address;
 use crate::message::header::HopCounter;
@@ -59,6 +60,10 @@ pub enum Action<'a> {
     StartTls,
     /// Ask whoever knows the accounts; answer with [`Session::authenticate`].
     Authenticate(Mechanism, Question),
+    /// Look somebody up; answer with [`Session::looked_up`].
+    LookUp(LookUp),
+    /// The client speaks for another one; answer with [`Session::claimed`].
+    Claim(Claim),
     /// Make room for a message; answer with [`Session::opened`].
     Open,
     /// Keep this text of the message.
@@ -80,9 +85,20 @@ pub enum Verdict {
     Refuse(Reply),
 }
 
+/// Whom a client asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LookUp {
+    /// Is there somebody at this address? (VRFY)
+    Verify(Address),
+    /// Who is in this list? (EXPN)
+    Expand(Address),
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum State {
     Commands,
+    LookingUp(LookUp),
+    Claiming(Claim),
     CheckingRecipient(Recipient),
     StartingTls,
     /// The client's response is awaited.
@@ -125,6 +141,9 @@ pub struct Session {
     /// Who has.
     user: Option<String>,
     failures: u32,
+    /// Whether VRFY and EXPN are answered.
+    vrfy: bool,
+    expn: bool,
     state: State,
     lines: LineReader,
     output: Vec<u8>,
@@ -161,7 +180,7 @@ impl Session {
         let chunking = strict || dialect == Dialect::Lmtp;
         let mut session = Self {
             dialect,
-            extensions: Extensions { chunking, binarymime: chunking, auth: false },
+            extensions: Extensions { chunking, binarymime: chunking, ..Extensions::default() },
             hostname: hostname.to_owned(),
             origin: origin.to_owned(),
             limits,
@@ -170,6 +189,8 @@ impl Session {
             login: None,
             user: None,
             failures: 0,
+            vrfy: false,
+            expn: false,
             state: State::Commands,
             lines: LineReader::new(MAX_LINE),
             output: Vec::new(),
@@ -185,9 +206,23 @@ impl Session {
             begun: false,
             abandoned: false,
         };
-        let word = if dialect == Dialect::Lmtp { "LMTP" } else { "ESMTP" };
-        session.reply(&Reply::plain(220, format!("{hostname} {word} Hikyaku")));
+        session.greeting();
         session
+    }
+
+    fn greeting(&mut self) {
+        let word = if self.dialect == Dialect::Lmtp { "LMTP" } else { "ESMTP" };
+        self.reply(&Reply::plain(220, format!("{} {word} Hikyaku", self.hostname)));
+    }
+
+    /// Answers VRFY and EXPN.
+    pub fn offer_lookups(&mut self, vrfy: bool, expn: bool) {
+        (self.vrfy, self.expn) = (vrfy, expn);
+    }
+
+    /// Lets the client say that it speaks for another one.
+    pub fn offer_xclient(&mut self) {
+        self.extensions.xclient = true;
     }
 
     /// Offers STARTTLS, for a driver that can begin TLS.
@@ -267,6 +302,8 @@ impl Session {
                 State::CheckingRecipient(recipient) => {
                     return Action::CheckRecipient(recipient.address.clone());
                 }
+                State::LookingUp(what) => return Action::LookUp(what.clone()),
+                State::Claiming(claim) => return Action::Claim(claim.clone()),
                 State::StartingTls => return Action::StartTls,
                 State::Challenged(_) => match self.lines.take(input) {
                     Line::More => return Action::Read,
@@ -351,6 +388,29 @@ impl Session {
                 State::Closing => return Action::Close,
             }
         }
+    }
+
+    /// The answer to [`Action::LookUp`]: a refusal, or lines of one code.
+    pub fn looked_up(&mut self, answer: Result<&[Reply], Reply>) {
+        self.state = State::Commands;
+        match answer {
+            Ok(lines) => self.reply_lines(lines),
+            Err(reply) => self.refuse(&reply),
+        }
+    }
+
+    /// The answer to [`Action::Claim`]: the session begins anew, as that of another client.
+    pub fn claimed(&mut self) {
+        let State::Claiming(claim) = std::mem::replace(&mut self.state, State::Commands) else {
+            return;
+        };
+        self.reset();
+        self.helo = claim.helo.and_then(Known::value);
+        self.extended = claim.extended.unwrap_or(true);
+        if let Some(login) = claim.login {
+            self.user = login.value();
+        }
+        self.greeting();
     }
 
     /// The answer to [`Action::CheckRecipient`].
@@ -469,6 +529,17 @@ impl Session {
     fn reply(&mut self, reply: &Reply) {
         self.output.extend_from_slice(reply.to_string().as_bytes());
         self.output.extend_from_slice(b"\r\n");
+    }
+
+    /// Replies of one code as one of several lines.
+    fn reply_lines(&mut self, replies: &[Reply]) {
+        for (number, reply) in replies.iter().enumerate() {
+            let mut line = reply.to_string();
+            if number + 1 < replies.len() {
+                line.replace_range(3..4, "-");
+            }
+            self.output.extend_from_slice(format!("{line}\r\n").as_bytes());
+        }
     }
 
     fn lines(&mut self, code: u16, lines: &[String]) {

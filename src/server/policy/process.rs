@@ -16,7 +16,7 @@ use crate::message::Address;
 use crate::message::address::Alphabet;
 use crate::net::dns::{Resolver, ports};
 use crate::route::mx::Missing;
-use crate::route::{Tables, Verdict};
+use crate::route::{self, Tables, Verdict};
 use crate::server::Peer;
 use crate::smtp::Reply;
 use crate::sys::channel::{AsyncChannel, Channel};
@@ -142,11 +142,16 @@ impl Client {
                 break;
             };
             if *kind == Question::Client as u8 {
-                let Ok(client) = Record::try_from(text) else {
+                let Some((client, name)) = text.split_first_chunk::<16>() else {
                     break;
                 };
-                let client = IpAddr::from(client).to_canonical();
+                let client = IpAddr::from(*client).to_canonical();
                 self = Self::new(Rc::clone(&self.knowledge), client);
+                match String::from_utf8_lossy(name).as_ref() {
+                    "" => {}
+                    "-" => self.name = Answer::Known(Status::None, String::new()),
+                    name => self.name = Answer::Known(Status::Found, name.to_owned()),
+                }
                 continue;
             }
             let Some((status, text)) = self.answer(*kind, &String::from_utf8_lossy(text)).await
@@ -187,6 +192,27 @@ impl Client {
                 };
                 let reply = if spared { None } else { rules.greylist(self.address, &mail) };
                 reply.map_or_else(|| nothing(Status::Found), refused)
+            }
+            _ if kind == Question::Verify as u8 => {
+                let address = Address::parse_in(text.as_bytes(), Alphabet::Utf8).ok()?;
+                match route::verify(&rules.config, &rules.tables, &address) {
+                    Ok(Verdict::Known) => nothing(Status::Found),
+                    Ok(Verdict::Account) => nothing(Status::Account),
+                    Ok(Verdict::Relay | Verdict::Foreign) => nothing(Status::None),
+                    Ok(Verdict::Unknown) => refused(Reply::unknown_user(&address)),
+                    Err(what) => (Status::Unknown, what),
+                }
+            }
+            _ if kind == Question::Expand as u8 => {
+                let address = Address::parse_in(text.as_bytes(), Alphabet::Utf8).ok()?;
+                match rules.members(&address) {
+                    Ok(Ok(members)) if members.len() < MAX_ANSWER => (Status::Found, members),
+                    Ok(Ok(_)) => {
+                        refused(Reply::new(452, "4.5.3", "Error: the list is too long to be shown"))
+                    }
+                    Ok(Err(reply)) => refused(reply),
+                    Err(what) => (Status::Unknown, what),
+                }
             }
             _ if kind == Question::Owner as u8 => {
                 let (user, address) = text.split_once('\0')?;

@@ -12,7 +12,9 @@ use crate::message::Address;
 use crate::message::address;
 use crate::net::dns::Resolver;
 use crate::route::access::{self, Access};
+use crate::route::forward::{self, Entry};
 use crate::route::mx::Missing;
+use crate::route::resolve::{Virtual, alias, virtual_user};
 use crate::route::{self, Destination, Files, Tables, Verdict};
 use crate::smtp::Reply;
 use crate::sys::clock;
@@ -169,6 +171,35 @@ impl Rules {
         let seconds = wait.ok().flatten()?;
         let text = format!("<{}>: Greylisted, come again in {seconds} seconds", mail.recipient);
         Some(Reply::new(451, "4.7.1", text))
+    }
+
+    /// The members of the list at an address, a line each, one step deep. What a program does is
+    /// nobody's business.
+    pub fn members(&self, address: &Address) -> Result<Result<String, Reply>, String> {
+        let config = &self.config;
+        let lookups = Files { tables: &self.tables, has_account: |_: &str| Ok(false) };
+        let none = || Reply::new(550, "5.1.1", format!("<{address}>: there is no such list"));
+        let value = match virtual_user(config, &lookups, address)? {
+            Virtual::User { value, .. } => Some(value),
+            Virtual::No if config.is_local_domain(address.domain()) => {
+                alias(config, &lookups, address.local())?.map(|(_, value)| value)
+            }
+            Virtual::No | Virtual::Unknown => None,
+        };
+        let Some(value) = value else {
+            return Ok(Err(none()));
+        };
+        let entries = forward::parse_at_most(&value.text, config.origin(), route::MAX_MEMBERS)
+            .map_err(|error| value.at(error.line, error.what))?;
+        if entries.is_empty() {
+            return Ok(Err(none()));
+        }
+        let shown = entries.iter().map(|entry| match entry {
+            Entry::Address(address) | Entry::Mailbox(address) => format!("<{address}>"),
+            Entry::Include(_) => "further members".into(),
+            Entry::Command(_) | Entry::File(_) => "a program".into(),
+        });
+        Ok(Ok(shown.collect::<Vec<_>>().join("\n")))
     }
 
     /// Whether mail for an address reaches this account: its own name, or an alias or a virtual user

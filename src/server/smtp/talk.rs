@@ -2,22 +2,18 @@
 //! it keeps, and asks its monitor for what it can't see.
 
 use std::io;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::incoming::{Incoming, Submitter, Trouble};
-use super::{Answer, Ask, Server, Service, UNKNOWN, ask, login};
-use crate::message::Address;
+use super::incoming::{Incoming, Trouble};
+use super::{Ask, Server, Service, UNKNOWN, ask, login};
 use crate::message::received::{From, Received};
-use crate::net::proxy;
 use crate::net::tls::identity::Identity;
 use crate::net::tls::server::{Settings, settings};
 use crate::queue::{Draft, Envelope, Id, Inlet, Origin};
 use crate::sasl::Binding;
 use crate::server::Connection;
-use crate::server::policy::{self, Line, Mail, Trust};
-use crate::server::pop3::shown;
+use crate::server::policy::Line;
 use crate::smtp::{Action, Dialect, Limits, Login, Reply, Session, Transaction, Verdict};
 use crate::sys::channel::Channel;
 use crate::sys::{Exit, clock};
@@ -33,19 +29,16 @@ const MAX_ERRORS: usize = 20;
 const SOFT_ERRORS: usize = 10;
 const PENALTY: Duration = Duration::from_millis(200);
 
-/// How long a load balancer may take to say who its client is, in milliseconds.
-const PROXY_TIMEOUT: u32 = 10_000;
-
 /// The child's conversation.
 pub(super) struct Talk<'a> {
-    server: &'a Server<'a>,
-    connection: Connection,
+    pub(super) server: &'a Server<'a>,
+    pub(super) connection: Connection,
     identity: Option<&'a Identity>,
-    policy: Line,
+    pub(super) policy: Line,
     /// The client's name, once it was needed.
-    name: Option<String>,
+    pub(super) name: Option<String>,
     inlet: &'a Inlet,
-    monitor: &'a Channel,
+    pub(super) monitor: &'a Channel,
     /// The last byte that a pipe or a terminal brought.
     last: u8,
     /// When the session has lasted long enough.
@@ -55,7 +48,7 @@ pub(super) struct Talk<'a> {
 }
 
 /// How a conversation ended early.
-enum Stop {
+pub(super) enum Stop {
     /// The client has gone, or is silent.
     Client,
     /// The monitor has gone: nothing can be answered any more.
@@ -120,6 +113,10 @@ impl<'a> Talk<'a> {
             offer.without_tls |= self.connection.peer.is_loopback();
             session.offer_login(offer);
         }
+        session.offer_lookups(config.smtp.vrfy, config.smtp.expn);
+        if self.may_claim() {
+            session.offer_xclient();
+        }
         if offers_tls && service == Service::Submissions {
             match self.shake_hands() {
                 Ok(bindings) => session.begin_encrypted(bindings),
@@ -134,35 +131,6 @@ impl<'a> Talk<'a> {
         ended.map_or_else(Stop::exit, |()| Exit::Ok)
     }
 
-    /// Who the client is, where a load balancer stands before it.
-    fn learn_client(&mut self) -> Result<(), Stop> {
-        let Some(balancer) = self.connection.peer.address else {
-            return Ok(());
-        };
-        if !self.server.config.smtp.is_proxy(balancer) {
-            return Ok(());
-        }
-        let client = match self.connection.proxied(PROXY_TIMEOUT) {
-            Ok(proxy::Client::Local) => return Ok(()),
-            Ok(proxy::Client::At(client)) => client,
-            // In no network, so that it has no rights.
-            Ok(proxy::Client::Unknown) => Ipv4Addr::UNSPECIFIED.into(),
-            Err(error) => {
-                let what = match error.kind() {
-                    io::ErrorKind::InvalidData => "sends no PROXY header".to_owned(),
-                    _ => format!("sends no PROXY header: {error}"),
-                };
-                let hint = "it is among [smtp] proxies";
-                self.say(Ask::Error, &format!("load balancer [{balancer}] {what}; {hint}"))?;
-                return Err(Stop::Client);
-            }
-        };
-        self.connection.peer.address = Some(client);
-        self.policy.client(client);
-        self.say(Ask::Client, &client.to_string())?;
-        Ok(())
-    }
-
     /// Whether the client does not wait for the greeting, which those who only pretend to speak
     /// SMTP seldom do.
     fn speaks_first(&self, service: Service) -> bool {
@@ -170,11 +138,6 @@ impl<'a> Talk<'a> {
         let spared = service != Service::Smtp || self.may_relay();
         let delay = if spared { 0 } else { delay };
         self.connection.has_input_within(u32::try_from(delay).unwrap_or(u32::MAX))
-    }
-
-    fn may_relay(&self) -> bool {
-        let address = self.connection.peer.address;
-        address.is_none_or(|client| self.server.config.smtp.may_relay(client))
     }
 
     /// Lets a stranger wait who makes error after error.
@@ -229,6 +192,14 @@ impl<'a> Talk<'a> {
                     self.flush(session)?;
                     let answer = login::ask(self.monitor, mechanism, question);
                     session.authenticate(answer.map_err(|_| Stop::Monitor)?);
+                }
+                Action::LookUp(what) => {
+                    let found = self.look_up(session, &what)?;
+                    session.looked_up(found.as_deref().map_err(Clone::clone));
+                }
+                Action::Claim(claim) => {
+                    self.claim(&claim)?;
+                    session.claimed();
                 }
                 Action::CheckRecipient(address) => {
                     let verdict = self.check(session, &address)?;
@@ -321,12 +292,12 @@ impl<'a> Talk<'a> {
     }
 
     /// The client in log lines: `localhost[127.0.0.1]`, `unknown[192.0.2.1]`.
-    fn shown_client(&mut self) -> String {
+    pub(super) fn shown_client(&mut self) -> String {
         let address = self.connection.peer.address_or_local();
         format!("{}[{address}]", self.client())
     }
 
-    fn say(&self, kind: Ask, text: &str) -> Result<(), Stop> {
+    pub(super) fn say(&self, kind: Ask, text: &str) -> Result<(), Stop> {
         ask(self.monitor, kind, text).map_err(|_| Stop::Monitor)
     }
 
@@ -370,95 +341,6 @@ impl<'a> Talk<'a> {
         Ok(settings.bindings(self.connection.tls_exported()))
     }
 
-    /// Is this recipient ours, or may this client, or this user, send elsewhere through us?
-    fn check(&mut self, session: &Session, address: &Address) -> Result<Verdict, Stop> {
-        let config = self.server.config;
-        if !self.server.knows_users {
-            let is_ours = config.is_local_domain(address.domain()) || self.may_relay();
-            let denied = || Reply::new(554, "5.7.1", format!("<{address}>: Relay access denied"));
-            return Ok(if is_ours { Verdict::Accept } else { Verdict::Refuse(denied()) });
-        }
-        let mail = Mail {
-            helo: session.helo(),
-            sender: session.transaction().and_then(|transaction| transaction.sender.as_ref()),
-            recipient: address,
-            trust: match session.user() {
-                Some(_) => Trust::User,
-                None if self.may_relay() => Trust::Network,
-                None => Trust::Stranger,
-            },
-        };
-        if let (Some(user), Some(sender)) = (session.user(), mail.sender)
-            && config.smtp.senders_must_be_own
-        {
-            match self.policy.is_owner(user, sender) {
-                Ok(true) => {}
-                Ok(false) => {
-                    let text = format!("<{sender}> is no address of user {user}");
-                    return Ok(Verdict::Refuse(Reply::new(553, "5.7.1", text)));
-                }
-                Err(what) => return self.lookup_failed(sender, &what),
-            }
-        }
-        let known = match self.policy.recipient(&mail) {
-            Ok(policy::Verdict::Accept) => Ok(true),
-            Ok(policy::Verdict::Account) => self.has_account(address.local())?,
-            Ok(policy::Verdict::Refuse(reply)) => return Ok(Verdict::Refuse(reply)),
-            Err(what) => Err(what),
-        };
-        match known {
-            Ok(true) => {}
-            Ok(false) => return Ok(Verdict::Refuse(Reply::unknown_user(address))),
-            Err(what) => return self.lookup_failed(address, &what),
-        }
-        let greylists = config.greylist.is_on() && mail.trust == Trust::Stranger;
-        let later = if greylists { self.policy.greylisted(&mail) } else { None };
-        Ok(later.map_or(Verdict::Accept, Verdict::Refuse))
-    }
-
-    fn lookup_failed(&self, address: &Address, what: &str) -> Result<Verdict, Stop> {
-        self.say(Ask::Error, &format!("looking up {address}: {what}"))?;
-        let text = format!("<{address}>: Temporary lookup failure");
-        Ok(Verdict::Refuse(Reply::new(451, "4.3.0", text)))
-    }
-
-    /// Lets `work` ask whose the message is that is coming in.
-    fn submitter<T>(&mut self, session: &Session, work: impl FnOnce(&mut Submitter<'_>) -> T) -> T {
-        let config = self.server.config;
-        let (policy, monitor) = (&mut self.policy, self.monitor);
-        let user = session.user().unwrap_or_default();
-        let mut is_owner = |address: &Address| {
-            if !config.smtp.senders_must_be_own {
-                return Ok(true);
-            }
-            policy.is_owner(user, address).inspect_err(|what| {
-                let _ = ask(monitor, Ask::Error, format!("looking up {address}: {what}"));
-            })
-        };
-        let sender = session.transaction().and_then(|transaction| transaction.sender.clone());
-        let own = || Address::new(user, config.origin()).ok();
-        work(&mut Submitter {
-            user,
-            address: sender.or_else(own),
-            origin: config.origin(),
-            hostname: &config.hostname,
-            is_owner: &mut is_owner,
-        })
-    }
-
-    /// Whether a local-part leads to an account; the monitor logs why it can't tell.
-    fn has_account(&self, local: &str) -> Result<Result<bool, String>, Stop> {
-        self.say(Ask::User, local)?;
-        let mut answer = [0];
-        let length = self.monitor.receive(&mut answer).map_err(|_| Stop::Monitor)?;
-        match answer {
-            _ if length != 1 => Err(Stop::Monitor),
-            [yes] if yes == Answer::Yes as u8 => Ok(Ok(true)),
-            [no] if no == Answer::No as u8 => Ok(Ok(false)),
-            _ => Ok(Err("the account can't be looked up now".into())),
-        }
-    }
-
     /// Begins a queue entry, with our Received field on top.
     fn open(&mut self, session: &Session) -> io::Result<Draft<'a>> {
         let transaction: &Transaction = session.transaction().ok_or(io::ErrorKind::NotFound)?;
@@ -491,73 +373,6 @@ impl<'a> Talk<'a> {
         draft.write(field.as_bytes())?;
         Ok(draft)
     }
-
-    fn log_accepted(&mut self, session: &Session, id: &Id) -> Result<(), Stop> {
-        let Some(transaction) = session.transaction() else {
-            return Ok(());
-        };
-        let tls = self.connection.tls_version();
-        let tls = tls.map(|version| format!(" tls={version}")).unwrap_or_default();
-        let auth = shown_user(session);
-        let client = self.shown_client();
-        self.say(
-            Ask::Info,
-            &format!(
-                "{id}: client={} helo=<{}> from=<{}> to={} nrcpt={} size={} proto={}{tls}{auth} \
-                 status=accepted",
-                client,
-                session.helo(),
-                crate::queue::entry::Path(transaction.sender.as_ref()),
-                recipients(transaction),
-                transaction.recipients.len(),
-                session.size(),
-                session.protocol(),
-            ),
-        )
-    }
-
-    /// What broke TLS.
-    fn log_tls(&mut self, what: &str, error: &io::Error) -> Result<(), Stop> {
-        let client = self.shown_client();
-        self.say(Ask::Warning, &format!("NOQUEUE: TLS {what} with {client} failed: {error}"))
-    }
-
-    /// A recipient, or the whole message, was refused.
-    fn log_refusal(
-        &mut self,
-        session: &Session,
-        to: Option<&Address>,
-        reply: &Reply,
-    ) -> Result<(), Stop> {
-        let transaction = session.transaction();
-        let from = transaction.and_then(|transaction| transaction.sender.as_ref());
-        let (verb, to) = match to {
-            Some(to) => ("RCPT", format!("<{to}>")),
-            None => ("END-OF-MESSAGE", transaction.map(recipients).unwrap_or_default()),
-        };
-        let client = self.shown_client();
-        let auth = shown_user(session);
-        self.say(
-            Ask::Warning,
-            &format!(
-                "NOQUEUE: reject: {verb} from {client}: {reply}; from=<{}> to={to} proto={} \
-                 helo=<{}>{auth}",
-                crate::queue::entry::Path(from),
-                session.protocol(),
-                session.helo(),
-            ),
-        )
-    }
-}
-
-/// The recipients as the log has them; of many the first ones.
-fn recipients(transaction: &Transaction) -> String {
-    let recipients = transaction.recipients.iter().take(20);
-    recipients.map(|to| format!("<{}>", to.address)).collect::<Vec<_>>().join(",")
-}
-
-fn shown_user(session: &Session) -> String {
-    session.user().map(|user| format!(" auth={}", shown(user.as_bytes()))).unwrap_or_default()
 }
 
 /// What is said when a message can't be kept; why is in the log.

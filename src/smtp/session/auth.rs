@@ -64,6 +64,7 @@ impl Session {
                 | Command::Noop
                 | Command::Help
                 | Command::Quit
+                | Command::Xclient(_)
         );
         is_required && self.user.is_none() && !is_open
     }

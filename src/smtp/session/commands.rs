@@ -1,9 +1,10 @@
 //! What each command does.
 
-use super::{Dialect, Session, State, Tls, too_big};
+use super::{Dialect, LookUp, Session, State, Tls, too_big};
+use crate::message::Address;
 use crate::message::address::Mailbox;
 use crate::smtp::command::{self, Chunk, Command, MailParameters, RcptParameters};
-use crate::smtp::{Body, Recipient, Reply, Transaction};
+use crate::smtp::{Body, Recipient, Reply, Transaction, xclient};
 
 impl Session {
     /// `more`: the client has sent more behind this command already.
@@ -21,6 +22,7 @@ impl Session {
                 | Command::Data
                 | Command::StartTls
                 | Command::Auth { .. }
+                | Command::Xclient(_)
         );
         // What comes behind STARTTLS in the clear may be somebody else's (CVE-2011-0411).
         let strict = self.strict || (command == Command::StartTls && self.tls == Tls::Offered);
@@ -51,14 +53,20 @@ impl Session {
                 self.reply(&Reply::new(250, "2.0.0", "Ok"));
             }
             Command::Noop => self.reply(&Reply::new(250, "2.0.0", "Ok")),
-            Command::Vrfy => self.reply(&Reply::new(
+            Command::Vrfy(whom) if self.vrfy => self.look_up(&whom, LookUp::Verify),
+            Command::Vrfy(_) => self.reply(&Reply::new(
                 252,
                 "2.0.0",
                 "Send some mail, and the recipient will be checked",
             )),
-            Command::Expn => {
+            Command::Expn(list) if self.expn => self.look_up(&list, LookUp::Expand),
+            Command::Expn(_) => {
                 self.refuse(&Reply::new(550, "5.7.2", "Error: lists are not expanded here"));
             }
+            Command::Xclient(_) if self.transaction.is_some() => {
+                self.refuse(&Reply::new(503, "5.5.1", "Error: MAIL transaction in progress"));
+            }
+            Command::Xclient(claim) => self.state = State::Claiming(claim),
             Command::Help => self.help(),
             Command::Quit => self.hang_up(&Reply::new(221, "2.0.0", "Bye")),
         }
@@ -86,6 +94,7 @@ impl Session {
             (extensions.binarymime, "BINARYMIME"),
             (self.tls == Tls::Offered, "STARTTLS"),
             (is_smtp, "VRFY"),
+            (self.expn, "EXPN"),
             (is_smtp, "HELP"),
         ];
         let size = format!("SIZE {}", self.limits.message_size);
@@ -93,6 +102,9 @@ impl Session {
         let limits = format!("LIMITS RCPTMAX={}", self.limits.recipients);
         let mut lines = vec![self.hostname.clone(), "PIPELINING".into(), size, limits];
         lines.extend(announced.iter().filter(|(is_on, _)| *is_on).map(|(_, word)| (*word).into()));
+        if extensions.xclient {
+            lines.push(format!("XCLIENT {}", xclient::ATTRIBUTES));
+        }
         lines.extend(self.mechanisms().map(|names| format!("AUTH {names}")));
         self.lines(250, &lines);
     }
@@ -119,6 +131,13 @@ impl Session {
         let lines = lines.into_iter().chain(bdat).chain([format!("The rest is in {rfc}")]);
         let lines: Vec<String> = lines.map(|line| format!("2.0.0 {line}")).collect();
         self.lines(214, &lines);
+    }
+
+    fn look_up(&mut self, whom: &[u8], kind: impl FnOnce(Address) -> LookUp) {
+        match command::asked_for(whom) {
+            Ok(mailbox) => self.state = State::LookingUp(kind(mailbox.or_domain(&self.origin))),
+            Err(reply) => self.refuse(&reply),
+        }
     }
 
     fn starttls(&mut self) {

@@ -31,6 +31,18 @@ fn play_with(
                 }),
                 // The rest would be the handshake's; here it goes on in the clear.
                 Action::StartTls => session.start_tls(Ok(())),
+                Action::LookUp(LookUp::Verify(address)) if address.domain() == "here" => {
+                    session.looked_up(Ok(&[Reply::new(250, "2.1.5", format!("<{address}>"))]));
+                }
+                Action::LookUp(LookUp::Verify(_)) => {
+                    session.looked_up(Err(Reply::new(550, "5.1.1", "nobody")));
+                }
+                Action::LookUp(LookUp::Expand(_)) => {
+                    let members =
+                        ["a", "b"].map(|name| Reply::new(250, "2.1.5", format!("<{name}>")));
+                    session.looked_up(Ok(&members));
+                }
+                Action::Claim(_) => session.claimed(),
                 Action::Authenticate(..) => session.authenticate(crate::sasl::Answer::Refused),
                 Action::Open => session.opened(open()),
                 Action::Store(piece) => text.extend_from_slice(piece),
@@ -240,4 +252,40 @@ fn on_a_pipe_there_is_no_chunking() {
         RCPT TO:<a@here>\r\nBDAT 1\r\nDATA\r\n.\r\n";
     let (replies, _) = play(lenient(Dialect::Smtp), input, 1000);
     assert_eq!(codes(&replies)[2..], ["501", "250", "250", "500", "354", "250"]);
+}
+
+#[test]
+fn lookups_are_answered_where_they_are_offered() {
+    let input = b"EHLO x\r\nVRFY <a@here>\r\nVRFY a\r\nVRFY a@there\r\nVRFY Some Body\r\n\
+        EXPN list\r\n";
+    let (replies, _) = play(lenient(Dialect::Smtp), input, 1000);
+    assert_eq!(codes(&replies)[2..], ["252", "252", "252", "252", "550"]);
+    let mut session = lenient(Dialect::Smtp);
+    session.offer_lookups(true, true);
+    let (replies, _) = play(session, input, 1000);
+    assert_eq!(codes(&replies)[2..], ["250", "250", "550", "501", "250"]);
+    assert!(replies.ends_with("250-2.1.5 <a>\r\n250 2.1.5 <b>\r\n"), "{replies}");
+    assert!(replies.contains("250-EXPN\r\n"), "{replies}");
+}
+
+#[test]
+fn xclient_begins_the_session_anew_for_those_who_may() {
+    let input = b"EHLO x\r\nXCLIENT ADDR=192.0.2.1 LOGIN=hunt HELO=far.example\r\n\
+        MAIL FROM:<a@b>\r\nXCLIENT LOGIN=[UNAVAILABLE]\r\nRSET\r\n\
+        XCLIENT LOGIN=[UNAVAILABLE]\r\nMAIL FROM:<a@b>\r\nXCLIENT X\r\n";
+    let (replies, _) = play(lenient(Dialect::Smtp), input, 1000);
+    assert_eq!(codes(&replies)[2..], ["500", "250", "500", "250", "500", "250", "500"]);
+    for cut in [1, 1000] {
+        let mut session = lenient(Dialect::Smtp);
+        session.offer_xclient();
+        let mut input = &input[..];
+        let (replies, _) = play(session, input, cut);
+        assert_eq!(codes(&replies)[2..], ["220", "250", "503", "250", "220", "503", "501"]);
+        let mut session = lenient(Dialect::Smtp);
+        session.offer_xclient();
+        while !matches!(session.step(&mut input), Action::Claim(_)) {}
+        session.claimed();
+        assert_eq!((session.user(), session.helo()), (Some("hunt"), "far.example"));
+        assert_eq!(session.protocol(), "ESMTPA");
+    }
 }
