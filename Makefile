@@ -62,6 +62,7 @@ run:
 
 bench:
 	tests/bench/run
+	tests/bench/receive
 	tests/bench/relay
 	tests/bench/deliver
 
