@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
 use nix::sys::socket::{
-    AddressFamily, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt,
+    AddressFamily, Backlog, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt,
 };
 
 use crate::sys::fd;
@@ -67,12 +67,20 @@ impl AsFd for Socket {
     }
 }
 
+/// Listens where as many clients may wait to be accepted as the system lets wait. std has room for
+/// 128: of more that come at once the rest would be dropped, and try again after whole seconds.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    nix::sys::socket::listen(&listener, Backlog::MAXALLOWABLE)?;
+    Ok(listener)
+}
+
 /// Binds `--listen`'s addresses; else takes `LISTEN_FDS`; else stdin and stdout are the session.
 ///
 /// To be called once, before any other descriptor is opened.
 pub fn handed(listen: &[SocketAddr]) -> io::Result<Handed> {
     if !listen.is_empty() {
-        let bound = listen.iter().map(|address| match TcpListener::bind(address) {
+        let bound = listen.iter().map(|address| match bind(*address) {
             Ok(listener) => Ok((Socket::Tcp(listener), None)),
             Err(error) => Err(io::Error::new(error.kind(), format!("{address}: {error}"))),
         });
