@@ -34,6 +34,10 @@ use crate::sys::{Account, Exit, Log, fd};
 /// How long an answer may take that depends on others; what is not known by then is unknown.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a session waits for room, where more lines are on their way to the process than it has
+/// taken yet.
+const ROOM: Duration = Duration::from_secs(5);
+
 /// So much longer the session waits, so that it is the process that gives up.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -206,7 +210,7 @@ impl Keeper {
 
     fn start(&self, log: &Log, forget: impl FnOnce()) -> io::Result<(Pid, Channel)> {
         let (ours, theirs) = Channel::pair()?;
-        // A monitor that opens a line never waits for room.
+        // A monitor that opens a line does not wait for ever for room.
         fd::set_nonblocking(&ours, true)?;
         let child = crate::sys::process::fork(|| {
             forget();
@@ -237,8 +241,18 @@ impl Keeper {
     pub fn open(&self, client: IpAddr) -> Option<Line> {
         let (_, process) = self.running.as_ref()?;
         let (ours, theirs) = Channel::pair().ok()?;
-        process.send_with(&record(client), Some(theirs.as_fd())).ok()?;
-        Some(Line { channel: Some(ours) })
+        let end = Instant::now() + ROOM;
+        loop {
+            match process.send_with(&record(client), Some(theirs.as_fd())) {
+                Ok(()) => return Some(Line { channel: Some(ours) }),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return None,
+            }
+            let left = end.saturating_duration_since(Instant::now()).as_millis();
+            if !fd::wait_writable(process, u32::try_from(left).ok()?).ok()? {
+                return None;
+            }
+        }
     }
 }
 
