@@ -193,7 +193,10 @@ impl Draft<'_> {
         };
         if let Err(error) = synced {
             // The name may or may not last; the sender is told no, so it should not.
-            let _ = unlinkat(directory, self.id.as_str(), UnlinkatFlags::NoRemoveDir);
+            if unlinkat(directory, self.id.as_str(), UnlinkatFlags::NoRemoveDir).is_err() {
+                // A session in its cell may remove none: then what is behind it is no message.
+                let _ = self.file.write_all_at(&[0; HEAD], 0);
+            }
             return Err(error.into());
         }
         Ok(self.id.clone())
