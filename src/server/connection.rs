@@ -105,8 +105,7 @@ impl Connection {
     /// A client that the listener has accepted.
     pub fn accepted(client: OwnedFd, address: Option<IpAddr>) -> io::Result<Self> {
         fd::set_nonblocking(&client, false)?;
-        let output = client.try_clone()?;
-        let mut connection = Self::new(client, output);
+        let mut connection = Self::of(client, None);
         connection.peer.address = address;
         Ok(connection)
     }
@@ -114,6 +113,10 @@ impl Connection {
     /// A client that speaks by `input` and listens to `output`: the session that this process was
     /// started with.
     pub fn new(input: OwnedFd, output: OwnedFd) -> Self {
+        Self::of(input, Some(output))
+    }
+
+    fn of(input: OwnedFd, output: Option<OwnedFd>) -> Self {
         let is_socket = getsockopt(&input, sockopt::SockType).is_ok();
         if is_socket {
             // Replies are written whole; waiting for more would only delay them.
@@ -229,7 +232,7 @@ impl Connection {
         }
     }
 
-    /// Sends all of it. `TimedOut` when the client takes nothing for so long.
+    /// Sends all of it. `TimedOut` when the client does not take it in so long.
     pub fn send(&mut self, mut bytes: &[u8], milliseconds: u32) -> io::Result<()> {
         let Some(tls) = &mut self.tls else {
             return self.wire.send(bytes, milliseconds);
@@ -252,7 +255,7 @@ impl Connection {
 
     /// The two descriptors, for a child that keeps nothing else.
     pub fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
-        [self.wire.input.as_fd(), self.wire.output.as_fd()]
+        [self.wire.input.as_fd(), self.wire.output()]
     }
 }
 
@@ -278,11 +281,16 @@ impl Deadline {
 /// The descriptors, without TLS.
 struct Wire {
     input: OwnedFd,
-    output: OwnedFd,
+    /// Where it is another one: a socket needs one only.
+    output: Option<OwnedFd>,
     is_socket: bool,
 }
 
 impl Wire {
+    fn output(&self) -> BorrowedFd<'_> {
+        self.output.as_ref().unwrap_or(&self.input).as_fd()
+    }
+
     fn receive(&mut self, buffer: &mut [u8], milliseconds: u32) -> io::Result<usize> {
         loop {
             if !fd::wait_readable(&self.input, milliseconds)? {
@@ -298,15 +306,20 @@ impl Wire {
     fn send(&mut self, mut bytes: &[u8], milliseconds: u32) -> io::Result<()> {
         // A socket is tried first: it nearly always has room. A pipe would block.
         let mut wait = !self.is_socket;
+        // Of all of it: who takes a byte now and then holds nobody up.
+        let mut deadline = None;
         while !bytes.is_empty() {
-            if wait && !fd::wait_writable(&self.output, milliseconds)? {
-                return Err(io::ErrorKind::TimedOut.into());
+            if wait {
+                let deadline = deadline.get_or_insert_with(|| Deadline::after(milliseconds));
+                if !fd::wait_writable(self.output(), deadline.left())? {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
             }
             let sent = if self.is_socket {
                 let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-                send(self.output.as_raw_fd(), bytes, flags)
+                send(self.output().as_raw_fd(), bytes, flags)
             } else {
-                nix::unistd::write(&self.output, bytes)
+                nix::unistd::write(self.output(), bytes)
             };
             match sent {
                 Ok(sent) => bytes = bytes.get(sent..).unwrap_or_default(),

@@ -149,8 +149,7 @@ impl Listener<'_> {
         let address = from.unwrap_or(IpAddr::from(Ipv4Addr::LOCALHOST));
         if !self.connections.enter(address) {
             self.log.warning(&format!("too many connections, client=[{address}] turned away"));
-            let _ = fd::set_nonblocking(&client, true);
-            let _ = nix::unistd::write(&client, self.busy);
+            turn_away(&client, self.busy);
             return None;
         }
         if let Some(Err(error)) = self.identity.as_mut().map(Identity::refresh) {
@@ -160,6 +159,7 @@ impl Listener<'_> {
             let identity = &mut self.identity;
             policy.tend(self.log, || identity.iter_mut().for_each(Identity::forget));
         }
+        let mut client = Some(client);
         let forked = process::fork(|| {
             let (_, service) = self.sockets.swap_remove(index);
             // The port is the parent's: a session that outlives it must not hold it.
@@ -168,12 +168,12 @@ impl Listener<'_> {
             if crate::sys::signal::unblock_all().is_err() {
                 return Exit::OsErr;
             }
-            match Connection::accepted(client, from) {
-                Ok(connection) => {
+            match client.take().map(|client| Connection::accepted(client, from)) {
+                Some(Ok(connection)) => {
                     let (identity, policy) = (self.identity.as_ref(), self.policy.take());
                     session(Visit { connection, service: &service, identity, policy })
                 }
-                Err(_) => Exit::OsErr,
+                _ => Exit::OsErr,
             }
         });
         match forked {
@@ -181,10 +181,19 @@ impl Listener<'_> {
             Err(error) => {
                 self.log.error(&format!("can't fork a session: {error}"));
                 self.connections.leave(address);
+                if let Some(client) = &client {
+                    turn_away(client, self.busy);
+                }
                 None
             }
         }
     }
+}
+
+/// Says why there is no session, where the client takes it at once.
+fn turn_away(client: &OwnedFd, why: &[u8]) {
+    let _ = fd::set_nonblocking(client, true);
+    let _ = nix::unistd::write(client, why);
 }
 
 /// Errors of accept(2) that are about the client that it would have been.

@@ -101,19 +101,26 @@ const MAX: usize = 2048;
 impl Server<'_> {
     /// One session: forks the child that speaks, and is its monitor.
     pub fn session(&self, visit: Visit<'_>) -> Exit {
-        let Visit { connection, service, identity, policy } = visit;
+        let Visit { mut connection, service, identity, policy } = visit;
         let service = Service::by_word(service);
         let peer = connection.peer;
         let (monitor, session) = match Channel::pair() {
             Ok(pair) => pair,
-            Err(error) => return self.fail(&format!("can't make a channel: {error}")),
+            Err(error) => {
+                self.turn_away(&mut connection, service);
+                return self.fail(&format!("can't make a channel: {error}"));
+            }
         };
         let offer = self.login(service);
         let line = policy.as_ref().and_then(|keeper| keeper.open(peer.address_or_local()));
         let line = line.unwrap_or_default();
         // Read, at the latest, before the child loses sight of /etc/localtime.
         clock::zone();
+        let mut connection = Some(connection);
         let forked = process::fork(|| {
+            let Some(mut connection) = connection.take() else {
+                return Exit::OsErr;
+            };
             let inlet = self.inlet.for_this_process().and_then(|inlet| {
                 self.lock_up(&inlet, &connection, &session, &line)?;
                 Ok(inlet)
@@ -123,15 +130,22 @@ impl Server<'_> {
                     .run(service, offer),
                 Err(error) => {
                     let _ = ask(&session, Ask::Error, format!("can't lock a session up: {error}"));
+                    self.turn_away(&mut connection, service);
                     Exit::OsErr
                 }
             }
         });
         let child = match forked {
             Ok(child) => child,
-            Err(error) => return self.fail(&format!("can't fork: {error}")),
+            Err(error) => {
+                if let Some(client) = &mut connection {
+                    self.turn_away(client, service);
+                }
+                return self.fail(&format!("can't fork: {error}"));
+            }
         };
-        drop(session);
+        // Both are the child's: when that ends, the client must see it.
+        drop((session, connection));
         self.monitor(&monitor, peer, policy.as_ref());
         match process::wait(child) {
             Ok(process::Ended::Exited(0)) => Exit::Ok,
@@ -157,6 +171,14 @@ impl Server<'_> {
             required,
             facts: Facts { scram, ..Facts::default() },
         })
+    }
+
+    /// Tells a client that there can be no session now. Under TLS from the first byte on there is no
+    /// way to say so.
+    fn turn_away(&self, client: &mut Connection, service: Service) {
+        if service != Service::Submissions {
+            let _ = client.send(busy(&self.config.hostname).as_bytes(), 0);
+        }
     }
 
     fn fail(&self, what: &str) -> Exit {
