@@ -214,7 +214,7 @@ impl<'a> Talk<'a> {
                         session.opened(Ok(()));
                     }
                     Err(error) => {
-                        self.say(Ask::Error, &format!("can't make a queue entry: {error}"))?;
+                        self.say_broken("make a queue entry", &error)?;
                         session.opened(Err(no_space()));
                     }
                 },
@@ -229,6 +229,7 @@ impl<'a> Talk<'a> {
                 }
                 Action::Discard => incoming = None,
                 Action::Commit => {
+                    let mut logged = Ok(());
                     let committed = match incoming.take() {
                         Some(Ok(message)) => {
                             self.submitter(session, |submitter| message.commit(submitter))
@@ -241,7 +242,7 @@ impl<'a> Talk<'a> {
                             if let Some(wake) = &server.wake {
                                 wake.nudge();
                             }
-                            self.log_accepted(session, &id)?;
+                            logged = self.log_accepted(session, &id);
                             Reply::new(250, "2.0.0", format!("Ok: queued as {id}"))
                         }
                         Err(Trouble::Refused(reply)) => {
@@ -249,24 +250,37 @@ impl<'a> Talk<'a> {
                             reply
                         }
                         Err(Trouble::Io(error)) => {
-                            self.say(Ask::Error, &format!("can't keep a message: {error}"))?;
+                            self.say_broken("keep a message", &error)?;
                             no_space()
                         }
                     };
                     session.stored(&[reply]);
+                    // What is accepted is told, whoever is gone.
+                    if logged.is_err() {
+                        self.flush(session)?;
+                        return logged;
+                    }
                 }
                 Action::Close => return self.flush(session),
             }
         }
     }
 
+    /// How long the client may still take that has been waited for since then; milliseconds.
+    fn patience(&self, since: Instant) -> u32 {
+        let mut end = since + Duration::from_millis(TIMEOUT.into());
+        if self.connection.is_remote() {
+            end = end.min(self.end);
+        }
+        let left = end.saturating_duration_since(Instant::now()).as_millis();
+        u32::try_from(left).unwrap_or(TIMEOUT)
+    }
+
     /// Reads what there is. A pipe or a terminal may end its lines as this host does.
     fn receive(&mut self, buffer: &mut [u8], silent: Instant) -> io::Result<usize> {
         if self.connection.is_remote() {
-            let end = self.end.min(silent + Duration::from_millis(TIMEOUT.into()));
-            let left = end.saturating_duration_since(Instant::now()).as_millis();
-            let left = u32::try_from(left).unwrap_or(TIMEOUT);
-            return self.connection.receive(buffer, left);
+            let patience = self.patience(silent);
+            return self.connection.receive(buffer, patience);
         }
         let mut raw = [0; 8 * 1024];
         let length = self.connection.receive(&mut raw, TIMEOUT)?;
@@ -279,7 +293,8 @@ impl<'a> Talk<'a> {
 
     fn flush(&mut self, session: &mut Session) -> Result<(), Stop> {
         let output = std::mem::take(session.output());
-        self.connection.send(&output, TIMEOUT).map_err(|_| Stop::Client)
+        let patience = self.patience(Instant::now());
+        self.connection.send(&output, patience).map_err(|_| Stop::Client)
     }
 
     /// What the client is called; waits for that where it has to.
@@ -299,6 +314,12 @@ impl<'a> Talk<'a> {
 
     pub(super) fn say(&self, kind: Ask, text: &str) -> Result<(), Stop> {
         ask(self.monitor, kind, text).map_err(|_| Stop::Monitor)
+    }
+
+    /// Why a message is not taken, for the operator.
+    fn say_broken(&self, what: &str, error: &io::Error) -> Result<(), Stop> {
+        let queue = self.server.config.paths.queue.display();
+        self.say(Ask::Error, &format!("can't {what} in {queue}: {error}"))
     }
 
     /// Begins TLS, or says why not.
@@ -334,7 +355,8 @@ impl<'a> Talk<'a> {
     }
 
     fn handshake(&mut self, settings: &Settings) -> Result<Vec<Binding>, Stop> {
-        if let Err(error) = self.connection.start_tls(Arc::clone(&settings.config), TIMEOUT) {
+        let patience = self.patience(Instant::now());
+        if let Err(error) = self.connection.start_tls(Arc::clone(&settings.config), patience) {
             self.log_tls("handshake", &error)?;
             return Err(Stop::Client);
         }
