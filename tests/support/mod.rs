@@ -25,6 +25,7 @@ pub mod network;
 pub mod outbox;
 pub mod peer;
 pub mod powercut;
+pub mod processes;
 pub mod reference;
 pub mod report;
 pub mod run;

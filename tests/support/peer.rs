@@ -124,6 +124,15 @@ impl Peer {
         Self::new(TcpStream::from(socket))
     }
 
+    /// Where it comes from.
+    pub fn address(&self) -> SocketAddr {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.local_addr().unwrap(),
+            Stream::Tls(stream) => stream.sock.local_addr().unwrap(),
+            Stream::Unix(_) => panic!("a local socket has no address"),
+        }
+    }
+
     /// Sends bytes as they are. A connection that is gone is no error here: what the server said
     /// before it went is what a test looks at.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
