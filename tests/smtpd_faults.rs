@@ -15,6 +15,7 @@ mod support;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -26,9 +27,9 @@ use support::entry;
 use support::kill::{Attempt, at_each};
 use support::peer::{Heard, Peer};
 use support::processes::{self, Fault};
-use support::run::Server;
+use support::run::{Server, run};
 use support::site::{Plan, Site, activated};
-use support::{need, need_root, wait_until};
+use support::{is_root, need, need_root, wait_until};
 
 const TEXT: &[u8] = b"Subject: whole\n\nThe first line.\nThe last line.\n";
 const FROM: &str = "a@example.org";
@@ -155,19 +156,55 @@ fn without_a_fork_a_client_is_told_so_and_the_next_one_is_served() {
 }
 
 #[test]
+fn a_user_who_may_have_no_more_processes_turns_clients_away() {
+    if !need("prlimit") {
+        return;
+    }
+    let site = plan().build();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut command = activated(&site.command("smtpd"));
+    command.stdin(OwnedFd::from(listener)).stdout(Stdio::null());
+    if is_root() {
+        // Root may have as many as it likes.
+        command.uid(Site::queue_uid()).gid(Site::queue_uid());
+    }
+    let server = Server::start(&mut command);
+    let relays = || {
+        let mut peer = wait_until("a greeting", || {
+            let mut peer = Peer::connect(address);
+            peer.reply().starts_with("220 ").then_some(peer)
+        });
+        assert!(peer.command("EHLO client.example").starts_with("250-"));
+        let reply = peer.mail(FROM, &["a@elsewhere.example"], TEXT);
+        assert!(reply.starts_with("250 2.0.0 "), "{reply}");
+    };
+    relays();
+    let usual = processes::limit_of(server.pid(), "Max processes");
+    processes::limit(server.pid(), "nproc", "1");
+    for _ in 0..6 {
+        let said = Peer::connect(address).line();
+        assert!(said.starts_with("421 4.3."), "{said:?}");
+    }
+    processes::limit(server.pid(), "nproc", &usual);
+    relays();
+    has(&site, 2);
+}
+
+#[test]
 fn without_descriptors_a_client_waits_or_is_told_so_and_no_message_is_lost() {
-    if !need_root() || !need("prlimit") {
+    if !need("prlimit") {
         return;
     }
     let (site, server, address) = host();
-    let usual = 1024;
+    let usual = processes::limit_of(server.pid(), "Max open files");
     let next = processes::next_descriptor(server.pid());
     let mut accepted = 0;
     let mut outcomes = Vec::new();
     // From none that is free up to more than are used.
     for most in next..next + 20 {
         let mut waiting = None;
-        processes::allow_descriptors(server.pid(), most);
+        processes::limit(server.pid(), "nofile", &most.to_string());
         let mut peer = Peer::connect(address);
         let outcome = match peer.hear_within(MOMENT) {
             Heard::Silence => {
@@ -188,7 +225,7 @@ fn without_descriptors_a_client_waits_or_is_told_so_and_no_message_is_lost() {
             .any(|right| outcome.starts_with(right));
         outcomes.push(outcome);
         assert!(is_right, "{outcomes:#?}\n{}", server.log());
-        processes::allow_descriptors(server.pid(), usual);
+        processes::limit(server.pid(), "nofile", &usual);
         if let Some(mut peer) = waiting {
             peer.greet();
             let reply = peer.mail(FROM, TO, TEXT);
@@ -269,7 +306,7 @@ fn an_error_of_any_call_that_makes_a_message_last_is_no_250_and_leaves_nothing()
 }
 
 #[test]
-fn a_disk_that_fails_for_a_while_costs_the_messages_of_that_while_only() {
+fn a_fault_that_lasts_for_a_while_costs_the_messages_of_that_while_only() {
     if !may_intervene() {
         return;
     }
@@ -278,9 +315,15 @@ fn a_disk_that_fails_for_a_while_costs_the_messages_of_that_while_only() {
     peer.greet();
     assert!(peer.mail(FROM, TO, TEXT).starts_with("250 2.0.0 "));
     let session = processes::serving(&server, &peer, address);
-    // The file's fsync, and the directory's.
-    for fault in ["error=EIO", "error=EIO:when=2"] {
-        let fault = Fault::of(&[session], "fsync", fault);
+    for (call, fault) in [
+        ("openat", "error=EMFILE"),
+        ("pwrite64", "error=ENOSPC"),
+        ("fsync", "error=EIO"),
+        // The directory's.
+        ("fsync", "error=EIO:when=2"),
+        ("linkat", "error=EDQUOT"),
+    ] {
+        let fault = Fault::of(&[session], call, fault);
         let reply = peer.mail(FROM, TO, TEXT);
         assert!(reply.starts_with("452 4.3.1 "), "{reply}");
         drop(fault);
@@ -328,28 +371,42 @@ fn without_the_directory_mail_waits_until_it_is_back() {
 }
 
 #[test]
+fn without_a_queue_it_does_not_start_and_says_what_to_do() {
+    let site = plan().build();
+    let away = site.path().join("away");
+    fs::rename(site.queue(), &away).unwrap();
+    let mut command = site.command("smtpd");
+    let ran = run(command.args(["--listen", "127.0.0.1:0"]), b"").expect(72);
+    let wanted = format!(
+        "smtpd: {}: No such file or directory (os error 2): make it, as the queue's account\n",
+        site.queue().display()
+    );
+    assert_eq!(ran.stderr, wanted);
+    fs::rename(&away, site.queue()).unwrap();
+}
+
+#[test]
 fn sessions_live_on_without_their_listener_or_end_with_nothing_half_done() {
-    let (site, server, address) = host();
-    let mut peers = [in_data(address), in_data(address), Peer::connect(address)];
-    peers[2].greet();
-    end(server.pid());
-    wait_until("the listener to be gone", || {
-        (!processes::of(&server).contains(&server.pid())).then_some(())
-    });
-    // Nobody else holds the port.
-    let listener = TcpListener::bind(address).unwrap();
-    let second = site.serve_on("smtpd", listener);
-    serves(address);
-    let [mut first, other, mut idle] = peers;
-    let mut accepted = usize::from(finish(&mut first));
-    accepted += usize::from(idle.mail(FROM, TO, TEXT).starts_with("250 2.0.0 "));
-    drop((first, idle));
-    drop(other);
-    wait_until("the sessions to end", || processes::of(&server).is_empty().then_some(()));
-    has(&site, accepted);
-    // What DESIGN.md promises of a session that is open.
-    assert_eq!(accepted, 2, "{}", server.log());
-    drop(second);
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let (site, server, address) = host();
+        let [mut first, other] = [in_data(address), in_data(address)];
+        let mut idle = Peer::connect(address);
+        idle.greet();
+        server.signal(signal);
+        // Nobody else holds the port, so that another one can take its place.
+        let listener = wait_until("the port to be free", || TcpListener::bind(address).ok());
+        let _second = site.serve_on("smtpd", listener);
+        serves(address);
+        let mut accepted = usize::from(finish(&mut first));
+        accepted += usize::from(idle.mail(FROM, TO, TEXT).starts_with("250 2.0.0 "));
+        has(&site, accepted);
+        if signal == Signal::SIGTERM {
+            assert_eq!(accepted, 2, "{}", server.log());
+        }
+        drop((first, other, idle));
+        wait_until("the sessions to end", || processes::of(&server).is_empty().then_some(()));
+        has(&site, accepted);
+    }
 }
 
 #[test]

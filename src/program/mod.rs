@@ -183,7 +183,13 @@ fn prepare_queue(spool: &Spool) -> Result<Account, Failure> {
     let broken = |error: std::io::Error| {
         Failure::new(Exit::OsFile, format!("{}: {error}", spool.root().display()))
     };
-    let owner = spool.owner().map_err(broken)?;
+    let owner = spool.owner().map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Failure::new(
+            Exit::OsFile,
+            format!("{}: {error}: make it, as the queue's account", spool.root().display()),
+        ),
+        _ => broken(error),
+    })?;
     if !privilege::is_root() {
         spool.prepare().map_err(broken)?;
         return Ok(owner);

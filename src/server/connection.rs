@@ -449,6 +449,24 @@ mod tests {
     }
 
     #[test]
+    fn who_takes_all_of_it_too_slowly_is_given_up_whatever_it_takes() {
+        let (mut connection, mut peer) = connection();
+        let other = std::thread::spawn(move || {
+            let (mut heard, mut buffer) = (0, vec![0; 32 * 1024]);
+            while let Ok(length @ 1..) = peer.read(&mut buffer) {
+                heard += length;
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            heard
+        });
+        // It would take more than a second, of which it never misses much.
+        let error = connection.send(&vec![0; 10_000_000], 300).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        drop(connection);
+        assert!(other.join().unwrap() > 0);
+    }
+
+    #[test]
     fn a_client_ends_with_a_word_of_tls_or_without() {
         for polite in [true, false] {
             let (settings, mut client) = pair();

@@ -6,6 +6,8 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, SocketAddrV4};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -14,7 +16,7 @@ use nix::unistd::Pid;
 use super::peer::Peer;
 use super::run::{Server, spawn};
 use super::site::must;
-use super::wait_until;
+use super::{is_root, wait_until};
 
 /// The processes of a server that live, whoever their parent is by now.
 pub fn of(server: &Server) -> Vec<i32> {
@@ -108,21 +110,36 @@ pub fn next_descriptor(pid: i32) -> u64 {
     (0..1 << 20).find(|number| !open(number)).unwrap()
 }
 
-/// What all these processes have of the machine's memory that nobody else has, in KiB: a page that
-/// several of them share is counted once.
+/// What these processes have together of the machine's memory, in KiB: a page that several of them
+/// share is counted once, and those of files not at all, which belong to all who run the program.
 pub fn memory(pids: &[i32]) -> u64 {
-    let of = |pid: &i32| {
+    let of = |pid: &i32| -> u64 {
         let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
-        let line = text.lines().find(|line| line.starts_with("Pss:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+        let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let own = lines.filter(|line| ["Pss_Anon:", "Pss_Shmem:"].contains(&line[0]));
+        own.map(|line| line[1].parse::<u64>().unwrap()).sum()
     };
     pids.iter().map(of).sum()
 }
 
-/// How many descriptors a process, and those that it forks, may have from now on.
-pub fn allow_descriptors(pid: i32, most: u64) {
-    // The soft limit only, which may be raised again.
-    must(Command::new("prlimit").args(["--pid", &pid.to_string(), &format!("--nofile={most}:")]));
+/// A soft limit of a process, by its line in proc_pid_limits(5): `Max open files`.
+pub fn limit_of(pid: i32, what: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(what)).unwrap();
+    line.split_whitespace().next().unwrap().to_owned()
+}
+
+/// What a process, and those that it forks, may have from now on (as `nofile`, `12`). It is the soft
+/// limit, which may be raised again.
+pub fn limit(pid: i32, what: &str, most: &str) {
+    let mut command = Command::new("prlimit");
+    command.args(["--pid", &pid.to_string(), &format!("--{what}={most}:")]);
+    if is_root() {
+        // Not every root may change the limits of others.
+        let owner = fs::metadata(format!("/proc/{pid}")).unwrap();
+        command.uid(owner.uid()).gid(owner.gid());
+    }
+    must(&mut command);
 }
 
 /// A fault of the system that processes meet as long as this lives: strace is attached to them, and
