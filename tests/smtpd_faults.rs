@@ -28,7 +28,7 @@ use support::kill::{Attempt, at_each};
 use support::peer::{Heard, Peer};
 use support::processes::{self, Fault};
 use support::run::{Server, run};
-use support::site::{Plan, Site, activated};
+use support::site::{Plan, Site, activated, behind};
 use support::{is_root, need, need_root, wait_until};
 
 const TEXT: &[u8] = b"Subject: whole\n\nThe first line.\nThe last line.\n";
@@ -331,6 +331,24 @@ fn a_fault_that_lasts_for_a_while_costs_the_messages_of_that_while_only() {
     server.wait_for_log(&format!("can't keep a message in {}: ", site.queue().display()));
     assert!(peer.mail(FROM, TO, TEXT).starts_with("250 2.0.0 "));
     comes_once_if_accepted(&site, 2).unwrap();
+}
+
+#[test]
+fn a_log_that_takes_nothing_costs_no_message() {
+    let site = plan().build();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let full = ["sh", "-c", "exec \"$@\" 2>/dev/full", "sh"];
+    let mut command = activated(&behind(&full, &site.command("smtpd")));
+    command.stdin(OwnedFd::from(listener)).stdout(Stdio::null());
+    let server = Server::start(&mut command);
+    let mut peers: Vec<Peer> = (0..4).map(|_| in_data(address)).collect();
+    assert!(Peer::connect(address).line().starts_with("421 4.3.2 "));
+    assert!(peers.iter_mut().all(finish));
+    has(&site, 4);
+    drop(peers);
+    serves(address);
+    assert_eq!(server.log(), "");
 }
 
 #[test]

@@ -50,7 +50,7 @@ fn plan(places: usize) -> Plan {
     plan.set("smtp", "max_connections_per_ip", &places)
 }
 
-/// Lets this process have the descriptors of a crowd, and the servers that it starts.
+/// Lets this process have the descriptors of a crowd.
 fn need_descriptors() -> bool {
     let wanted = (2 * CROWD + 100) as u64;
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
@@ -112,7 +112,9 @@ fn is_as_before(server: &Server, before: &[(i32, usize)]) {
 
 /// A server, whose processes have all been started.
 fn serve(site: &Site) -> (Server, SocketAddr) {
-    let (server, address) = site.listen("smtpd");
+    // With what descriptors a daemon usually has, whatever we have for the clients.
+    let few = ["sh", "-c", "ulimit -S -n 1024 && exec \"$@\"", "sh"];
+    let (server, address) = site.listen_behind(&few, "smtpd");
     // Whoever looked whether it listens may have a place still.
     wait_until("a greeting", || Peer::connect(address).line().starts_with("220 ").then_some(()));
     quiet(&server);

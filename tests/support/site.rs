@@ -473,12 +473,20 @@ impl Site {
 
     /// Starts a server with `--listen`, and waits until it answers.
     pub fn listen(&self, name: &str) -> (Server, SocketAddr) {
+        self.listen_behind(&[], name)
+    }
+
+    /// The same behind a command that sets something first.
+    pub fn listen_behind(&self, prefix: &[&str], name: &str) -> (Server, SocketAddr) {
         for _ in 0..5 {
             let free = TcpListener::bind("127.0.0.1:0").unwrap();
             let address = free.local_addr().unwrap();
             drop(free);
             let mut command = self.command(name);
             command.arg("--listen").arg(address.to_string());
+            if !prefix.is_empty() {
+                command = behind(prefix, &command);
+            }
             command.stdin(Stdio::null()).stdout(Stdio::null());
             let mut server = Server::start(&mut command);
             let up = wait_until(&format!("{name} on {address}"), || {
