@@ -4,6 +4,7 @@
 //! whether name and password belong together: an unknown name takes the time of a wrong password.
 
 pub mod app_passwords;
+pub mod certificates;
 pub mod hash;
 pub mod keeper;
 pub mod scram;
@@ -61,10 +62,7 @@ pub fn find_account(config: &Config, name: &str) -> io::Result<Option<Account>> 
 /// Tells whether the password is that account's: its own one, which is good for everything, or an
 /// app password for this scope. Both are looked at, right or not.
 pub fn authenticate(config: &Config, scope: Scope, name: &str, password: &[u8]) -> Verdict {
-    let credentials = match config.users.source {
-        Source::System => system_credentials(config, name),
-        Source::File => file_credentials(config, name),
-    };
+    let credentials = credentials(config, name);
     let app = app_passwords::verify(&config.users.app_passwords, name, scope, password);
     match (credentials, app) {
         (Ok(Credentials { account, hash }), Ok(is_app)) => {
@@ -78,11 +76,24 @@ pub fn authenticate(config: &Config, scope: Scope, name: &str, password: &[u8]) 
     }
 }
 
+/// The account of this name, where it is one that may log in: a locked one may not, by whatever it
+/// proves who it is.
+fn may_log_in(config: &Config, name: &str) -> io::Result<Option<Account>> {
+    Ok(credentials(config, name)?.account)
+}
+
 /// What a password is held against. Where there is no such account, or its password is locked, the
 /// hash is a stand-in, so that the answer takes its time all the same.
 struct Credentials {
     account: Option<Account>,
     hash: Hash,
+}
+
+fn credentials(config: &Config, name: &str) -> io::Result<Credentials> {
+    match config.users.source {
+        Source::System => system_credentials(config, name),
+        Source::File => file_credentials(config, name),
+    }
 }
 
 fn system_credentials(config: &Config, name: &str) -> io::Result<Credentials> {

@@ -150,6 +150,8 @@ pub struct Tls {
     pub certificate: Files,
     /// PEM files of their private keys, in the same order.
     pub key: Files,
+    /// The file of users' client certificates; empty: none are asked for.
+    pub client_certificates: PathBuf,
 }
 
 /// `[greylist]`.
@@ -634,7 +636,7 @@ impl Config {
                 return Some((&["delivery", "credentials"], "they are for a smarthost".into()));
             }
         }
-        let Tls { certificate, key } = &self.smtp.tls;
+        let Tls { certificate, key, client_certificates } = &self.smtp.tls;
         if certificate.len() != key.len() {
             let what = "certificate and key are given together, as many of the one as of the other";
             return Some((&["smtp", "tls"], what.into()));
@@ -644,6 +646,15 @@ impl Config {
         {
             if files.iter().any(|path| !path.is_absolute()) {
                 return Some((name, "an absolute path is wanted".into()));
+            }
+        }
+        if !client_certificates.as_os_str().is_empty() {
+            let name = &["smtp", "tls", "client_certificates"];
+            if !client_certificates.is_absolute() {
+                return Some((name, "an absolute path is wanted".into()));
+            }
+            if certificate.is_empty() {
+                return Some((name, "they come by TLS: certificate and key are wanted".into()));
             }
         }
         None

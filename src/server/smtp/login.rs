@@ -1,18 +1,20 @@
 //! Logins by AUTH: the session child's questions, and the monitor that answers, counts and delays.
 //!
 //! A question is a byte for the mechanism, a byte for the kind, and a record of one size
-//! ([`crate::server::record`]). SCRAM's exchange runs in the child, on keys that it is given.
+//! ([`crate::server::record`]). SCRAM's exchange runs in the child, on keys that it is given. So does
+//! the handshake that proves whose a certificate is, of which the monitor has the fingerprint.
 
 use std::io;
 
 use base64ct::{Base64, Encoding};
 
 use super::Ask;
+use crate::auth::certificates::{self, Fingerprint};
 use crate::auth::{self, Scope, Verdict};
 use crate::config::Config;
 use crate::sasl::{self, Keys, MAX_FAILURES, Mechanism, Question, Secret};
 use crate::server::pop3::{delay, shown};
-use crate::server::record::{Answer, Credentials, ScramKeys, mechanism};
+use crate::server::record::{Answer, Credentials, Name, ScramKeys, mechanism};
 use crate::sys::Log;
 use crate::sys::channel::Channel;
 
@@ -26,6 +28,7 @@ const NONCE: usize = 18;
 const PASSWORD: u8 = 0;
 const KEYS: u8 = 1;
 const PROVEN: u8 = 2;
+const CERTIFICATE: u8 = 3;
 
 /// Asks the monitor.
 pub(super) fn ask(
@@ -33,10 +36,7 @@ pub(super) fn ask(
     mechanism: Mechanism,
     question: Question,
 ) -> io::Result<sasl::Answer> {
-    let misfit = || io::Error::new(io::ErrorKind::InvalidData, "a record has another shape");
-    let put = |kind: u8, record: &[u8]| {
-        super::ask(monitor, Ask::Login, [&[mechanism as u8, kind], record].concat())
-    };
+    let put = |kind: u8, record: &[u8]| put(monitor, mechanism, kind, record);
     match question {
         Question::Password { user, password: Secret(password) } => {
             let asked = Credentials { user: user.into_bytes(), password };
@@ -44,7 +44,7 @@ pub(super) fn ask(
         }
         Question::Proven(is_right) => put(PROVEN, &[u8::from(is_right)])?,
         Question::Keys { user, hash } => {
-            put(KEYS, &ScramKeys::ask(&user).ok_or_else(misfit)?)?;
+            put(KEYS, &Name::encode(&user).ok_or_else(misfit)?)?;
             let mut record = [0; ScramKeys::LENGTH];
             let length = monitor.receive(&mut record)?;
             let record = record.get(..length).unwrap_or_default();
@@ -66,6 +66,23 @@ pub(super) fn ask(
     })
 }
 
+/// Asks the monitor whose certificate this is, if anybody's who may log in.
+pub(super) fn owner(monitor: &Channel, fingerprint: &Fingerprint) -> io::Result<Option<String>> {
+    put(monitor, Mechanism::External, CERTIFICATE, fingerprint)?;
+    let mut record = [0; Name::LENGTH];
+    let length = monitor.receive(&mut record)?;
+    let name = record.get(..length).and_then(Name::decode).ok_or_else(misfit)?;
+    Ok(Some(name.to_owned()).filter(|name| !name.is_empty()))
+}
+
+fn put(monitor: &Channel, by: Mechanism, kind: u8, record: &[u8]) -> io::Result<()> {
+    super::ask(monitor, Ask::Login, [&[by as u8, kind], record].concat())
+}
+
+fn misfit() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "a record has another shape")
+}
+
 /// The logins of one session, in its monitor.
 pub(super) struct Logins<'a> {
     config: &'a Config,
@@ -74,11 +91,13 @@ pub(super) struct Logins<'a> {
     failures: u32,
     /// Whose keys were given away last, and whether they are somebody's.
     pending: Option<(String, bool)>,
+    /// Whose certificate the client has shown.
+    certified: Option<String>,
 }
 
 impl<'a> Logins<'a> {
     pub(super) fn new(config: &'a Config, log: &'a Log) -> Self {
-        Self { config, log, questions: 0, failures: 0, pending: None }
+        Self { config, log, questions: 0, failures: 0, pending: None, certified: None }
     }
 
     /// The answer to a question; `None` ends the session. `client` is what the log calls it.
@@ -110,9 +129,14 @@ impl<'a> Logins<'a> {
                 if let Some((name, _)) = self.pending.take() {
                     self.fail(by, &name, &client());
                 }
-                let name = ScramKeys::asked(record)?;
+                let name = Name::decode(record)?;
                 return ScramKeys::encode(self.keys(by, name).as_ref());
             }
+            CERTIFICATE => {
+                self.certified = self.owner(record.try_into().ok()?);
+                return Name::encode(self.certified.as_deref().unwrap_or_default());
+            }
+            PROVEN if by == Mechanism::External => (self.certified.clone()?, Ok(record == [1])),
             PROVEN => {
                 let (name, is_known) = self.pending.take()?;
                 (name, Ok(is_known && record == [1]))
@@ -153,6 +177,16 @@ impl<'a> Logins<'a> {
             Err(error) => {
                 self.log
                     .error(&format!("Login: method={}, status=unavailable: {error}", by.name()));
+                None
+            }
+        }
+    }
+
+    fn owner(&self, fingerprint: &Fingerprint) -> Option<String> {
+        match certificates::owner(self.config, fingerprint) {
+            Ok(account) => account.map(|account| account.name),
+            Err(error) => {
+                self.log.error(&format!("Login: method=EXTERNAL, status=unavailable: {error}"));
                 None
             }
         }
