@@ -192,7 +192,8 @@ fn scram_convinces_both_sides_and_an_unknown_name_fails_at_the_end() {
         assert!(said.starts_with(wanted), "{user}: {said}");
     }
     server.wait_for_log(
-        "SASL SCRAM-SHA-256 authentication failed: authentication failure, sasl_username=nobody",
+        "SASL login authentication failed: authentication failure, sasl_username=nobody, \
+         method=SCRAM-SHA-256",
     );
 }
 

@@ -53,6 +53,7 @@ const INSTALLED: &str = "\
 0755 root:root PREFIX/share/hikyaku/
 0644 root:root PREFIX/share/hikyaku/crontab
 0644 root:root PREFIX/share/hikyaku/hikyaku.toml
+0644 root:root PREFIX/share/hikyaku/fail2ban.conf
 0644 root:root PREFIX/share/hikyaku/inetd.conf
 0644 root:root PREFIX/share/hikyaku/users
 0644 root:root PREFIX/share/hikyaku/xinetd.conf

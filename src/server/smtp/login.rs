@@ -192,14 +192,16 @@ impl<'a> Logins<'a> {
         }
     }
 
-    /// In the words that fail2ban's filter for Postfix knows. The wait is here and not in the child,
+    /// In the words that fail2ban's filter for Postfix knows. It has a list of mechanisms, in which only
+    /// the oldest are; others are a "login" to it. The wait is here and not in the child,
     /// which might no longer be ours.
     fn fail(&mut self, by: Mechanism, name: &str, client: &str) {
         self.failures += 1;
+        let word = if matches!(by, Mechanism::Plain) { by.name() } else { "login" };
         let (by, name) = (by.name(), shown(name.as_bytes()));
         self.log.warning(&format!(
-            "warning: {client}: SASL {by} authentication failed: authentication failure, \
-             sasl_username={name}"
+            "warning: {client}: SASL {word} authentication failed: authentication failure, \
+             sasl_username={name}, method={by}"
         ));
         std::thread::sleep(delay(self.failures));
     }
