@@ -260,6 +260,8 @@ pub struct Mailbox {
 pub struct Auth {
     /// Passwords are taken from other hosts without TLS.
     pub plaintext_without_tls: bool,
+    /// The service of PAM's that checks the passwords of the host's accounts; empty: shadow has them.
+    pub pam_service: String,
 }
 
 impl Default for Config {
@@ -634,6 +636,22 @@ impl Config {
             }
             if self.delivery.smarthost.get().is_none() {
                 return Some((&["delivery", "credentials"], "they are for a smarthost".into()));
+            }
+        }
+        let service = &self.auth.pam_service;
+        if !service.is_empty() {
+            let name = &["auth", "pam_service"];
+            // The library looks for it in lower case, in a file of this name.
+            if !service.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_')) {
+                let what = "the name of a file in /etc/pam.d, of a-z, 0-9, - and _, is wanted";
+                return Some((name, what.into()));
+            }
+            if self.users.source != Source::System {
+                return Some((name, "it is for [users] source = \"system\"".into()));
+            }
+            if !cfg!(feature = "pam") {
+                let what = "PAM is not in this build: make all FEATURES=pam";
+                return Some((name, what.into()));
             }
         }
         let Tls { certificate, key, client_certificates } = &self.smtp.tls;

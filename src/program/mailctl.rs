@@ -161,6 +161,14 @@ fn users(config: &Config, problems: &mut Vec<String>) {
             Err(error) => problems.push(format!("{}: {error}", config.users.file.display())),
         }
     }
+    let service = &config.auth.pam_service;
+    let is_there = |directory| Path::new(directory).join(service).exists();
+    if !service.is_empty() && !PAM.into_iter().any(is_there) {
+        problems.push(format!(
+            "[auth] pam_service: there is no /etc/pam.d/{service}, so that PAM takes the rules of its \
+             service \"other\"; copy share/hikyaku/pam there"
+        ));
+    }
     match app_passwords::read(&config.users.app_passwords) {
         Ok(lines) => problems
             .extend(lines.iter().filter_map(|line| line.as_ref().err()).map(ToString::to_string)),
@@ -182,6 +190,9 @@ fn users(config: &Config, problems: &mut Vec<String>) {
         Err(error) => problems.push(format!("account postmaster: {error}")),
     }
 }
+
+/// Where PAM looks for the rules of a service.
+const PAM: [&str; 2] = ["/etc/pam.d", "/usr/lib/pam.d"];
 
 /// Every line of the tables, and whether who runs the commands of aliases can be found.
 fn tables(config: &Config, problems: &mut Vec<String>) {
