@@ -206,3 +206,43 @@ impl<'a> Logins<'a> {
         std::thread::sleep(delay(self.failures));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::log::Target;
+
+    /// A session child that is no longer ours may ask for what it likes, in any order.
+    #[test]
+    fn nothing_is_proven_about_somebody_who_was_not_asked_for() {
+        let place = tempfile::tempdir().unwrap();
+        let (users, file) = (place.path().join("users"), place.path().join("certificates"));
+        let uid = match nix::unistd::geteuid() {
+            root if root.is_root() => 1234,
+            own => own.as_raw(),
+        };
+        std::fs::write(&users, format!("hunt:{{PLAIN}}x:{uid}:{uid}\n")).unwrap();
+        std::fs::write(&file, format!("{} hunt\n{} root\n", "0a".repeat(32), "0b".repeat(32)))
+            .unwrap();
+        let mut config = Config::default();
+        config.users.source = crate::config::Source::File;
+        config.users.file = users;
+        config.smtp.tls.client_certificates = file;
+        let log = Log::open("test", Target::Stderr);
+        let mut logins = Logins::new(&config, &log);
+        let mut say = |by: Mechanism, kind, record: &[u8]| {
+            logins.answer(&[&[by as u8, kind], record].concat(), || "client".into())
+        };
+        let (external, scram) = (Mechanism::External, Mechanism::ScramSha256);
+        assert_eq!(say(external, PROVEN, &[1]), None);
+        assert_eq!(say(scram, PROVEN, &[1]), None);
+        assert_eq!(say(external, CERTIFICATE, &[10; 31]), None);
+        for nobody in [[11; 32], [12; 32]] {
+            assert_eq!(say(external, CERTIFICATE, &nobody), Name::encode(""));
+            assert_eq!(say(external, PROVEN, &[1]), None);
+        }
+        assert_eq!(say(external, CERTIFICATE, &[10; 32]), Name::encode("hunt"));
+        assert_eq!(say(scram, PROVEN, &[1]), None);
+        assert_eq!(say(external, PROVEN, &[1]).unwrap(), Answer::Accepted.encode());
+    }
+}
