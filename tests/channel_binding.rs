@@ -13,7 +13,6 @@ mod support;
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::process::Command;
 
 use base64ct::{Base64, Encoding};
 use ring::{hmac, pbkdf2};
@@ -25,6 +24,7 @@ use sha2::{Digest, Sha256};
 use support::need;
 use support::peer::Peer;
 use support::run::{Server, run};
+use support::scram;
 use support::site::Site;
 use support::tls::Pair;
 
@@ -175,37 +175,10 @@ fn openssl_and_we_mean_the_same_certificate() {
         return;
     }
     let host = Host::new();
+    let certificate = host.pair.certificate();
     for version in ["TLSv1_2", "TLSv1_3"] {
-        let mut command = Command::new("python3");
-        command.args(["-c", CLIENT, &host.address.port().to_string()]);
-        command.arg(host.pair.certificate()).args([version, PASSWORD]);
-        assert_eq!(run(&mut command, b"").expect(0).text(), "235\n", "{version}");
+        let tls = Some((certificate.as_path(), version));
+        let said = scram::python(host.address.port(), "new", PASSWORD, tls);
+        assert_eq!(said, "235", "{version}");
     }
 }
-
-const CLIENT: &str = r"
-import base64, hashlib, hmac, smtplib, ssl, sys
-c = ssl.create_default_context(cafile=sys.argv[2])
-c.check_hostname = False
-c.minimum_version = c.maximum_version = ssl.TLSVersion[sys.argv[3]]
-s = smtplib.SMTP('127.0.0.1', int(sys.argv[1]), timeout=30)
-s.starttls(context=c)
-s.ehlo('client.example')
-b64 = lambda b: base64.b64encode(b).decode()
-mac = lambda k, m: hmac.new(k, m, hashlib.sha256).digest()
-header, bare = 'p=tls-server-end-point,,', 'n=new,r=abcdefgh'
-code, text = s.docmd('AUTH', 'SCRAM-SHA-256-PLUS ' + b64((header + bare).encode()))
-assert code == 334, text
-first = base64.b64decode(text).decode()
-fields = dict(field.split('=', 1) for field in first.split(','))
-salted = hashlib.pbkdf2_hmac('sha256', sys.argv[4].encode(), base64.b64decode(fields['s']), int(fields['i']))
-end_point = hashlib.sha256(s.sock.getpeercert(binary_form=True)).digest()
-last = 'c=' + b64(header.encode() + end_point) + ',r=' + fields['r']
-message = ','.join([bare, first, last]).encode()
-key = mac(salted, b'Client Key')
-signature = mac(hashlib.sha256(key).digest(), message)
-proof = bytes(a ^ b for a, b in zip(key, signature))
-code, text = s.docmd(b64((last + ',p=' + b64(proof)).encode()))
-assert base64.b64decode(text).decode() == 'v=' + b64(mac(mac(salted, b'Server Key'), message))
-print(s.docmd('')[0])
-";

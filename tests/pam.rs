@@ -26,7 +26,6 @@ fn without_pam_in_the_build_the_key_is_an_error() {
 
 #[cfg(feature = "pam")]
 mod with_pam {
-    use std::fmt::Write;
     use std::fs;
     use std::net::TcpListener;
     use std::os::fd::OwnedFd;
@@ -36,15 +35,10 @@ mod with_pam {
 
     use base64ct::{Base64, Encoding};
 
+    use crate::support::accounts::{self, PASSWORD, SHA512, need_own_accounts, on};
     use crate::support::peer::Peer;
     use crate::support::run::{Server, run};
-    use crate::support::site::{Plan, Site, activated, behind};
-    use crate::support::{need, need_root};
-
-    const PASSWORD: &str = "Watts?Watt?";
-    /// `chpasswd -c SHA512` made this of it.
-    const SHA512: &str = "$6$bB5dXtQhl.7hDLM1$ou7fvYT5T9gBJmjGAPkwZNiShVsERRpCqmvvrJpN1osMOHgxwx7JxMND\
-                          lp1jKAeluW2Thj.7DETn5MI/1R2Yd/";
+    use crate::support::site::{Plan, Site, activated};
 
     /// A host with accounts of its own, and these rules for its logins.
     fn host(plan: Plan, rules: &str) -> Site {
@@ -58,30 +52,13 @@ mod with_pam {
             ("expired", 64099, "1:0:99999:7::100:"),
             ("must-change", 64098, "0:0:99999:7:::"),
         ];
-        let (mut passwd, mut shadow) = (String::new(), String::new());
-        for (name, uid, fields) in accounts {
-            let home = site.home(name);
-            writeln!(passwd, "{name}:x:{uid}:{uid}::{}:/bin/sh", home.display()).unwrap();
-            writeln!(shadow, "{name}:{SHA512}:{fields}").unwrap();
-        }
+        let line = |(name, uid, fields)| (name, uid, format!("{SHA512}:{fields}"));
+        accounts::write(&site, &accounts.map(line));
         let at = |name: &str| site.path().join(name);
-        fs::write(at("passwd"), passwd).unwrap();
-        fs::write(at("shadow"), shadow).unwrap();
-        fs::set_permissions(at("shadow"), fs::Permissions::from_mode(0o600)).unwrap();
         fs::create_dir(at("pam.d")).unwrap();
         fs::write(at("pam.d").join("hikyaku-test"), rules).unwrap();
         fs::write(at("pam.d").join("other"), "auth required pam_deny.so\n").unwrap();
         site
-    }
-
-    /// A program of ours on that host.
-    fn on(site: &Site, command: &Command) -> Command {
-        let at = site.path().display();
-        let script = format!(
-            "for name in passwd shadow pam.d; do mount --bind '{at}/'$name /etc/$name || exit; done; \
-             exec \"$@\""
-        );
-        behind(&["unshare", "-m", "sh", "-c", &script, "sh"], command)
     }
 
     fn popd(site: &Site) -> (Server, Peer) {
@@ -108,13 +85,9 @@ mod with_pam {
         answer.starts_with("+OK")
     }
 
-    fn can() -> bool {
-        need_root() && need("unshare")
-    }
-
     #[test]
     fn pam_unix_knows_the_accounts_of_the_host_and_which_of_them_are_over() {
-        if !can() {
+        if !need_own_accounts() {
             return;
         }
         let site = host(Site::plan(), "auth required pam_unix.so\naccount required pam_unix.so\n");
@@ -132,7 +105,7 @@ mod with_pam {
 
     #[test]
     fn smtpd_asks_pam_too_and_offers_no_scram() {
-        if !can() {
+        if !need_own_accounts() {
             return;
         }
         let plan = Site::plan().set("smtp", "auth", "true");
@@ -148,7 +121,7 @@ mod with_pam {
 
     #[test]
     fn the_rules_decide_but_not_about_those_who_are_not_served() {
-        if !can() {
+        if !need_own_accounts() {
             return;
         }
         let permit = "auth required pam_permit.so\naccount required pam_permit.so\n";
@@ -174,7 +147,7 @@ mod with_pam {
 
     #[test]
     fn an_app_password_needs_the_rules_for_accounts_only() {
-        if !can() {
+        if !need_own_accounts() {
             return;
         }
         let site =
@@ -189,7 +162,7 @@ mod with_pam {
 
     #[test]
     fn a_module_gets_the_password_of_those_only_who_are_served_and_holds_up_nobody_else() {
-        if !can() {
+        if !need_own_accounts() {
             return;
         }
         let site = host(Site::plan(), "");
