@@ -30,7 +30,7 @@ mod with_pam {
     use std::net::TcpListener;
     use std::os::fd::OwnedFd;
     use std::os::unix::fs::PermissionsExt;
-    use std::process::{Command, Stdio};
+    use std::process::Stdio;
     use std::time::{Duration, Instant};
 
     use base64ct::{Base64, Encoding};
