@@ -1,5 +1,6 @@
 # make all     builds the programs for PREFIX (release)
 # make check   formatting, lints, tests, documentation, manual pages (never builds release)
+# make check-pam  what is different in a build with PAM; needs libpam and its development files
 # make demo    sends mail the whole way, shows each step, and ends
 # make run     the same set-up, which stays up until ^C
 # make bench   measurements
@@ -14,6 +15,8 @@ SYSCONFDIR = $(PREFIX)/etc
 # For packages: a directory that stands in for /.
 DESTDIR =
 CARGO = cargo
+# What the programs have beyond the usual: pam, or nothing.
+FEATURES =
 # How long each fuzz target runs, and which ones do.
 FUZZ_SECONDS = 60
 FUZZ_TARGETS = addresses forward header mbox
@@ -22,7 +25,7 @@ BIN = $(or $(CARGO_TARGET_DIR),target)/release
 
 all:
 	HIKYAKU_PREFIX="$(PREFIX)" HIKYAKU_SYSCONFDIR="$(SYSCONFDIR)" \
-		$(CARGO) build --locked --release --bins
+		$(CARGO) build --locked --release --bins --features "$(FEATURES)"
 
 # Whoever installs may not be who built: nothing is built here.
 install:
@@ -46,6 +49,12 @@ check: tools
 	else \
 		echo "mandoc is missing: the manual pages were not checked"; \
 	fi
+
+# The same for a build with PAM, as far as it is another one.
+check-pam: tools
+	$(CARGO) clippy --locked --all-targets --features pam -- -D warnings
+	$(CARGO) test --locked --features pam --lib -- auth:: config::
+	$(CARGO) test --locked --features pam --test pam
 
 # A minimal toolchain has neither rustfmt nor clippy; rustup can add them.
 tools:
@@ -87,4 +96,4 @@ fuzz-tools:
 clean:
 	$(CARGO) clean
 
-.PHONY: all install uninstall check tools demo run bench fuzz fuzz-tools clean
+.PHONY: all install uninstall check check-pam tools demo run bench fuzz fuzz-tools clean

@@ -47,7 +47,7 @@ list() {
 	done
 	echo "link - - sendmail.8 share/man/man8/mailq.8"
 	echo "link - - sendmail.8 share/man/man8/newaliases.8"
-	for sample in hikyaku.toml users inetd.conf xinetd.conf crontab; do
+	for sample in hikyaku.toml users inetd.conf xinetd.conf crontab fail2ban.conf pam; do
 		echo "text 644 root etc/$sample share/hikyaku/$sample"
 	done
 }

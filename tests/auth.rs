@@ -10,16 +10,21 @@
 
 mod support;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use base64ct::{Base64, Encoding};
-use support::need;
+use nix::pty::openpty;
+use nix::sys::termios::{LocalFlags, tcgetattr};
 use support::peer::Peer;
 use support::run::{Ran, Server, run};
+use support::scram;
 use support::site::{Site, queue_id};
+use support::{need, wait_until};
 
 /// A host where nobody may relay but who has logged in.
 fn host() -> (Site, Server, SocketAddr) {
@@ -147,6 +152,85 @@ fn an_app_password_works_in_its_scope_until_it_is_deleted() {
 }
 
 #[test]
+fn popd_takes_app_passwords_for_pop_until_their_day() {
+    let site = Site::new();
+    let (server, address) = site.serve("popd");
+    let make = |label: &str, more: &[&str]| {
+        let words = [&["user", "app-password", "add", "hunt", label], more].concat();
+        mailctl(&site, &words, "").expect(0).text().trim().to_owned()
+    };
+    let logs_in = |user: &str, password: &str| {
+        let mut peer = Peer::connect(address);
+        assert!(peer.line().starts_with("+OK"));
+        assert!(peer.pop(&format!("USER {user}")).starts_with("+OK"));
+        let answer = peer.pop(&format!("PASS {password}"));
+        peer.pop("QUIT");
+        answer.starts_with("+OK")
+    };
+    let phone = make("phone", &["--scope", "pop,imap", "--expires", "9999-01-01"]);
+    assert!(logs_in("hunt", &phone) && logs_in("hunt", "Watts?Watt?"));
+    assert!(!logs_in("hunt", &make("sender", &["--scope", "smtp"])));
+    assert!(!logs_in("hunt", &make("old", &["--scope", "pop", "--expires", "2001-01-01"])));
+    assert!(!logs_in("bob", &phone) && !logs_in("nobody", &phone));
+    mailctl(&site, &["user", "app-password", "del", "hunt", "phone"], "").expect(0);
+    assert!(!logs_in("hunt", &phone));
+    assert!(!server.log().contains(&phone));
+}
+
+/// `mailctl user passwd bob` at a pseudo-terminal, where these are the answers to what it asks; its
+/// exit status and all that was on the screen.
+fn at_a_terminal(site: &Site, answers: &[&str]) -> (Option<i32>, String) {
+    let pty = openpty(None, None).unwrap();
+    let mut command = site.command("mailctl");
+    command.args(["user", "passwd", "bob"]);
+    let terminal = || Stdio::from(pty.slave.try_clone().unwrap());
+    let mut child =
+        command.stdin(terminal()).stdout(terminal()).stderr(terminal()).spawn().unwrap();
+    let mut keyboard = File::from(pty.master.try_clone().unwrap());
+    let (mut screen, glass) = (File::from(pty.master), Arc::new(Mutex::new(Vec::new())));
+    let reader = std::thread::spawn({
+        let glass = Arc::clone(&glass);
+        move || {
+            let mut chunk = [0; 1024];
+            // After the last program has gone it is an error.
+            while let Ok(length @ 1..) = screen.read(&mut chunk) {
+                glass.lock().unwrap().extend_from_slice(&chunk[..length]);
+            }
+        }
+    });
+    let shown = || String::from_utf8_lossy(&glass.lock().unwrap()).into_owned();
+    let echoes = || tcgetattr(&pty.slave).unwrap().local_flags.contains(LocalFlags::ECHO);
+    for (number, answer) in (1..).zip(answers) {
+        // Where it asks, the terminal shows nothing any more.
+        wait_until("a question", || {
+            (shown().matches(": ").count() == number && !echoes()).then_some(())
+        });
+        keyboard.write_all(format!("{answer}\n").as_bytes()).unwrap();
+    }
+    let status = child.wait().unwrap();
+    assert!(echoes(), "the terminal is as it was");
+    drop(command);
+    drop(pty.slave);
+    reader.join().unwrap();
+    (status.code(), shown())
+}
+
+#[test]
+fn mailctl_asks_for_a_password_at_the_terminal_and_shows_it_to_nobody() {
+    let (site, _server, address) = host();
+    let (status, screen) = at_a_terminal(&site, &["first secret", "first secret"]);
+    assert_eq!((status, screen.as_str()), (Some(0), "New password: \r\nThe same again: \r\n"));
+    assert!(greeted(address).command(plain("bob", "first secret")).starts_with("235 "));
+    let (status, screen) = at_a_terminal(&site, &["second secret", "2nd secret"]);
+    assert_eq!(status, Some(65));
+    assert!(!screen.contains("secret") && screen.contains("nothing is changed"), "{screen}");
+    // ^C leaves the terminal as it was, too.
+    let (status, screen) = at_a_terminal(&site, &["\x03"]);
+    assert_eq!(status, Some(65), "{screen}");
+    assert!(greeted(address).command(plain("bob", "first secret")).starts_with("235 "));
+}
+
+#[test]
 fn mailctl_keeps_the_users_file_and_scram_is_offered_where_keys_are() {
     let (site, _server, address) = host();
     let offers = |address| {
@@ -186,38 +270,11 @@ fn scram_convinces_both_sides_and_an_unknown_name_fails_at_the_end() {
     for (user, password, wanted) in
         [("new", "pencil", "235"), ("new", "Pencil", "535"), ("nobody", "pencil", "535")]
     {
-        let mut command = Command::new("python3");
-        command.args(["-c", SCRAM, &address.port().to_string(), user, password]);
-        let said = run(&mut command, b"").expect(0).text();
-        assert!(said.starts_with(wanted), "{user}: {said}");
+        let said = scram::python(address.port(), user, password, None);
+        assert_eq!(said, wanted, "{user}");
     }
     server.wait_for_log(
-        "SASL SCRAM-SHA-256 authentication failed: authentication failure, sasl_username=nobody",
+        "SASL login authentication failed: authentication failure, sasl_username=nobody, \
+         method=SCRAM-SHA-256",
     );
 }
-
-/// A client of SCRAM-SHA-256, which prints the last reply; it takes no server that can't sign.
-const SCRAM: &str = r"
-import base64, hashlib, hmac, smtplib, sys
-s = smtplib.SMTP('127.0.0.1', int(sys.argv[1]), timeout=30)
-s.ehlo('client.example')
-user, password = sys.argv[2], sys.argv[3].encode()
-b64 = lambda b: base64.b64encode(b).decode()
-mac = lambda k, m: hmac.new(k, m, hashlib.sha256).digest()
-bare = 'n=' + user + ',r=abcdefgh'
-code, text = s.docmd('AUTH', 'SCRAM-SHA-256 ' + b64(('n,,' + bare).encode()))
-assert code == 334, text
-first = base64.b64decode(text).decode()
-fields = dict(field.split('=', 1) for field in first.split(','))
-salted = hashlib.pbkdf2_hmac('sha256', password, base64.b64decode(fields['s']), int(fields['i']))
-last = 'c=biws,r=' + fields['r']
-message = ','.join([bare, first, last]).encode()
-key = mac(salted, b'Client Key')
-signature = mac(hashlib.sha256(key).digest(), message)
-proof = bytes(a ^ b for a, b in zip(key, signature))
-code, text = s.docmd(b64((last + ',p=' + b64(proof)).encode()))
-if code == 334:
-    assert base64.b64decode(text).decode() == 'v=' + b64(mac(mac(salted, b'Server Key'), message))
-    code, text = s.docmd('')
-print(code)
-";

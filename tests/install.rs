@@ -53,7 +53,9 @@ const INSTALLED: &str = "\
 0755 root:root PREFIX/share/hikyaku/
 0644 root:root PREFIX/share/hikyaku/crontab
 0644 root:root PREFIX/share/hikyaku/hikyaku.toml
+0644 root:root PREFIX/share/hikyaku/fail2ban.conf
 0644 root:root PREFIX/share/hikyaku/inetd.conf
+0644 root:root PREFIX/share/hikyaku/pam
 0644 root:root PREFIX/share/hikyaku/users
 0644 root:root PREFIX/share/hikyaku/xinetd.conf
 0644 root:root PREFIX/share/man/man5/hikyaku-aliases.5

@@ -11,19 +11,13 @@
 
 mod support;
 
-use std::fmt::Write;
-use std::fs;
-use std::process::Command;
-
+use support::accounts::{self, PASSWORD, SHA512, need_own_accounts, on};
 use support::peer::Peer;
 use support::run::run;
-use support::site::{Site, behind};
-use support::{need, need_root};
+use support::site::Site;
 
-/// `mkpasswd -m yescrypt` and `chpasswd -c SHA512` made these of `Watts?Watt?`.
+/// `mkpasswd -m yescrypt` made this of [`PASSWORD`].
 const YESCRYPT: &str = "$y$j9T$aMw3QAzuGkoMr5Fqd4N1y.$QTN2celPyCj6c2gZ8F16ERAVwZKT0MuvQXzq5Su8989";
-const SHA512: &str = "$6$bB5dXtQhl.7hDLM1$ou7fvYT5T9gBJmjGAPkwZNiShVsERRpCqmvvrJpN1osMOHgxwx7JxMNDl\
-                      p1jKAeluW2Thj.7DETn5MI/1R2Yd/";
 
 /// A host whose accounts are these: name, uid, what stands in shadow behind the name.
 fn host() -> Site {
@@ -39,24 +33,8 @@ fn host() -> Site {
         ("expired", 64099, format!("{SHA512}:1:0:99999:7::100:")),
         ("open", 64097, ":1:0:99999:7:::".to_owned()),
     ];
-    let (mut passwd, mut shadow) = (String::new(), String::new());
-    for (name, uid, fields) in accounts {
-        let home = site.home(name);
-        writeln!(passwd, "{name}:x:{uid}:{uid}::{}:/bin/sh", home.display()).unwrap();
-        writeln!(shadow, "{name}:{fields}").unwrap();
-    }
-    fs::write(site.path().join("passwd"), passwd).unwrap();
-    fs::write(site.path().join("shadow"), shadow).unwrap();
+    accounts::write(&site, &accounts);
     site
-}
-
-/// A program of ours on that host.
-fn on(site: &Site, command: &Command) -> Command {
-    let at = site.path().display();
-    let script = format!(
-        "mount --bind '{at}/passwd' /etc/passwd && mount --bind '{at}/shadow' /etc/shadow && exec \"$@\""
-    );
-    behind(&["unshare", "-m", "sh", "-c", &script, "sh"], command)
 }
 
 /// Whether the password lets the user in.
@@ -74,22 +52,22 @@ fn is_let_in(site: &Site, user: &str, password: &str) -> bool {
 
 #[test]
 fn accounts_of_the_host_log_in_with_their_passwords_and_no_others_do() {
-    if !need_root() || !need("unshare") {
+    if !need_own_accounts() {
         return;
     }
     let site = host();
     for user in ["toshi", "hunt"] {
-        assert!(is_let_in(&site, user, "Watts?Watt?"), "{user}");
+        assert!(is_let_in(&site, user, PASSWORD), "{user}");
         assert!(!is_let_in(&site, user, "Watts?Watt"), "{user}");
     }
     for user in ["root", "daemon", "locked", "expired", "open", "nobody", "stranger"] {
-        assert!(!is_let_in(&site, user, "Watts?Watt?"), "{user}");
+        assert!(!is_let_in(&site, user, PASSWORD), "{user}");
     }
 }
 
 #[test]
 fn mail_for_accounts_of_the_host_is_taken_and_delivered_and_for_others_refused() {
-    if !need_root() || !need("unshare") {
+    if !need_own_accounts() {
         return;
     }
     let site = host();

@@ -1,9 +1,10 @@
 //! Who are you: accounts and their passwords.
 //!
-//! Accounts come from the host (passwd and shadow) or from a users file. Whoever asks learns only
+//! Accounts come from the host (passwd, and shadow or PAM) or from a users file. Whoever asks learns only
 //! whether name and password belong together: an unknown name takes the time of a wrong password.
 
 pub mod app_passwords;
+pub mod certificates;
 pub mod hash;
 pub mod keeper;
 pub mod scram;
@@ -14,7 +15,7 @@ use std::io;
 use nix::unistd::{Gid, Uid, getegid, geteuid};
 
 use crate::config::{Config, Source};
-use crate::sys::{Account, account, privilege};
+use crate::sys::{Account, account, pam, privilege};
 
 use hash::Hash;
 use users_file::Entry;
@@ -59,23 +60,51 @@ pub fn find_account(config: &Config, name: &str) -> io::Result<Option<Account>> 
 }
 
 /// Tells whether the password is that account's: its own one, which is good for everything, or an
-/// app password for this scope. Both are looked at, right or not.
+/// app password for this scope. Both are looked at, right or not; but PAM, which counts failures, is not
+/// asked about an app password.
 pub fn authenticate(config: &Config, scope: Scope, name: &str, password: &[u8]) -> Verdict {
-    let credentials = match config.users.source {
-        Source::System => system_credentials(config, name),
-        Source::File => file_credentials(config, name),
-    };
     let app = app_passwords::verify(&config.users.app_passwords, name, scope, password);
-    match (credentials, app) {
-        (Ok(Credentials { account, hash }), Ok(is_app)) => {
-            let right = hash.verify(password) | is_app;
-            match account {
-                Some(account) if right => Verdict::Accepted(account),
-                _ => Verdict::Refused,
-            }
+    let found = app.and_then(|is_app| {
+        if !config.auth.pam_service.is_empty() {
+            return by_pam(config, name, Some(password).filter(|_| !is_app));
         }
-        (Err(error), _) | (_, Err(error)) => Verdict::Unavailable(error.to_string()),
+        let Credentials { account, hash } = credentials(config, name)?;
+        let right = hash.verify(password) | is_app;
+        Ok(account.filter(|_| right))
+    });
+    match found {
+        Ok(Some(account)) => Verdict::Accepted(account),
+        Ok(None) => Verdict::Refused,
+        Err(error) => Verdict::Unavailable(error.to_string()),
     }
+}
+
+/// The account, where PAM takes the password and says that the account may be used; only the latter
+/// where there is no password, as its user has proven in another way who it is.
+fn by_pam(config: &Config, name: &str, password: Option<&[u8]>) -> io::Result<Option<Account>> {
+    let service = &config.auth.pam_service;
+    if let Some(account) = find_account(config, name)? {
+        return Ok(pam::ask(service, &account.name, password)?.then_some(account));
+    }
+    // Whom we do not serve PAM may know: it is asked all the same, for the time that takes, and about a
+    // password that nobody has. What was typed is none of its business.
+    if let Some(password) = password {
+        let name = if is_name(name) { name } else { NOBODY };
+        pam::ask(service, name, Some(&vec![b'\x08'; password.len()]))?;
+    }
+    Ok(None)
+}
+
+/// What PAM is asked about for what can't be the name of an account.
+const NOBODY: &str = "-";
+
+/// The account of this name, where it is one that may log in: a locked one may not, by whatever it
+/// proves who it is.
+fn may_log_in(config: &Config, name: &str) -> io::Result<Option<Account>> {
+    if config.auth.pam_service.is_empty() {
+        return Ok(credentials(config, name)?.account);
+    }
+    by_pam(config, name, None)
 }
 
 /// What a password is held against. Where there is no such account, or its password is locked, the
@@ -83,6 +112,13 @@ pub fn authenticate(config: &Config, scope: Scope, name: &str, password: &[u8]) 
 struct Credentials {
     account: Option<Account>,
     hash: Hash,
+}
+
+fn credentials(config: &Config, name: &str) -> io::Result<Credentials> {
+    match config.users.source {
+        Source::System => system_credentials(config, name),
+        Source::File => file_credentials(config, name),
+    }
 }
 
 fn system_credentials(config: &Config, name: &str) -> io::Result<Credentials> {

@@ -310,3 +310,40 @@ fn an_app_password_is_right_in_its_scope_and_not_for_a_locked_account() {
     assert!(!is_right(Scope::Smtp, "locked", b"app"));
     assert!(!is_right(Scope::Smtp, "nobody", b"app"));
 }
+
+/// What takes time are the hashes, so that they are counted: a clock would say the same less surely.
+#[test]
+fn an_unknown_name_a_wrong_password_and_a_locked_account_cost_the_same() {
+    let own = Identity::own();
+    let uid = if own.uid.is_root() { 1234 } else { own.uid.as_raw() };
+    let cost = |config: &Config, name: &str| {
+        super::hash::COMPUTED.take();
+        assert!(matches!(authenticate(config, Scope::Smtp, name, b"wrong"), Verdict::Refused));
+        super::hash::COMPUTED.take()
+    };
+    let (mut config, _file) = file_config(&format!(
+        "hunt:{YESCRYPT}:{uid}:{uid}\nbob:{YESCRYPT}:{uid}:{uid}\nlocked:!{YESCRYPT}:{uid}:{uid}\n\
+         empty::{uid}:{uid}\nroot:{YESCRYPT}:0:0\n"
+    ));
+    for name in ["hunt", "bob", "nobody", "", "../x", "locked", "empty", "root"] {
+        assert_eq!(cost(&config, name), ["Yescrypt"], "{name:?}");
+    }
+    // App passwords are looked at besides: they are drawn by lot, and cost next to nothing.
+    let mut apps = tempfile::NamedTempFile::new().unwrap();
+    let app = super::hash::Scheme::Ssha256.field(b"app").unwrap();
+    writeln!(apps, "hunt:phone:smtp::{app}\nhunt:old:pop:2001-01-01:{app}").unwrap();
+    config.users.app_passwords = apps.path().to_owned();
+    assert_eq!(cost(&config, "hunt"), ["Ssha256", "Ssha256", "Yescrypt"]);
+    // Of several kinds an unknown name has one, and always the same.
+    let (config, _file) =
+        file_config(&format!("hunt:{YESCRYPT}:{uid}:{uid}\nbob:{SHA512}:{uid}:{uid}\n"));
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    let costs = names.map(|name| cost(&config, name));
+    assert_eq!(costs, names.map(|name| cost(&config, name)));
+    assert!(costs.iter().all(|cost| cost.len() == 1), "{costs:?}");
+    assert!(costs.iter().any(|cost| *cost == ["Yescrypt"]), "{costs:?}");
+    assert!(costs.iter().any(|cost| *cost == ["ShaCrypt"]), "{costs:?}");
+    // And where nobody has a password, the one that stands in.
+    let (config, _file) = file_config(&format!("locked:!:{uid}:{uid}\n"));
+    assert_eq!([cost(&config, "locked"), cost(&config, "nobody")], [["Yescrypt"], ["Yescrypt"]]);
+}

@@ -150,6 +150,8 @@ pub struct Tls {
     pub certificate: Files,
     /// PEM files of their private keys, in the same order.
     pub key: Files,
+    /// The file of users' client certificates; empty: none are asked for.
+    pub client_certificates: PathBuf,
 }
 
 /// `[greylist]`.
@@ -258,6 +260,8 @@ pub struct Mailbox {
 pub struct Auth {
     /// Passwords are taken from other hosts without TLS.
     pub plaintext_without_tls: bool,
+    /// The service of PAM's that checks the passwords of the host's accounts; empty: shadow has them.
+    pub pam_service: String,
 }
 
 impl Default for Config {
@@ -634,7 +638,23 @@ impl Config {
                 return Some((&["delivery", "credentials"], "they are for a smarthost".into()));
             }
         }
-        let Tls { certificate, key } = &self.smtp.tls;
+        let service = &self.auth.pam_service;
+        if !service.is_empty() {
+            let name = &["auth", "pam_service"];
+            // The library looks for it in lower case, in a file of this name.
+            if !service.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_')) {
+                let what = "the name of a file in /etc/pam.d, of a-z, 0-9, - and _, is wanted";
+                return Some((name, what.into()));
+            }
+            if self.users.source != Source::System {
+                return Some((name, "it is for [users] source = \"system\"".into()));
+            }
+            if !cfg!(feature = "pam") {
+                let what = "PAM is not in this build: make all FEATURES=pam";
+                return Some((name, what.into()));
+            }
+        }
+        let Tls { certificate, key, client_certificates } = &self.smtp.tls;
         if certificate.len() != key.len() {
             let what = "certificate and key are given together, as many of the one as of the other";
             return Some((&["smtp", "tls"], what.into()));
@@ -644,6 +664,15 @@ impl Config {
         {
             if files.iter().any(|path| !path.is_absolute()) {
                 return Some((name, "an absolute path is wanted".into()));
+            }
+        }
+        if !client_certificates.as_os_str().is_empty() {
+            let name = &["smtp", "tls", "client_certificates"];
+            if !client_certificates.is_absolute() {
+                return Some((name, "an absolute path is wanted".into()));
+            }
+            if certificate.is_empty() {
+                return Some((name, "they come by TLS: certificate and key are wanted".into()));
             }
         }
         None

@@ -55,6 +55,16 @@ fn an_impossible_value_names_its_place_and_what_is_wanted() {
     assert!(error("[paths]\ninbox = \"%q\"").starts_with("hikyaku.toml:2:9: after %"));
     assert!(error("[smtp]\nrelay_networks = [\"1.2.3.4/33\"]").contains("is wanted"));
     assert!(error("[smtp.tls]\nkey = \"/k\"").contains("together"));
+    assert!(error("[auth]\npam_service = \"../x\"").contains("a file in /etc/pam.d"));
+    let virtual_users = "[users]\nsource = \"file\"\n[auth]\npam_service = \"hikyaku\"";
+    assert!(error(virtual_users).contains("it is for [users] source"));
+    let pam = parse(Path::new("x"), "[auth]\npam_service = \"hikyaku\"");
+    assert_eq!(pam.is_ok(), cfg!(feature = "pam"));
+    if let Err(error) = pam {
+        assert!(error.to_string().contains("PAM is not in this build"), "{error}");
+    }
+    let alone = error("[smtp.tls]\nclient_certificates = \"/c\"");
+    assert!(alone.contains("certificate and key are wanted"), "{alone}");
     assert_eq!(
         error("[smtp.tls]\ncertificate = \"/c\"\nkey = \"k\""),
         "hikyaku.toml:3:7: an absolute path is wanted"

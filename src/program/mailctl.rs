@@ -11,16 +11,16 @@ use nix::unistd::{AccessFlags, access};
 
 use super::explain::explain;
 use super::{Common, Failure, load, run};
-use crate::auth::{app_passwords, users_file};
+use crate::auth::{app_passwords, certificates, find_account, users_file};
 use crate::config::{Config, Source};
 use crate::mailbox::directory;
 use crate::message::Address;
 use crate::net::tls::identity::Identity;
-use crate::net::tls::server::settings;
+use crate::net::tls::server::examine;
 use crate::queue::{self, Spool};
 use crate::route::table::{self, Syntax};
 use crate::route::{self, Destination, Files, Tables, index};
-use crate::sys::{Account, Exit, privilege};
+use crate::sys::{Account, Exit, clock, privilege};
 
 /// The operator's tool.
 #[derive(Debug, Parser)]
@@ -110,11 +110,32 @@ fn tls(config: &Config, problems: &mut Vec<String>) {
     let Some(mut identity) = Identity::of(&config.smtp.tls) else {
         return;
     };
-    let errors = match identity.refresh() {
-        Ok(()) => settings(&identity).1,
-        Err(error) => vec![error],
-    };
+    let mut errors = identity.read();
+    // Of a file that could not be read there is nothing more to say.
+    let examined = examine(&identity, clock::seconds()).into_iter();
+    let more: Vec<_> =
+        examined.filter(|error| errors.iter().all(|other| other.file() != error.file())).collect();
+    errors.extend(more);
     problems.extend(errors.iter().map(|error| format!("[smtp.tls] {error}")));
+    let file = &config.smtp.tls.client_certificates;
+    if file.as_os_str().is_empty() {
+        return;
+    }
+    match certificates::read(file) {
+        Ok(lines) => {
+            for line in lines {
+                match line.map(|(_, user)| (find_account(config, &user), user)) {
+                    Ok((Ok(Some(_)), _)) => {}
+                    Ok((Ok(None), user)) => {
+                        problems.push(format!("{}: there is no user {user}", file.display()));
+                    }
+                    Ok((Err(error), user)) => problems.push(format!("user {user}: {error}")),
+                    Err(what) => problems.push(what),
+                }
+            }
+        }
+        Err(error) => problems.push(format!("[smtp.tls] client_certificates: {error}")),
+    }
 }
 
 fn programs(config: &Config, problems: &mut Vec<String>) {
@@ -140,6 +161,14 @@ fn users(config: &Config, problems: &mut Vec<String>) {
             Err(error) => problems.push(format!("{}: {error}", config.users.file.display())),
         }
     }
+    let service = &config.auth.pam_service;
+    let is_there = |directory| Path::new(directory).join(service).exists();
+    if !service.is_empty() && !PAM.into_iter().any(is_there) {
+        problems.push(format!(
+            "[auth] pam_service: there is no /etc/pam.d/{service}, so that PAM takes the rules of its \
+             service \"other\"; copy share/hikyaku/pam there"
+        ));
+    }
     match app_passwords::read(&config.users.app_passwords) {
         Ok(lines) => problems
             .extend(lines.iter().filter_map(|line| line.as_ref().err()).map(ToString::to_string)),
@@ -161,6 +190,9 @@ fn users(config: &Config, problems: &mut Vec<String>) {
         Err(error) => problems.push(format!("account postmaster: {error}")),
     }
 }
+
+/// Where PAM looks for the rules of a service.
+const PAM: [&str; 2] = ["/etc/pam.d", "/usr/lib/pam.d"];
 
 /// Every line of the tables, and whether who runs the commands of aliases can be found.
 fn tables(config: &Config, problems: &mut Vec<String>) {

@@ -148,7 +148,7 @@ fn try_out(identity: &Identity, server: &Server<'_>) -> Result<(), Failure> {
         keep.extend(server.jail.descriptor());
         let parsed = process::close_others(&keep)
             .and_then(|()| server.jail.enter(server.owner.as_ref(), None))
-            .and_then(|()| match settings(identity).1.pop() {
+            .and_then(|()| match settings(identity, false).1.pop() {
                 Some(error) => Err(std::io::Error::other(error)),
                 None => Ok(()),
             });

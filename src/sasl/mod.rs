@@ -134,7 +134,8 @@ pub enum Question {
         /// For this hash function.
         hash: scram::Hash,
     },
-    /// The one whose keys were asked for has proven to know the password, or has not: may it log in?
+    /// The one whose keys were asked for has proven to know the password, or has not; or the one
+    /// whose certificate was shown wants to be nobody else, or does. May it log in?
     Proven(bool),
 }
 
@@ -188,7 +189,7 @@ enum State {
     Begin(Facts),
     /// LOGIN waits for the password of this name.
     Password(String),
-    /// A password was asked about.
+    /// A password was asked about, or a certificate.
     Asked(String),
     Scram(scram::State),
     Over,
@@ -237,11 +238,13 @@ impl Exchange {
                 None => self.malformed(),
             },
             (State::Begin(facts), Mechanism::External) => match facts.identity {
-                // The name to act as, if any, is one's own.
-                Some(user) if response.is_empty() || response == user.as_bytes() => {
-                    Step::Accepted(user)
+                Some(user) => {
+                    // The name to act as, if any, is one's own.
+                    let is_own = response.is_empty() || response == user.as_bytes();
+                    self.state = State::Asked(user);
+                    Step::Ask(Question::Proven(is_own))
                 }
-                _ => Step::Failed(Failure::Refused),
+                None => Step::Failed(Failure::Refused),
             },
             (State::Begin(facts), mechanism) => {
                 let first = scram::First::parse(response, mechanism, &facts);

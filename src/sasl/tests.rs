@@ -97,13 +97,16 @@ fn login_asks_twice() {
 
 #[test]
 fn external_takes_what_is_known_and_no_other_name() {
-    for (response, wanted) in [
-        ("", Step::Accepted("hunt".into())),
-        ("hunt", Step::Accepted("hunt".into())),
-        ("root", Step::Failed(Failure::Refused)),
-    ] {
-        let step = Exchange::new(Mechanism::External, facts()).begin(Some(response.as_bytes()));
-        assert_eq!(step, wanted);
+    for (response, is_own) in [("", true), ("hunt", true), ("root", false), ("hunt\0", false)] {
+        let mut exchange = Exchange::new(Mechanism::External, facts());
+        assert_eq!(exchange.begin(None), challenge(""));
+        assert_eq!(exchange.respond(response.as_bytes()), Step::Ask(Question::Proven(is_own)));
+        let (answer, wanted) = if is_own {
+            (Answer::Accepted, Step::Accepted("hunt".into()))
+        } else {
+            (Answer::Refused, Step::Failed(Failure::Refused))
+        };
+        assert_eq!(exchange.answer(answer), wanted);
     }
     assert!(!Facts::default().allow(Mechanism::External));
     let step = Exchange::new(Mechanism::External, Facts::default()).begin(Some(b"hunt"));

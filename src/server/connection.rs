@@ -13,6 +13,7 @@ use nix::sys::socket::{
 use rustls::ServerConfig;
 
 use crate::net::proxy;
+use crate::net::tls::client_certificate::Shown;
 use crate::net::tls::server::Stream;
 use crate::sys::fd;
 
@@ -56,6 +57,7 @@ impl fmt::Display for Peer {
 trait Layer: Send {
     fn version(&self) -> &'static str;
     fn exported(&self) -> Option<Vec<u8>>;
+    fn client_certificate(&self) -> Option<Shown>;
     fn fill(&mut self, wire: &mut Wire, deadline: Deadline) -> io::Result<usize>;
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
     fn write(&mut self, text: &[u8]) -> io::Result<usize>;
@@ -70,6 +72,10 @@ impl Layer for Stream {
 
     fn exported(&self) -> Option<Vec<u8>> {
         self.exported()
+    }
+
+    fn client_certificate(&self) -> Option<Shown> {
+        self.client_certificate()
     }
 
     fn fill(&mut self, wire: &mut Wire, deadline: Deadline) -> io::Result<usize> {
@@ -207,6 +213,11 @@ impl Connection {
     /// What TLS gives to name this connection by, where it does.
     pub fn tls_exported(&self) -> Option<Vec<u8>> {
         self.tls.as_ref()?.exported()
+    }
+
+    /// The certificate that the client has shown, where it was asked for one.
+    pub fn client_certificate(&self) -> Option<Shown> {
+        self.tls.as_ref()?.client_certificate()
     }
 
     /// Receives what there is; 0 when the client has ended. `TimedOut` when it says nothing for so
@@ -357,10 +368,10 @@ mod tests {
         let (chain, key) = (place.path().join("chain"), place.path().join("key"));
         std::fs::write(&chain, made.cert.pem()).unwrap();
         std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-        let tls = Tls { certificate: chain.into(), key: key.into() };
+        let tls = Tls { certificate: chain.into(), key: key.into(), ..Tls::default() };
         let mut identity = Identity::of(&tls).unwrap();
         identity.refresh().unwrap();
-        let settings = settings(&identity).0.unwrap().config;
+        let settings = settings(&identity, false).0.unwrap().config;
         let mut roots = RootCertStore::empty();
         let certificate = CertificateDer::from_pem_slice(made.cert.pem().as_bytes()).unwrap();
         roots.add(certificate).unwrap();

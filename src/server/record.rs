@@ -48,7 +48,29 @@ pub fn mechanism(byte: u8) -> Option<Mechanism> {
     Mechanism::ALL.into_iter().find(|one| *one as u8 == byte)
 }
 
-/// "Which SCRAM keys has that name?", and the answer to it.
+/// A name: "which SCRAM keys has that one?", or whose a certificate is.
+pub struct Name;
+
+impl Name {
+    /// The record's size: two bytes and the name.
+    pub const LENGTH: usize = 2 + NAME;
+
+    /// The record; `None` where the name does not fit.
+    pub fn encode(name: &str) -> Option<Vec<u8>> {
+        let mut record = Vec::with_capacity(Self::LENGTH);
+        field(&mut record, name.as_bytes(), NAME)?;
+        Some(record)
+    }
+
+    /// Decodes the record.
+    pub fn decode(record: &[u8]) -> Option<&str> {
+        let (name, rest) = take(record, NAME)?;
+        let name = std::str::from_utf8(name).ok()?;
+        rest.is_empty().then_some(name)
+    }
+}
+
+/// The answer to "which SCRAM keys has that name?"
 pub struct ScramKeys;
 
 /// The bytes of a SCRAM key that fit.
@@ -58,21 +80,7 @@ impl ScramKeys {
     /// The answer's size: four bytes of iterations, and salt and two keys behind their lengths.
     pub const LENGTH: usize = 4 + 2 + MAX_SALT + 2 * (2 + KEY);
 
-    /// The question, of one size; `None` where the name does not fit.
-    pub fn ask(name: &str) -> Option<Vec<u8>> {
-        let mut record = Vec::new();
-        field(&mut record, name.as_bytes(), NAME)?;
-        Some(record)
-    }
-
-    /// Decodes the question.
-    pub fn asked(record: &[u8]) -> Option<&str> {
-        let (name, rest) = take(record, NAME)?;
-        let name = std::str::from_utf8(name).ok()?;
-        rest.is_empty().then_some(name)
-    }
-
-    /// The answer; without keys it says that it can't be told now.
+    /// The record; without keys it says that it can't be told now.
     pub fn encode(keys: Option<&Keys>) -> Option<Vec<u8>> {
         let Some(keys) = keys else {
             return Some(vec![0; Self::LENGTH]);
@@ -84,7 +92,7 @@ impl ScramKeys {
         Some(record)
     }
 
-    /// Decodes the answer to a question for keys of this hash function; `Some(None)` is "not now".
+    /// Decodes the answer, of keys of this hash function; `Some(None)` is "not now".
     pub fn decode(record: &[u8], hash: Hash) -> Option<Option<Keys>> {
         let (iterations, rest) = record.split_first_chunk::<4>()?;
         let (salt, rest) = take(rest, MAX_SALT)?;
@@ -214,10 +222,12 @@ mod tests {
         }
         let none = ScramKeys::encode(None).unwrap();
         assert_eq!(ScramKeys::decode(&none, Hash::Sha1), Some(None));
-        let asked = ScramKeys::ask("hunt").unwrap();
-        assert_eq!(asked.len(), ScramKeys::ask(&"x".repeat(64)).unwrap().len());
-        assert_eq!(ScramKeys::asked(&asked), Some("hunt"));
-        assert!(ScramKeys::ask(&"x".repeat(65)).is_none() && ScramKeys::asked(&[0]).is_none());
+        for name in ["", "hunt", &"x".repeat(64)] {
+            let record = Name::encode(name).unwrap();
+            assert_eq!(record.len(), Name::LENGTH);
+            assert_eq!(Name::decode(&record), Some(name));
+        }
+        assert!(Name::encode(&"x".repeat(65)).is_none() && Name::decode(&[0]).is_none());
         for one in Mechanism::ALL {
             assert_eq!(mechanism(one as u8), Some(one));
         }

@@ -407,6 +407,8 @@ impl Session {
         self.reset();
         self.helo = claim.helo.and_then(Known::value);
         self.extended = claim.extended.unwrap_or(true);
+        // The certificate is not that client's.
+        self.bind(Vec::new(), None);
         if let Some(login) = claim.login {
             self.user = login.value();
         }

@@ -11,6 +11,7 @@ pub mod fd;
 pub mod jail;
 pub mod lock;
 pub mod log;
+pub mod pam;
 pub mod privilege;
 pub mod process;
 pub mod signal;

@@ -7,6 +7,7 @@
 
 #![allow(dead_code, reason = "each suite uses its part of what is shared")]
 
+pub mod accounts;
 pub mod disk;
 pub mod dns;
 pub mod dovecot;
@@ -29,6 +30,7 @@ pub mod processes;
 pub mod reference;
 pub mod report;
 pub mod run;
+pub mod scram;
 pub mod shared;
 pub mod site;
 pub mod store;

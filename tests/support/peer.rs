@@ -188,6 +188,15 @@ impl Peer {
         stream.conn.handshake_kind() == Some(rustls::HandshakeKind::Resumed)
     }
 
+    /// What TLS gives to name this connection by (RFC 9266).
+    pub fn exported(&self) -> Vec<u8> {
+        let Stream::Tls(stream) = &self.stream else {
+            panic!("no TLS");
+        };
+        let label = b"EXPORTER-Channel-Binding";
+        stream.conn.export_keying_material(vec![0; 32], label, Some(b"")).unwrap()
+    }
+
     /// Drops the connection with a reset, as a host that has crashed does.
     pub fn reset(self) {
         if let Stream::Tcp(stream) = &self.stream {

@@ -4,9 +4,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustls::client::{ResolvesClientCert, WantsClientCert};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
+use rustls::{
+    ClientConfig, ClientConnection, ConfigBuilder, RootCertStore, SupportedProtocolVersion,
+};
 use tempfile::TempDir;
 
 use super::site::{HOST, Plan};
@@ -84,14 +87,28 @@ impl Pair {
 
     /// A client's settings, which remember the tickets that it gets.
     pub fn settings(&self, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
+        Arc::new(self.builder(versions).with_no_client_auth())
+    }
+
+    /// The same of a client that has a certificate, if this says so when it is asked.
+    pub fn settings_with(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        own: Arc<dyn ResolvesClientCert>,
+    ) -> Arc<ClientConfig> {
+        Arc::new(self.builder(versions).with_client_cert_resolver(own))
+    }
+
+    fn builder(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> ConfigBuilder<ClientConfig, WantsClientCert> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(self.certificate()).unwrap()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
+        ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots)
-            .with_no_client_auth();
-        Arc::new(config)
     }
 }

@@ -2,6 +2,8 @@
 
 use ring::digest::{self, Algorithm};
 
+use super::der::element;
+
 /// The part of the certificate's algorithm that decides, and the hash function to use: that of the
 /// signature, and SHA-256 in the place of what is weaker (RFC 5929 section 4.1). Others, such as
 /// Ed25519, name none.
@@ -38,22 +40,6 @@ pub fn server_end_point(certificate: &[u8]) -> Option<Vec<u8>> {
     };
     let (_, algorithm) = ALGORITHMS.iter().find(|(known, _)| *known == oid)?;
     Some(digest::digest(algorithm, certificate).as_ref().to_vec())
-}
-
-/// The first element of DER: its tag, what is in it, and what is behind it.
-fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&[tag, first], rest) = der.split_first_chunk()?;
-    let (length, rest) = if first < 0x80 {
-        (usize::from(first), rest)
-    } else {
-        let (digits, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-        if digits.len() > 4 {
-            return None;
-        }
-        (digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit)), rest)
-    };
-    let (inside, behind) = rest.split_at_checked(length)?;
-    Some((tag, inside, behind))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::tickets::Keys;
+use super::validity::Validity;
 use crate::config;
 
 /// The largest file that is read, in bytes: more than any chain or key has.
@@ -50,6 +51,15 @@ pub enum Error {
     },
     /// The TLS library takes something of it amiss.
     Unusable(PathBuf, String),
+    /// A certificate in it is good at another time only.
+    NotGood {
+        /// The file.
+        certificate: PathBuf,
+        /// Which one of the chain: 1 is the server's own.
+        number: usize,
+        /// When it is good; `None` where that can't be read.
+        validity: Option<Validity>,
+    },
 }
 
 impl std::error::Error for Error {}
@@ -80,6 +90,28 @@ impl fmt::Display for Error {
             Self::Unusable(path, what) => {
                 write!(f, "{}: can't be used: {what}", path.display())
             }
+            Self::NotGood { certificate, number, validity } => {
+                write!(f, "{}: certificate {number} ", certificate.display())?;
+                match validity {
+                    Some(when) => write!(f, "is good {when} only; renew it"),
+                    None => f.write_str("does not tell until when it is good"),
+                }
+            }
+        }
+    }
+}
+
+impl Error {
+    /// The file that is to be mended.
+    pub fn file(&self) -> &Path {
+        match self {
+            Self::Unreadable(path, _)
+            | Self::NotPem(path)
+            | Self::NoCertificate(path)
+            | Self::NoKey(path)
+            | Self::Unusable(path, _)
+            | Self::Mismatch { key: path, .. }
+            | Self::NotGood { certificate: path, .. } => path,
         }
     }
 }
@@ -107,12 +139,14 @@ impl Identity {
     /// again.
     pub fn refresh(&mut self) -> Result<(), Error> {
         self.tickets.iter_mut().for_each(Keys::rotate);
-        let read = self.pairs.iter_mut().map(|pair| {
-            let certificate = pair.certificate.refresh();
-            pair.key.refresh().and(certificate)
-        });
         // All are read; the first error is told.
-        read.fold(Ok(()), Result::and)
+        self.read().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Reads what has changed since the last call; what can't be read.
+    pub fn read(&mut self) -> Vec<Error> {
+        let files = self.pairs.iter_mut().flat_map(|pair| [&mut pair.certificate, &mut pair.key]);
+        files.filter_map(|file| file.refresh().err()).collect()
     }
 
     /// Overwrites all that is secret, in a process that was forked for something else.
@@ -228,7 +262,11 @@ mod tests {
     fn files_are_read_anew_when_they_change_and_kept_when_they_are_gone() {
         let place = tempfile::tempdir().unwrap();
         let (certificate, key) = (place.path().join("chain"), place.path().join("key"));
-        let tls = Tls { certificate: certificate.clone().into(), key: key.clone().into() };
+        let tls = Tls {
+            certificate: certificate.clone().into(),
+            key: key.clone().into(),
+            ..Tls::default()
+        };
         let mut identity = Identity::of(&tls).unwrap();
         fs::write(&certificate, "one").unwrap();
         let told = identity.refresh().unwrap_err().to_string();
@@ -254,7 +292,8 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("large");
         fs::File::create(&file).unwrap().set_len(super::MAX + 1).unwrap();
-        let tls = Tls { certificate: file.into(), key: place.path().to_owned().into() };
+        let tls =
+            Tls { certificate: file.into(), key: place.path().to_owned().into(), ..Tls::default() };
         let mut identity = Identity::of(&tls).unwrap();
         assert!(identity.refresh().is_err());
         assert_eq!(bytes(&identity), (&b""[..], &b""[..]));

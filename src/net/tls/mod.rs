@@ -2,9 +2,12 @@
 
 pub mod binding;
 pub mod client;
+pub mod client_certificate;
+mod der;
 pub mod identity;
 pub mod server;
 mod tickets;
+pub mod validity;
 
 use rustls::ProtocolVersion;
 

@@ -15,13 +15,17 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ParsedCertificate, Res
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, ProtocolVersion, ServerConfig, ServerConnection};
 
+use super::client_certificate::{AnyOrNone, Shown};
 use super::identity::{Error, Identity, Pair};
 use super::tickets::Keys;
+use super::validity::Validity;
 use crate::sasl::Binding;
 
 /// Parses certificates and keys, and makes sure that they are pairs. What is wrong is left out, and
 /// told; there are no settings where nothing is right.
-pub fn settings(identity: &Identity) -> (Option<Settings>, Vec<Error>) {
+///
+/// `asks`: whether clients are asked for a certificate. One without goes on all the same.
+pub fn settings(identity: &Identity, asks: bool) -> (Option<Settings>, Vec<Error>) {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let (mut certified, mut errors) = (Vec::new(), Vec::new());
     for pair in identity.pairs() {
@@ -30,6 +34,7 @@ pub fn settings(identity: &Identity) -> (Option<Settings>, Vec<Error>) {
             Err(error) => errors.push(error),
         }
     }
+    let verifier = Arc::new(AnyOrNone(Arc::clone(&provider)));
     let builder =
         ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let Ok(builder) = builder else {
@@ -40,7 +45,12 @@ pub fn settings(identity: &Identity) -> (Option<Settings>, Vec<Error>) {
     }
     let certificates = Arc::new(ByName { certified, chosen: OnceLock::new() });
     let resolver = Arc::clone(&certificates) as Arc<dyn ResolvesServerCert>;
-    let mut config = builder.with_no_client_auth().with_cert_resolver(resolver);
+    let builder = if asks {
+        builder.with_client_cert_verifier(verifier)
+    } else {
+        builder.with_no_client_auth()
+    };
+    let mut config = builder.with_cert_resolver(resolver);
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     if let Some(ticketer) = identity.tickets().and_then(Keys::ticketer) {
@@ -48,6 +58,26 @@ pub fn settings(identity: &Identity) -> (Option<Settings>, Vec<Error>) {
         config.send_tls13_tickets = 1;
     }
     (Some(Settings { config: Arc::new(config), certificates }), errors)
+}
+
+/// All that is wrong with files that could be read, for an operator: each pair by itself, and each
+/// certificate of a chain. `now`: seconds since 1970.
+pub fn examine(identity: &Identity, now: u64) -> Vec<Error> {
+    let provider = rustls::crypto::ring::default_provider();
+    let of_pair = |pair: &Pair| match certify(pair, &provider) {
+        Ok(certified) => {
+            let numbered = (1..).zip(&certified.cert);
+            let not_good = numbered.filter_map(|(number, der)| {
+                let validity = Validity::of(der);
+                let is_good = validity.is_some_and(|when| when.contains(now));
+                let certificate = pair.certificate().0.to_owned();
+                (!is_good).then_some(Error::NotGood { certificate, number, validity })
+            });
+            not_good.collect()
+        }
+        Err(error) => vec![error],
+    };
+    identity.pairs().iter().flat_map(of_pair).collect()
 }
 
 /// The settings of one session.
@@ -150,6 +180,11 @@ impl Stream {
         self.tls.protocol_version().filter(|version| *version == ProtocolVersion::TLSv1_3)?;
         let label = b"EXPORTER-Channel-Binding";
         self.tls.export_keying_material(vec![0; 32], label, Some(b"")).ok()
+    }
+
+    /// The certificate that the client has shown, now or when it got its ticket.
+    pub fn client_certificate(&self) -> Option<Shown> {
+        Shown::first(self.tls.peer_certificates()?)
     }
 
     /// Fills the store of bytes of the network; 0 when `read` says so. To be called when

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::incoming::{Incoming, Trouble};
 use super::{Ask, Server, Service, UNKNOWN, ask, login};
+use crate::auth::certificates;
 use crate::message::received::{From, Received};
 use crate::net::tls::identity::Identity;
 use crate::net::tls::server::{Settings, settings};
@@ -34,6 +35,8 @@ pub(super) struct Talk<'a> {
     pub(super) server: &'a Server<'a>,
     pub(super) connection: Connection,
     identity: Option<&'a Identity>,
+    /// Whether clients may log in by their certificates.
+    asks_certificate: bool,
     pub(super) policy: Line,
     /// The client's name, once it was needed.
     pub(super) name: Option<String>,
@@ -79,6 +82,7 @@ impl<'a> Talk<'a> {
             server,
             connection,
             identity,
+            asks_certificate: false,
             policy,
             name: None,
             inlet,
@@ -112,6 +116,7 @@ impl<'a> Talk<'a> {
             // Not that of a load balancer on this host.
             offer.without_tls |= self.connection.peer.is_loopback();
             session.offer_login(offer);
+            self.asks_certificate = !config.smtp.tls.client_certificates.as_os_str().is_empty();
         }
         session.offer_lookups(config.smtp.vrfy, config.smtp.expn);
         if self.may_claim() {
@@ -119,7 +124,7 @@ impl<'a> Talk<'a> {
         }
         if offers_tls && service == Service::Submissions {
             match self.shake_hands() {
-                Ok(bindings) => session.begin_encrypted(bindings),
+                Ok((bindings, user)) => session.begin_encrypted(bindings, user),
                 Err(stop) => return stop.exit(),
             }
         } else if strict && self.speaks_first(service) {
@@ -335,32 +340,60 @@ impl<'a> Talk<'a> {
         };
         session.start_tls(Ok(()));
         self.flush(session)?;
-        session.bind(self.handshake(&settings)?);
+        let (bindings, user) = self.handshake(&settings)?;
+        session.bind(bindings, user);
         Ok(())
     }
 
     /// TLS from the first byte on.
-    fn shake_hands(&mut self) -> Result<Vec<Binding>, Stop> {
+    fn shake_hands(&mut self) -> Result<(Vec<Binding>, Option<String>), Stop> {
         // There is no way to say what is wrong but in the log.
         let settings = self.tls_settings()?.ok_or(Stop::Client)?;
         self.handshake(&settings)
     }
 
     fn tls_settings(&self) -> Result<Option<Settings>, Stop> {
-        let (settings, errors) = self.identity.map(settings).unwrap_or_default();
+        let (settings, errors) = self
+            .identity
+            .map(|identity| settings(identity, self.asks_certificate))
+            .unwrap_or_default();
         for error in errors {
             self.say(Ask::Error, &error.to_string())?;
         }
         Ok(settings)
     }
 
-    fn handshake(&mut self, settings: &Settings) -> Result<Vec<Binding>, Stop> {
+    /// Shakes hands: what names the connection, and whose certificate the client has shown.
+    fn handshake(&mut self, settings: &Settings) -> Result<(Vec<Binding>, Option<String>), Stop> {
         let patience = self.patience(Instant::now());
         if let Err(error) = self.connection.start_tls(Arc::clone(&settings.config), patience) {
             self.log_tls("handshake", &error)?;
             return Err(Stop::Client);
         }
-        Ok(settings.bindings(self.connection.tls_exported()))
+        let bindings = settings.bindings(self.connection.tls_exported());
+        Ok((bindings, self.certified()?))
+    }
+
+    /// Whose certificate the client has shown. Of one that is nobody's the log tells what to write
+    /// into the file.
+    fn certified(&mut self) -> Result<Option<String>, Stop> {
+        let Some(shown) = self.connection.client_certificate() else {
+            return Ok(None);
+        };
+        let is_good = shown.validity.is_some_and(|when| when.contains(clock::seconds()));
+        let owner = if is_good {
+            login::owner(self.monitor, &shown.fingerprint).map_err(|_| Stop::Monitor)?
+        } else {
+            None
+        };
+        if owner.is_none() {
+            let what = if is_good { "is nobody's" } else { "has expired, or is not yet good" };
+            let fingerprint = certificates::shown(&shown.fingerprint);
+            let client = self.shown_client();
+            let line = format!("NOQUEUE: certificate {fingerprint} of {client} {what}");
+            self.say(Ask::Info, &line)?;
+        }
+        Ok(owner)
     }
 
     /// Begins a queue entry, with our Received field on top.

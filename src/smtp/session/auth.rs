@@ -27,15 +27,16 @@ impl Session {
     }
 
     /// TLS has begun before the session.
-    pub fn begin_encrypted(&mut self, bindings: Vec<Binding>) {
+    pub fn begin_encrypted(&mut self, bindings: Vec<Binding>, identity: Option<String>) {
         self.tls = Tls::On;
-        self.bind(bindings);
+        self.bind(bindings, identity);
     }
 
-    /// What names the TLS connection that has begun.
-    pub fn bind(&mut self, bindings: Vec<Binding>) {
+    /// What names the TLS connection that has begun, and whose certificate the client has shown.
+    pub fn bind(&mut self, bindings: Vec<Binding>, identity: Option<String>) {
         if let Some(login) = &mut self.login {
             login.facts.bindings = bindings;
+            login.facts.identity = identity;
         }
     }
 

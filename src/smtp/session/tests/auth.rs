@@ -31,6 +31,7 @@ fn say(session: &mut Session, line: &str) -> String {
                 Question::Proven(_) => Answer::Refused,
             }),
             Action::StartTls => session.start_tls(Ok(())),
+            Action::Claim(_) => session.claimed(),
             Action::CheckRecipient(_) => session.recipient(Verdict::Accept),
             Action::Read | Action::Close => {
                 return String::from_utf8(session.output.clone()).unwrap();
@@ -63,10 +64,21 @@ fn auth_is_announced_where_it_may_be_used() {
     assert!(say(&mut session, "EHLO x").ends_with(announced));
     // What names the connection makes PLUS possible.
     let data = b"connection".to_vec();
-    session.bind(vec![crate::sasl::Binding { name: "tls-exporter", data }]);
-    assert!(say(&mut session, "EHLO x").contains(" SCRAM-SHA-256-PLUS SCRAM-SHA-256 "));
+    session.bind(vec![crate::sasl::Binding { name: "tls-exporter", data }], None);
+    assert!(say(&mut session, "EHLO x").contains("AUTH SCRAM-SHA-256-PLUS SCRAM-SHA-256 "));
+    expect(&mut session, "AUTH EXTERNAL =", "504 5.5.4 ");
+    // And a certificate EXTERNAL.
+    session.bind(Vec::new(), Some("hunt".into()));
+    assert!(say(&mut session, "EHLO x").contains("AUTH EXTERNAL SCRAM-SHA-256 "));
     expect(&mut session, &format!("AUTH PLAIN {}", plain("hunt", "secret")), "235 2.7.0 ");
     assert_eq!((session.protocol(), session.user()), ("ESMTPSA", Some("hunt")));
+    // It is not that of whom the client speaks for.
+    let mut session = self::session(true, false);
+    session.offer_xclient();
+    session.bind(Vec::new(), Some("hunt".into()));
+    assert!(say(&mut session, "EHLO x").contains("EXTERNAL"));
+    expect(&mut session, "XCLIENT ADDR=192.0.2.1", "220 ");
+    assert!(!say(&mut session, "EHLO x").contains("EXTERNAL"));
     let mut none = lenient(Dialect::Smtp);
     assert!(!say(&mut none, "EHLO x").contains("AUTH"));
     expect(&mut none, "AUTH PLAIN", "503 5.5.1 ");
