@@ -16,7 +16,7 @@ DESTDIR =
 CARGO = cargo
 # How long each fuzz target runs, and which ones do.
 FUZZ_SECONDS = 60
-FUZZ_TARGETS = addresses forward header mbox
+FUZZ_TARGETS = addresses command data forward header mbox proxy session
 # Where `install` finds the programs.
 BIN = $(or $(CARGO_TARGET_DIR),target)/release
 
