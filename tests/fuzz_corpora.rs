@@ -14,6 +14,10 @@ use std::path::Path;
 
 #[path = "../fuzz/checks/addresses.rs"]
 mod addresses;
+#[path = "../fuzz/checks/command.rs"]
+mod command;
+#[path = "../fuzz/checks/data.rs"]
+mod data;
 #[path = "../fuzz/checks/dice.rs"]
 mod dice;
 #[path = "../fuzz/checks/forward.rs"]
@@ -24,6 +28,12 @@ mod header;
 mod home;
 #[path = "../fuzz/checks/mbox.rs"]
 mod mbox;
+#[path = "../fuzz/checks/proxy.rs"]
+mod proxy;
+#[path = "../fuzz/checks/session.rs"]
+mod session;
+#[path = "../fuzz/checks/text.rs"]
+mod text;
 
 fn replay(target: &str, check: impl Fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
@@ -40,6 +50,16 @@ fn replay(target: &str, check: impl Fn(&[u8])) {
 #[test]
 fn an_address_is_read_back_as_it_is_printed() {
     replay("addresses", addresses::check);
+}
+
+#[test]
+fn a_command_reads_the_same_when_it_is_written_again() {
+    replay("command", command::check);
+}
+
+#[test]
+fn the_text_of_a_message_ends_where_it_ends_and_is_what_was_sent() {
+    replay("data", data::check);
 }
 
 #[test]
@@ -63,4 +83,14 @@ fn an_mbox_of_any_content_reads_as_its_manual_page_says() {
 #[test]
 fn an_mbox_of_any_content_keeps_its_messages_when_others_come_and_go() {
     replay("mbox", |input| mbox::check_changing(input, 16));
+}
+
+#[test]
+fn a_proxy_header_names_who_was_written_and_takes_its_own_bytes() {
+    replay("proxy", proxy::check);
+}
+
+#[test]
+fn a_session_owes_its_client_so_many_replies_and_stores_what_was_sent() {
+    replay("session", session::check);
 }

@@ -62,7 +62,8 @@ fn version1(bytes: &[u8]) -> Header {
         return Header::None;
     };
     let words: Vec<&str> = line.split(' ').collect();
-    let ports = |from: &str, to: &str| from.parse::<u16>().is_ok() && to.parse::<u16>().is_ok();
+    let port = |text: &str| text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u16>().is_ok();
+    let ports = |from, to| port(from) && port(to);
     let client = match words.as_slice() {
         ["PROXY", "UNKNOWN", ..] => Some(Client::Unknown),
         ["PROXY", "TCP4", from, to, a, b] if ports(a, b) && to.parse::<Ipv4Addr>().is_ok() => {
@@ -153,6 +154,7 @@ mod tests {
             b"PROXY\r\n",
             b"PROXY TCP4 192.0.2.1 198.51.100.1 56324\r\n",
             b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 99999\r\n",
+            b"PROXY TCP4 192.0.2.1 198.51.100.1 +56324 25\r\n",
             b"PROXY TCP4 192.0.2.1  198.51.100.1 5 6\r\n",
             b"PROXY TCP4 ::1 ::1 5 6\r\n",
             b"PROXY TCP4 192.0.2.1\0 198.51.100.1 5 6\r\n",

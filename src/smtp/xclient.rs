@@ -90,15 +90,14 @@ fn all<T>(value: Option<&str>, parse: impl Fn(&str) -> Option<T>) -> Option<Know
 }
 
 fn host_name(name: &str) -> Option<String> {
-    let valid = !name.starts_with('[')
-        && name.parse::<IpAddr>().is_err()
-        && address::domain(name.as_bytes(), Alphabet::Ascii).is_ok();
-    valid.then(|| name.to_owned())
+    let name = address::domain(name.as_bytes(), Alphabet::Ascii).ok()?;
+    (!name.starts_with('[') && name.parse::<IpAddr>().is_err()).then_some(name)
 }
 
 fn ip_address(text: &str) -> Option<IpAddr> {
     let tag = text.get(..5).filter(|tag| tag.eq_ignore_ascii_case("IPV6:"));
-    tag.map_or(text, |tag| text.get(tag.len()..).unwrap_or_default()).parse().ok()
+    let address = tag.map_or(text, |tag| text.get(tag.len()..).unwrap_or_default()).parse();
+    address.ok().map(|address: IpAddr| address.to_canonical())
 }
 
 fn helo(name: &str) -> Option<String> {
@@ -138,6 +137,9 @@ mod tests {
         let six = parse(b"ADDR=IPv6:2001:db8::1 PROTO=esmtp").unwrap();
         assert_eq!(six.address, Some(Known::As("2001:db8::1".parse().unwrap())));
         assert_eq!(six.extended, Some(true));
+        let mapped = parse(b"ADDR=IPv6:::ffff:192.0.2.7 NAME=mail.example.").unwrap();
+        assert_eq!(mapped.address, Some(Known::As([192, 0, 2, 7].into())));
+        assert_eq!(mapped.name, Some(Known::As("mail.example".into())));
     }
 
     #[test]

@@ -36,7 +36,14 @@ impl Session {
         if self.needs_login(&command) {
             let needs_tls = self.tls == Tls::Offered && self.mechanisms().is_none();
             let what = if needs_tls { "send STARTTLS first" } else { "authentication required" };
-            return self.refuse(&Reply::new(530, "5.7.0", format!("Error: {what}")));
+            let refusal = Reply::new(530, "5.7.0", format!("Error: {what}"));
+            return match command {
+                // The chunk comes whatever is said to it.
+                Command::Bdat(chunk) if self.extensions.chunking => {
+                    self.state = State::Skip(chunk.size, Some(refusal));
+                }
+                _ => self.refuse(&refusal),
+            };
         }
         match command {
             Command::Helo(name) => self.hello(Dialect::Smtp, name, false),

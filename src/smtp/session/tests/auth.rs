@@ -165,6 +165,16 @@ fn where_a_login_is_required_nothing_else_is_done_before_it() {
 }
 
 #[test]
+fn a_chunk_before_a_login_is_refused_and_its_bytes_are_no_commands() {
+    let mut session = Session::new(Dialect::Smtp, "here", "here", LIMITS, true);
+    session.offer_login(Login { without_tls: true, required: true, facts: Facts::default() });
+    say(&mut session, "EHLO x");
+    let replies = say(&mut session, "BDAT 8 LAST\r\nFOO\r\nBARNOOP");
+    assert_eq!(codes(&replies), ["530", "250"], "{replies}");
+    assert_eq!(codes(&say(&mut session, "BDAT 0\r\nNOOP")), ["530", "250"]);
+}
+
+#[test]
 fn a_password_sent_before_its_turn_ends_a_strict_session() {
     for input in ["AUTH PLAIN\r\nAGh1bnQAc2VjcmV0\r\n", "AUTH LOGIN\r\naHVudA==\r\neA==\r\n"] {
         let mut session = Session::new(Dialect::Smtp, "here", "here", LIMITS, true);
