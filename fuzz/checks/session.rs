@@ -113,7 +113,7 @@ impl Setup<'_> {
         }
         if self.has(b'e') {
             let data = b"connection".to_vec();
-            session.begin_encrypted(vec![Binding { name: "tls-exporter", data }]);
+            session.begin_encrypted(vec![Binding { name: "tls-exporter", data }], None);
         } else if self.has(b't') {
             session.offer_tls();
         }
