@@ -13,6 +13,7 @@ mod support;
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use support::peer::{Heard, Peer};
@@ -125,6 +126,23 @@ fn each_server_serves_listening_sockets_of_systemd() {
         session(name, Peer::connect(address));
         session(name, Peer::connect(address));
     }
+}
+
+/// A session has its walls before it has a client, and sees no file any more.
+#[test]
+fn a_listeners_sessions_have_the_hosts_time() {
+    let site = Site::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut command = site.command("smtpd");
+    let mut command = activated(command.env("TZ", "Asia/Tokyo"));
+    let _server = Server::start(command.stdin(OwnedFd::from(listener)).stdout(Stdio::null()));
+    let id = Site::send(address, "a@example.org", &["hunt@smkwlab.net"], "Subject: x\n\nx\n");
+    let message = fs::read(site.queue().join("incoming").join(id)).unwrap();
+    let zone =
+        if Path::new("/usr/share/zoneinfo/Asia/Tokyo").exists() { " +0900" } else { " +0000" };
+    let message = String::from_utf8_lossy(&message);
+    assert!(message.contains(zone), "{message}");
 }
 
 #[test]

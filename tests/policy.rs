@@ -149,6 +149,8 @@ fn a_strangers_helo_is_its_own_name_and_not_ours() {
         ("192.0.2.77", "a full host name is wanted"),
         ("mx.smkwlab.net", "this is our name"),
         ("SMKWLAB.net", "this is our name"),
+        ("mx.smkwlab.net.", "this is our name"),
+        ("192.0.2.77.", "a full host name is wanted"),
         ("nowhere.example", "there is no such host in DNS"),
     ] {
         says(&format!("550 5.7.1 <{helo}>: {refused} {why}"), helo);
@@ -158,6 +160,23 @@ fn a_strangers_helo_is_its_own_name_and_not_ours() {
         "silent.example",
     );
     host.says("250 ", "10.0.0.1", "mail", "a@b.example", HUNT);
+}
+
+#[test]
+fn a_silent_name_server_puts_mail_off_and_leaves_the_session_its_policy() {
+    let host = Host::new(Site::plan().set("smtp", "helo_check", "\"dns\""), "");
+    host.dns.fail_everywhere(Trouble::Silent);
+    let mut peer = host.client(FAR);
+    peer.reply();
+    assert!(peer.command("EHLO mail.example").starts_with("250"), "{}", peer.dialogue());
+    assert!(peer.command("MAIL FROM:<a@b.example>").starts_with("250 "));
+    let later = "450 4.7.1 <mail.example>: Helo command rejected: it can't be looked up now";
+    for _ in 0..2 {
+        let said = peer.command(format!("RCPT TO:<{HUNT}>"));
+        assert!(said.starts_with(later), "{said}");
+    }
+    // What needs no lookup is answered as ever.
+    assert!(peer.command("RCPT TO:<a@elsewhere.example>").starts_with("554 5.7.1 "));
 }
 
 #[test]

@@ -157,7 +157,7 @@ fn without_a_fork_a_client_is_told_so_and_the_next_one_is_served() {
 
 #[test]
 fn a_user_who_may_have_no_more_processes_turns_clients_away() {
-    if !need("prlimit") {
+    if !need_root() || !need("prlimit") {
         return;
     }
     let site = plan().build();
@@ -180,13 +180,15 @@ fn a_user_who_may_have_no_more_processes_turns_clients_away() {
         assert!(reply.starts_with("250 2.0.0 "), "{reply}");
     };
     relays();
-    let usual = processes::limit_of(server.pid(), "Max processes");
-    processes::limit(server.pid(), "nproc", "1");
+    // Its sessions are made by a process that is locked up.
+    let parent = server.zygote().unwrap();
+    let usual = processes::limit_of(parent, "Max processes");
+    processes::limit(parent, "nproc", "1");
     for _ in 0..6 {
         let said = Peer::connect(address).line();
         assert!(said.starts_with("421 4.3."), "{said:?}");
     }
-    processes::limit(server.pid(), "nproc", &usual);
+    processes::limit(parent, "nproc", &usual);
     relays();
     has(&site, 2);
 }

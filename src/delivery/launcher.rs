@@ -126,7 +126,7 @@ impl Launcher<'_> {
                 self.hand_over(worker, launched)?;
             }
             Some(_) => match self.launch_courier() {
-                Ok(socket) => worker.send_with(b"s", Some(socket.as_fd()))?,
+                Ok(socket) => worker.send_with(b"s", &[socket.as_fd()])?,
                 Err(error) => {
                     self.log.error(&format!("can't send mail to other hosts: {error}"));
                     worker.send(b"u")?;
@@ -155,7 +155,7 @@ impl Launcher<'_> {
 
     fn hand_over(&self, worker: &Channel, launched: io::Result<OwnedFd>) -> io::Result<()> {
         match launched {
-            Ok(socket) => worker.send_with(b"s", Some(socket.as_fd())),
+            Ok(socket) => worker.send_with(b"s", &[socket.as_fd()]),
             Err(error) => {
                 self.log.error(&format!("can't start local-deliver: {error}"));
                 worker.send(b"u")

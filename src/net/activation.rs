@@ -41,9 +41,14 @@ impl Socket {
         }
     }
 
-    /// Sets or clears `O_NONBLOCK`.
-    pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
-        fd::set_nonblocking(self, on)
+    /// Gets ready to be polled. Clients' sockets block all the same, and send what they are given at
+    /// once: replies are written whole, and waiting for more would only delay them. (Linux has an
+    /// accepted socket inherit that.)
+    pub fn prepare(&self) -> io::Result<()> {
+        if let Self::Tcp(socket) = self {
+            nix::sys::socket::setsockopt(socket, sockopt::TcpNoDelay, &true)?;
+        }
+        fd::set_nonblocking(self, true)
     }
 
     /// The next client, and its address where it is of the network.
@@ -132,4 +137,29 @@ fn announced() -> (i32, Vec<String>) {
         // An empty name is one, too, or else the next ones would be their neighbours'.
         names.split(':').map(str::to_owned).collect(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, TcpStream};
+
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    use nix::sys::socket::{getsockopt, sockopt};
+
+    use super::{Socket, bind};
+
+    #[test]
+    fn a_client_blocks_and_is_sent_what_there_is_at_once() {
+        let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let address = listener.local_addr().unwrap();
+        let socket = Socket::Tcp(listener);
+        socket.prepare().unwrap();
+        assert_eq!(socket.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+        let _client = TcpStream::connect(address).unwrap();
+        let (client, from) = socket.accept().unwrap();
+        assert_eq!(from, Some([127, 0, 0, 1].into()));
+        assert!(getsockopt(&client, sockopt::TcpNoDelay).unwrap());
+        let flags = OFlag::from_bits_retain(fcntl(&client, FcntlArg::F_GETFL).unwrap());
+        assert!(!flags.contains(OFlag::O_NONBLOCK));
+    }
 }

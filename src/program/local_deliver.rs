@@ -21,7 +21,7 @@ use crate::mailbox::{StageError, Staged};
 use crate::net::activation::Handed;
 use crate::net::limits::{Connections, Most};
 use crate::route;
-use crate::server::listener::Listener;
+use crate::server::listener::{Forked, Listener};
 use crate::server::lmtp::everybody;
 use crate::server::{self, Connection};
 use crate::sys::jail::Jail;
@@ -146,12 +146,10 @@ fn lmtp(
                         proxies: Vec::new(),
                     }),
                     busy: server::smtp::busy(&config.hostname).as_bytes(),
-                    identity: None,
-                    policy: None,
                     spawner: None,
                     log,
                 }
-                .serve(|visit| server.session(visit.connection))
+                .serve(Forked::new(|connection| server.session(connection)))
                 .map_err(failed)
             }
         };

@@ -6,7 +6,7 @@ use super::{Common, Failure, handed, load, login_account, run, services};
 use crate::net::activation::Handed;
 use crate::net::limits::{Connections, Most};
 use crate::server::Connection;
-use crate::server::listener::Listener;
+use crate::server::listener::{Forked, Listener};
 use crate::server::pop3::Server;
 use crate::sys::jail::Jail;
 use crate::sys::{Exit, Log};
@@ -55,12 +55,10 @@ fn popd(arguments: &Args) -> Result<Exit, Failure> {
                     proxies: Vec::new(),
                 }),
                 busy: b"-ERR [SYS/TEMP] too many connections\r\n",
-                identity: None,
-                policy: None,
                 spawner: None,
                 log: &log,
             }
-            .serve(|visit| server.session(visit.connection))
+            .serve(Forked::new(|connection| server.session(connection)))
             .map_err(|error| Failure::new(Exit::OsErr, error))
         }
     }

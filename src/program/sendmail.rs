@@ -16,8 +16,7 @@ use crate::route::Tables;
 use crate::route::index::{self, Summary};
 use crate::route::table::{self, Syntax};
 use crate::server::Connection;
-use crate::server::listener::Visit;
-use crate::server::smtp::Server;
+use crate::server::smtp::{Server, Service};
 use crate::smtp::dsn::{EnvelopeId, Notify, Ret};
 use crate::smtp::{Body, Recipient};
 use crate::sys::jail::Jail;
@@ -205,7 +204,7 @@ fn smtp(config: &Config) -> Result<Exit, Failure> {
         owner,
     };
     let connection = Connection::on_stdin_and_stdout().map_err(failed)?;
-    Ok(server.session(Visit { connection, service: "smtp", identity: None, policy: None }))
+    Ok(server.session(connection, Service::Smtp, None, None))
 }
 
 /// The directory that sendmail may create entries in.

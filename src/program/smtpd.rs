@@ -1,7 +1,5 @@
 //! `smtpd`: the SMTP server.
 
-use std::os::fd::AsFd;
-
 use clap::Parser;
 
 use super::{Common, Failure, handed, load, login_account, prepare_queue, run, services};
@@ -9,15 +7,14 @@ use crate::config::{Config, Wakeup};
 use crate::net::activation::Handed;
 use crate::net::limits::{Connections, Most};
 use crate::net::tls::identity::Identity;
-use crate::net::tls::server::settings;
 use crate::queue::{Spool, Wake};
 use crate::server::Connection;
-use crate::server::listener::{Listener, Visit};
+use crate::server::listener::Listener;
 use crate::server::policy::greylist::Greylist;
 use crate::server::policy::{self, Keeper};
+use crate::server::smtp::parent::Parent;
 use crate::server::smtp::{Server, Service, busy};
 use crate::server::spawner::Spawner;
-use crate::sys::channel::Channel;
 use crate::sys::jail::Jail;
 use crate::sys::{Account, Exit, Log, privilege, process};
 
@@ -38,6 +35,9 @@ pub(super) struct Args {
     service: String,
 }
 
+/// Descriptors that a listening parent needs besides one for each session.
+const DESCRIPTORS: u64 = 64;
+
 /// Runs the program.
 pub fn main() -> Exit {
     run(std::env::args_os(), smtpd)
@@ -53,12 +53,16 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
     let broken = |error: std::io::Error| {
         Failure::new(Exit::OsFile, format!("{}: {error}", config.paths.queue.display()))
     };
+    let jail = match handed {
+        Handed::Session { .. } => Jail::prepare(),
+        Handed::Listeners(_) => Jail::for_parents(),
+    };
     let server = Server {
         config: &config,
         log: &log,
         inlet: spool.incoming().map_err(broken)?,
         wake: Wake::wanted(&config),
-        jail: Jail::prepare().map_err(|error| Failure::new(Exit::OsErr, error))?,
+        jail: jail.map_err(|error| Failure::new(Exit::OsErr, error))?,
         knows_users: true,
         owner: privilege::is_root().then_some(owner),
     };
@@ -75,10 +79,9 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
             let connection = Connection::new(input, output);
             let mut policy = keeper(&config, &log, server.owner.as_ref());
             policy.tend(&log, || identity.iter_mut().for_each(Identity::forget));
-            let policy = Some(policy);
             can_serve(&arguments.service, &config)?;
-            let (service, identity) = (arguments.service.as_str(), identity.as_ref());
-            Ok(server.session(Visit { connection, service, identity, policy }))
+            let service = Service::by_word(&arguments.service);
+            Ok(server.session(connection, service, identity.as_ref(), Some(&policy)))
         }
         Handed::Listeners(sockets) => {
             let spawner = (config.queue.wakeup == Wakeup::Spawn)
@@ -87,7 +90,6 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
                 .map_err(broken)?;
             if let Some(identity) = &mut identity {
                 identity.refresh().map_err(|error| Failure::new(Exit::Config, error))?;
-                try_out(identity, &server)?;
                 identity.issue_tickets().map_err(|error| Failure::new(Exit::OsErr, error))?;
             }
             let sockets = services(sockets, &arguments.service, &Service::WORDS)?;
@@ -95,6 +97,16 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
                 can_serve(word, &config)?;
             }
             let limits = &config.smtp;
+            let sessions = u64::try_from(limits.max_connections).unwrap_or(u64::MAX);
+            process::raise_max_descriptors(sessions.saturating_add(DESCRIPTORS))
+                .map_err(|error| Failure::new(Exit::OsErr, error))?;
+            let services = sockets.iter().map(|(_, word)| Service::by_word(word)).collect();
+            let policy = keeper(&config, &log, server.owner.as_ref());
+            let (sessions, left_out) = Parent::new(&server, services, identity, policy)
+                .map_err(|error| Failure::new(Exit::OsErr, error))?;
+            if let Some(what) = left_out.first() {
+                return Err(Failure::new(Exit::Config, format!("[smtp.tls] {what}")));
+            }
             Listener {
                 sockets,
                 connections: Connections::new(Most {
@@ -104,12 +116,10 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
                     proxies: limits.proxies.clone(),
                 }),
                 busy: busy(&config.hostname).as_bytes(),
-                identity,
-                policy: Some(keeper(&config, &log, server.owner.as_ref())),
                 spawner,
                 log: &log,
             }
-            .serve(|visit| server.session(visit))
+            .serve(sessions)
             .map_err(|error| Failure::new(Exit::OsErr, error))
         }
     }
@@ -136,41 +146,4 @@ fn can_serve(word: &str, config: &Config) -> Result<(), Failure> {
     }
     let what = format!("service {word} needs TLS: set certificate and key in [smtp.tls]");
     Err(Failure::new(Exit::Config, what))
-}
-
-/// Makes sure at the start that certificate and key will do. They are parsed in a cell: the
-/// listening parent is root.
-fn try_out(identity: &Identity, server: &Server<'_>) -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::new(Exit::OsErr, error);
-    let (ours, theirs) = Channel::pair().map_err(failed)?;
-    let child = process::fork(|| {
-        let mut keep = vec![theirs.as_fd()];
-        keep.extend(server.jail.descriptor());
-        let parsed = process::close_others(&keep)
-            .and_then(|()| server.jail.enter(server.owner.as_ref(), None))
-            .and_then(|()| match settings(identity, false).1.pop() {
-                Some(error) => Err(std::io::Error::other(error)),
-                None => Ok(()),
-            });
-        match parsed {
-            Ok(()) => Exit::Ok,
-            Err(error) => {
-                let _ = theirs.send(error.to_string().as_bytes());
-                Exit::Config
-            }
-        }
-    });
-    drop(theirs);
-    let mut what = [0; 4096];
-    let length = ours.receive(&mut what).map_err(failed)?;
-    match child.and_then(process::wait).map_err(failed)? {
-        process::Ended::Exited(0) => Ok(()),
-        how if length == 0 => {
-            Err(Failure::new(Exit::OsErr, format!("certificate and key: tried out, {how:?}")))
-        }
-        _ => {
-            let what = String::from_utf8_lossy(what.get(..length).unwrap_or_default());
-            Err(Failure::new(Exit::Config, format!("[smtp.tls] {what}")))
-        }
-    }
 }

@@ -24,7 +24,7 @@ const BUFFER: usize = 128 * 1024;
 /// A directory of the queue into which messages enter.
 pub struct Inlet {
     directory: OwnedFd,
-    descriptors: Option<OwnedFd>,
+    proc: Option<OwnedFd>,
     unnamed: bool,
     mode: u32,
     readable: bool,
@@ -51,26 +51,16 @@ impl Inlet {
             OFlag::from_bits_truncate(nix::fcntl::fcntl(&fd, nix::fcntl::FcntlArg::F_GETFL)?);
         Ok(Self {
             directory: fd,
-            descriptors: fd::own_descriptors().ok(),
+            proc: fd::open_proc().ok(),
             unnamed,
             mode,
             readable: !flags.contains(OFlag::O_PATH),
         })
     }
 
-    /// The same inlet for a process that was forked since it was opened and is about to lose sight
-    /// of /proc, where each process has a directory of its own.
-    pub fn for_this_process(&self) -> io::Result<Self> {
-        Ok(Self {
-            directory: self.directory.try_clone()?,
-            descriptors: fd::own_descriptors().ok(),
-            ..*self
-        })
-    }
-
     /// The descriptors it needs.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        [Some(&self.directory), self.descriptors.as_ref()].into_iter().flatten().map(AsFd::as_fd)
+        [Some(&self.directory), self.proc.as_ref()].into_iter().flatten().map(AsFd::as_fd)
     }
 
     /// The directory, and what a jailed process needs to do in it.
@@ -176,9 +166,9 @@ impl Draft<'_> {
             self.file.write_all_at(head.as_bytes(), 0)?;
         }
         self.file.sync_all()?;
-        let Inlet { directory, descriptors, unnamed, readable, .. } = self.inlet;
+        let Inlet { directory, proc, unnamed, readable, .. } = self.inlet;
         if *unnamed {
-            fd::link(&self.file, directory, self.id.as_str(), descriptors.as_ref())?;
+            fd::link(&self.file, directory, self.id.as_str(), proc.as_ref())?;
         } else {
             let (draft, name) = (draft_name(&self.id), self.id.as_str());
             fd::rename_new(directory, draft.as_str(), name)?;

@@ -108,21 +108,15 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A client that the listener has accepted.
-    pub fn accepted(client: OwnedFd, address: Option<IpAddr>) -> io::Result<Self> {
-        fd::set_nonblocking(&client, false)?;
-        let mut connection = Self::of(client, None);
-        connection.peer.address = address;
-        Ok(connection)
+    /// A client that the listener has accepted, whose socket is as the listening one was.
+    pub fn accepted(client: OwnedFd, address: Option<IpAddr>) -> Self {
+        let wire = Wire { input: client, output: None, is_socket: true };
+        Self { wire, tls: None, peer: Peer { address } }
     }
 
     /// A client that speaks by `input` and listens to `output`: the session that this process was
     /// started with.
     pub fn new(input: OwnedFd, output: OwnedFd) -> Self {
-        Self::of(input, Some(output))
-    }
-
-    fn of(input: OwnedFd, output: Option<OwnedFd>) -> Self {
         let is_socket = getsockopt(&input, sockopt::SockType).is_ok();
         if is_socket {
             // Replies are written whole; waiting for more would only delay them.
@@ -134,7 +128,7 @@ impl Connection {
             v4.or_else(|| name.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
         });
         let peer = Peer { address: address.map(|address| address.to_canonical()) };
-        Self { wire: Wire { input, output, is_socket }, tls: None, peer }
+        Self { wire: Wire { input, output: Some(output), is_socket }, tls: None, peer }
     }
 
     /// A client on stdin and stdout, which stay open as well.

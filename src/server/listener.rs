@@ -1,8 +1,8 @@
-//! The listening parent: accepts, counts, forks. It reads no byte of any client.
+//! The listening parent: accepts, counts, and has sessions begun. It reads no byte of any client.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -10,24 +10,98 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use super::Connection;
-use super::policy::Keeper;
 use super::spawner::Spawner;
 use crate::net::activation::Socket;
 use crate::net::limits::Connections;
-use crate::net::tls::identity::Identity;
+use crate::sys::process::Ended;
 use crate::sys::signal::Signals;
 use crate::sys::{Exit, Log, fd, process};
 
-/// A client that has come, and what its session has from the listener.
-pub struct Visit<'a> {
-    /// The client.
-    pub connection: Connection,
-    /// What is spoken.
-    pub service: &'a str,
-    /// Certificate and key, where TLS is offered.
-    pub identity: Option<&'a Identity>,
-    /// Opens lines to the process that the session asks.
-    pub policy: Option<Keeper>,
+/// A client that has come.
+pub struct Client {
+    /// Its socket.
+    pub socket: OwnedFd,
+    /// Where it came from; `None` for a socket that is no internet one.
+    pub from: Option<IpAddr>,
+    /// The number of the service, among [`Listener::sockets`], that it came for.
+    pub service: usize,
+}
+
+impl Client {
+    /// What it counts as.
+    pub fn address(&self) -> IpAddr {
+        self.from.unwrap_or(IpAddr::from(Ipv4Addr::LOCALHOST))
+    }
+}
+
+/// A client that can have no session, and why.
+pub type Refused = (Option<Client>, io::Error);
+
+/// How sessions are begun, each in a process of its own, and what they need of the listener.
+pub trait Sessions {
+    /// Begins one; a client that can have none comes back. `forget` closes, in a forked process,
+    /// what is the listener's alone: a session that outlives it must not hold its port.
+    fn begin(&mut self, client: Client, forget: &mut dyn FnMut()) -> Result<(), Refused>;
+
+    /// Ready when a session wants something.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// Does what they want.
+    fn attend(&mut self, _forget: &mut dyn FnMut()) {}
+
+    /// A child of this process has ended.
+    fn ended(&mut self, child: Pid, how: Ended);
+
+    /// The next session that is over, by its client's address.
+    fn over(&mut self) -> Option<IpAddr>;
+
+    /// The listener ends; sessions live on.
+    fn leave(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Sessions that are forked, one for each client.
+pub struct Forked<F> {
+    session: F,
+    open: Vec<(Pid, IpAddr)>,
+    over: Vec<IpAddr>,
+}
+
+impl<F: Fn(Connection) -> Exit> Forked<F> {
+    /// `session` is run in each.
+    pub fn new(session: F) -> Self {
+        Self { session, open: Vec::new(), over: Vec::new() }
+    }
+}
+
+impl<F: Fn(Connection) -> Exit> Sessions for Forked<F> {
+    fn begin(&mut self, client: Client, forget: &mut dyn FnMut()) -> Result<(), Refused> {
+        let address = client.address();
+        let mut client = Some(client);
+        let forked = process::fork(|| {
+            forget();
+            if crate::sys::signal::unblock_all().is_err() {
+                return Exit::OsErr;
+            }
+            let Some(client) = client.take() else { return Exit::OsErr };
+            (self.session)(Connection::accepted(client.socket, client.from))
+        });
+        self.open.push((forked.map_err(|error| (client, error))?, address));
+        Ok(())
+    }
+
+    fn ended(&mut self, child: Pid, _: Ended) {
+        if let Some(index) = self.open.iter().position(|(session, _)| *session == child) {
+            self.over.push(self.open.swap_remove(index).1);
+        }
+    }
+
+    fn over(&mut self) -> Option<IpAddr> {
+        self.over.pop()
+    }
 }
 
 /// A listening parent.
@@ -38,10 +112,6 @@ pub struct Listener<'a> {
     pub connections: Connections,
     /// What a client is told that is one too many.
     pub busy: &'a [u8],
-    /// Certificate and key, where TLS is offered; kept as fresh as the files are.
-    pub identity: Option<Identity>,
-    /// Keeps the process that sessions ask, where they ask anybody.
-    pub policy: Option<Keeper>,
     /// Starts runners, where that is this process's work.
     pub spawner: Option<Spawner>,
     /// The log.
@@ -49,33 +119,39 @@ pub struct Listener<'a> {
 }
 
 impl Listener<'_> {
-    /// Serves until SIGTERM or SIGINT; sessions that are open then live on. `session` runs in a
-    /// process of its own for each client.
-    pub fn serve(mut self, session: impl Fn(Visit<'_>) -> Exit) -> io::Result<Exit> {
+    /// Serves until SIGTERM or SIGINT; sessions that are open then live on.
+    pub fn serve(mut self, mut sessions: impl Sessions) -> io::Result<Exit> {
         let signals = Signals::take(&[Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD])?;
         for (socket, _) in &self.sockets {
-            socket.set_nonblocking(true)?;
+            socket.prepare()?;
         }
         // Once for all the children.
         crate::sys::clock::zone();
-        let mut sessions: Vec<(Pid, IpAddr)> = Vec::new();
         loop {
-            let ready = self.wait(&signals)?;
+            let ready = self.wait(&signals, sessions.descriptor())?;
             while let Some(signal) = signals.next() {
                 if signal != Signal::SIGCHLD {
+                    self.forget();
+                    sessions.leave()?;
                     return Ok(Exit::Ok);
                 }
             }
             self.reap(&mut sessions);
-            for index in ready {
+            if ready.sessions {
+                sessions.attend(&mut || self.forget());
+            }
+            while let Some(address) = sessions.over() {
+                self.connections.leave(address);
+            }
+            for index in ready.sockets {
                 // A few at a time, so that one busy socket does not keep the others waiting.
                 for _ in 0..16 {
                     let Some((socket, _)) = self.sockets.get(index) else {
                         break;
                     };
                     match socket.accept() {
-                        Ok((client, address)) => {
-                            sessions.extend(self.admit(index, client, address, &session));
+                        Ok((socket, from)) => {
+                            self.admit(Client { socket, from, service: index }, &mut sessions);
                         }
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                         Err(error) if is_of_one_client(&error) => {}
@@ -91,107 +167,82 @@ impl Listener<'_> {
         }
     }
 
-    /// Waits for clients, signals or the FIFO; returns the sockets that have clients.
-    fn wait(&mut self, signals: &Signals) -> io::Result<Vec<usize>> {
+    /// Gives up, in a child, what is the listener's alone.
+    fn forget(&mut self) {
+        self.sockets.clear();
+        self.spawner = None;
+    }
+
+    /// Waits for clients, signals, sessions or the FIFO.
+    fn wait(&mut self, signals: &Signals, sessions: Option<BorrowedFd<'_>>) -> io::Result<Ready> {
         let spawner = self.spawner.as_mut();
         let timeout = spawner.and_then(|spawner| spawner.tend(self.log));
         // Rounded up, or else the last millisecond is spent in turning round.
         let timeout = timeout.map_or(PollTimeout::NONE, |left| {
             PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)
         });
-        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(self.sockets.len() + 2);
+        let mut fds: Vec<PollFd<'_>> = Vec::with_capacity(self.sockets.len() + 3);
         fds.push(PollFd::new(signals.as_fd(), PollFlags::POLLIN));
         for (socket, _) in &self.sockets {
             fds.push(PollFd::new(socket.as_fd(), PollFlags::POLLIN));
         }
-        let mut woken = false;
         let fifo = self.spawner.as_ref().and_then(Spawner::descriptor);
-        let has_fifo = fifo.is_some();
-        fds.extend(fifo.map(|fifo| PollFd::new(fifo, PollFlags::POLLIN)));
+        let (fifo_at, sessions_at) = (fds.len(), fds.len() + usize::from(fifo.is_some()));
+        fds.extend(fifo.into_iter().chain(sessions).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         match poll(&mut fds, timeout) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let is_ready = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| !events.is_empty());
-        if has_fifo {
-            woken = fds.last().is_some_and(is_ready);
-        }
-        let sockets = fds.iter().skip(1).take(self.sockets.len());
-        let ready = sockets.enumerate().filter(|(_, fd)| is_ready(fd)).map(|(i, _)| i).collect();
-        if woken && let Some(spawner) = &mut self.spawner {
+        let is_ready = |at: usize| {
+            let events = fds.get(at).and_then(PollFd::revents);
+            events.is_some_and(|events| !events.is_empty())
+        };
+        let ready = Ready {
+            sockets: (0..self.sockets.len()).filter(|index| is_ready(index + 1)).collect(),
+            sessions: is_ready(sessions_at),
+        };
+        if fifo_at < sessions_at
+            && is_ready(fifo_at)
+            && let Some(spawner) = &mut self.spawner
+        {
             spawner.woken();
         }
         Ok(ready)
     }
 
-    fn reap(&mut self, sessions: &mut Vec<(Pid, IpAddr)>) {
+    fn reap(&mut self, sessions: &mut impl Sessions) {
         while let Some((pid, how)) = process::reap() {
-            if self.spawner.as_mut().is_some_and(|spawner| spawner.ended(pid, how)) {
-                continue;
-            }
-            if self.policy.as_mut().is_some_and(|policy| policy.ended(pid, how, self.log)) {
-                continue;
-            }
-            if let Some(index) = sessions.iter().position(|(session, _)| *session == pid) {
-                let (_, address) = sessions.swap_remove(index);
-                self.connections.leave(address);
+            if !self.spawner.as_mut().is_some_and(|spawner| spawner.ended(pid, how)) {
+                sessions.ended(pid, how);
             }
         }
     }
 
-    fn admit(
-        &mut self,
-        index: usize,
-        client: OwnedFd,
-        from: Option<IpAddr>,
-        session: &impl Fn(Visit<'_>) -> Exit,
-    ) -> Option<(Pid, IpAddr)> {
-        let address = from.unwrap_or(IpAddr::from(Ipv4Addr::LOCALHOST));
+    fn admit(&mut self, client: Client, sessions: &mut impl Sessions) {
+        let address = client.address();
         if !self.connections.enter(address) {
             self.log.warning(&format!("too many connections, client=[{address}] turned away"));
-            turn_away(&client, self.busy);
-            return None;
+            turn_away(&client.socket, self.busy);
+            return;
         }
-        if let Some(Err(error)) = self.identity.as_mut().map(Identity::refresh) {
-            self.log.error(&error.to_string());
-        }
-        if let Some(policy) = &mut self.policy {
-            let identity = &mut self.identity;
-            policy.tend(self.log, || identity.iter_mut().for_each(Identity::forget));
-        }
-        let mut client = Some(client);
-        let forked = process::fork(|| {
-            let (_, service) = self.sockets.swap_remove(index);
-            // The port is the parent's: a session that outlives it must not hold it.
-            self.sockets.clear();
-            self.spawner = None;
-            if crate::sys::signal::unblock_all().is_err() {
-                return Exit::OsErr;
-            }
-            match client.take().map(|client| Connection::accepted(client, from)) {
-                Some(Ok(connection)) => {
-                    let (identity, policy) = (self.identity.as_ref(), self.policy.take());
-                    session(Visit { connection, service: &service, identity, policy })
-                }
-                _ => Exit::OsErr,
-            }
-        });
-        match forked {
-            Ok(pid) => Some((pid, address)),
-            Err(error) => {
-                self.log.error(&format!("can't fork a session: {error}"));
-                self.connections.leave(address);
-                if let Some(client) = &client {
-                    turn_away(client, self.busy);
-                }
-                None
+        if let Err((client, error)) = sessions.begin(client, &mut || self.forget()) {
+            self.log.error(&format!("can't fork a session: {error}"));
+            self.connections.leave(address);
+            if let Some(client) = client {
+                turn_away(&client.socket, self.busy);
             }
         }
     }
 }
 
+/// What is ready.
+struct Ready {
+    sockets: Vec<usize>,
+    sessions: bool,
+}
+
 /// Says why there is no session, where the client takes it at once.
-fn turn_away(client: &OwnedFd, why: &[u8]) {
+pub fn turn_away(client: &OwnedFd, why: &[u8]) {
     let _ = fd::set_nonblocking(client, true);
     let _ = nix::unistd::write(client, why);
 }

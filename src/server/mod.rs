@@ -1,5 +1,5 @@
-//! The servers' processes (DESIGN.md): a listener forks a monitor for each session, a monitor forks
-//! the jailed child that speaks to the client.
+//! The servers' processes (DESIGN.md): a listener, and for each session a jailed child that speaks to
+//! the client and a monitor that answers it; one is forked by the other, or the child by a zygote.
 
 pub mod connection;
 pub mod listener;
@@ -9,5 +9,6 @@ pub mod pop3;
 pub mod record;
 pub mod smtp;
 pub mod spawner;
+pub mod zygote;
 
 pub use connection::{Connection, Peer};

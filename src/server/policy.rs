@@ -31,7 +31,8 @@ use crate::sys::channel::Channel;
 use crate::sys::process::Ended;
 use crate::sys::{Account, Exit, Log, fd};
 
-/// How long an answer may take that depends on others; what is not known by then is unknown.
+/// How long a lookup may take that depends on others; what is not known by then is unknown. An
+/// answer has two of them to wait for at most: of what the client is, and of what it calls itself.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a session waits for room, where more lines are on their way to the process than it has
@@ -243,7 +244,7 @@ impl Keeper {
         let (ours, theirs) = Channel::pair().ok()?;
         let end = Instant::now() + ROOM;
         loop {
-            match process.send_with(&record(client), Some(theirs.as_fd())) {
+            match process.send_with(&record(client), &[theirs.as_fd()]) {
                 Ok(()) => return Some(Line { channel: Some(ours) }),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return None,
@@ -275,6 +276,16 @@ pub struct Line {
 }
 
 impl Line {
+    /// The line whose end this is.
+    pub fn of(channel: Option<Channel>) -> Self {
+        Self { channel }
+    }
+
+    /// Its end, to be handed to another process.
+    pub fn into_channel(self) -> Option<Channel> {
+        self.channel
+    }
+
     /// The descriptor, for a child that keeps nothing else.
     pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         self.channel.as_ref().map(AsFd::as_fd)
@@ -371,7 +382,7 @@ fn answer(channel: &Channel, question: Question, text: &str) -> Option<(Status, 
         return None;
     }
     channel.send(&asked).ok()?;
-    let patience = u32::try_from((PATIENCE + GRACE).as_millis()).unwrap_or(u32::MAX);
+    let patience = u32::try_from((2 * PATIENCE + GRACE).as_millis()).unwrap_or(u32::MAX);
     if !fd::wait_readable(channel, patience).ok()? {
         return None;
     }

@@ -1,33 +1,36 @@
-//! smtpd's two processes of a session.
+//! smtpd's sessions.
 //!
-//! The monitor (root, or the account that runs everything) answers questions of bounded size: is
-//! there such a user, write this line into the log, and those of a login (`login`). The session
-//! child, jailed, speaks to the client (`talk`), and asks [`super::policy`] what depends on others.
+//! A session's monitor (root, or the account that runs everything; `monitor`) answers questions of
+//! bounded size: is there such a user, write this line into the log, and those of a login (`login`).
+//! The session child, jailed, speaks to the client (`talk`), and asks [`super::policy`] what depends
+//! on others. One session alone is two processes ([`Server::session`]); those of a listener are made
+//! by a zygote and answered by the listener as far as that goes ([`parent`]).
 
 mod admission;
 mod incoming;
 mod lines;
 mod login;
+mod monitor;
+pub mod parent;
 mod talk;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::listener::Visit;
-use super::policy::{Keeper, Line};
+use super::policy::Keeper;
 use super::{Connection, Peer};
 use crate::auth;
 use crate::config::Config;
+use crate::net::tls::identity::Identity;
 use crate::queue::{Inlet, Wake};
-use crate::route;
 use crate::sasl::Facts;
+use crate::sasl::scram::Hash;
 use crate::smtp::Login;
 use crate::sys::channel::Channel;
 use crate::sys::jail::Jail;
-use crate::sys::log::Level;
 use crate::sys::{Account, Exit, Log, clock, process};
-use login::Logins;
-use talk::Talk;
+use monitor::Monitor;
+use talk::{Kit, Talk};
 
 /// What is spoken on a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +85,8 @@ enum Ask {
     Error = 3,
     Login = 4,
     Client = 5,
+    /// The session ends as it should.
+    End = 6,
 }
 
 /// The monitor's answer to [`Ask::User`].
@@ -99,77 +104,72 @@ const UNKNOWN: &str = "unknown";
 const MAX: usize = 2048;
 
 impl Server<'_> {
-    /// One session: forks the child that speaks, and is its monitor.
-    pub fn session(&self, visit: Visit<'_>) -> Exit {
-        let Visit { mut connection, service, identity, policy } = visit;
-        let service = Service::by_word(service);
-        let peer = connection.peer;
+    /// One session, alone: forks the child that speaks, and is its monitor.
+    pub fn session(
+        &self,
+        connection: Connection,
+        service: Service,
+        identity: Option<&Identity>,
+        policy: Option<&Keeper>,
+    ) -> Exit {
+        let mut connection = Some(connection);
+        let peer = connection.as_ref().and_then(|connection| connection.peer.address);
+        let refuse = |connection: &mut Option<Connection>, what: &str| {
+            if let Some(client) = connection {
+                self.turn_away(client, service);
+            }
+            self.log.error(what);
+            Exit::OsErr
+        };
         let (monitor, session) = match Channel::pair() {
             Ok(pair) => pair,
             Err(error) => {
-                self.turn_away(&mut connection, service);
-                return self.fail(&format!("can't make a channel: {error}"));
+                return refuse(&mut connection, &format!("can't make a channel: {error}"));
             }
         };
-        let offer = self.login(service);
-        let line = policy.as_ref().and_then(|keeper| keeper.open(peer.address_or_local()));
-        let line = line.unwrap_or_default();
-        // Read, at the latest, before the child loses sight of /etc/localtime.
-        clock::zone();
-        let mut connection = Some(connection);
+        let line = policy.and_then(|keeper| keeper.open(Peer { address: peer }.address_or_local()));
+        let mut line = line.unwrap_or_default();
         let forked = process::fork(|| {
             let Some(mut connection) = connection.take() else {
                 return Exit::OsErr;
             };
-            let inlet = self.inlet.for_this_process().and_then(|inlet| {
-                self.lock_up(&inlet, &connection, &session, &line)?;
-                Ok(inlet)
-            });
-            match inlet {
-                Ok(inlet) => Talk::new(self, connection, identity, line, &inlet, &session)
-                    .run(service, offer),
-                Err(error) => {
-                    let _ = ask(&session, Ask::Error, format!("can't lock a session up: {error}"));
-                    self.turn_away(&mut connection, service);
-                    Exit::OsErr
-                }
+            let scram = scram(self);
+            let keep = connection.descriptors().into_iter().chain([session.as_fd()]);
+            let keep: Vec<BorrowedFd<'_>> = keep.chain(line.descriptor()).collect();
+            if let Err(error) = self.lock_up(&keep) {
+                let _ = ask(&session, Ask::Error, format!("can't lock a session up: {error}"));
+                self.turn_away(&mut connection, service);
+                return Exit::OsErr;
             }
+            let (kit, left_out) = Kit::new(self, identity, scram);
+            for what in left_out {
+                let _ = ask(&session, Ask::Error, what);
+            }
+            Talk::new(self, connection, &kit, std::mem::take(&mut line), &session).run(service)
         });
         let child = match forked {
             Ok(child) => child,
-            Err(error) => {
-                if let Some(client) = &mut connection {
-                    self.turn_away(client, service);
-                }
-                return self.fail(&format!("can't fork: {error}"));
-            }
+            Err(error) => return refuse(&mut connection, &format!("can't fork: {error}")),
         };
-        // Both are the child's: when that ends, the client must see it.
-        drop((session, connection));
-        self.monitor(&monitor, peer, policy.as_ref());
+        // All are the child's: when that ends, the client must see it.
+        drop((session, connection, line));
+        let exit = Monitor::new(self, peer).stay(&monitor, &[], policy, |_| ());
         match process::wait(child) {
-            Ok(process::Ended::Exited(0)) => Exit::Ok,
-            Ok(how) => {
-                self.fail(&format!("session of [{}] ended by {how:?}", peer.address_or_local()))
+            Ok(_) => exit,
+            Err(error) => {
+                self.log.error(&format!("wait: {error}"));
+                Exit::OsErr
             }
-            Err(error) => self.fail(&format!("wait: {error}")),
         }
     }
 
-    /// How this client may log in, if at all.
-    fn login(&self, service: Service) -> Option<Login> {
+    /// How clients of a service may log in, if at all.
+    fn login(&self, service: Service, scram: &[Hash]) -> Option<Login> {
         let required = service != Service::Smtp;
-        if !required && !self.config.smtp.auth {
-            return None;
-        }
-        let scram = auth::scram::stored(self.config).unwrap_or_else(|error| {
-            self.log.error(&format!("SCRAM is not offered: {error}"));
-            Vec::new()
-        });
-        Some(Login {
+        (required || self.config.smtp.auth).then(|| Login {
             without_tls: self.config.auth.plaintext_without_tls,
             required,
-            facts: Facts { scram, ..Facts::default() },
+            facts: Facts { scram: scram.to_vec(), ..Facts::default() },
         })
     }
 
@@ -181,94 +181,25 @@ impl Server<'_> {
         }
     }
 
-    fn fail(&self, what: &str) -> Exit {
-        self.log.error(what);
-        Exit::OsErr
-    }
-
-    /// Answers until the child is gone. Nothing here looks into a text but to log it.
-    fn monitor(&self, session: &Channel, mut peer: Peer, policy: Option<&Keeper>) {
-        let mut logins = Logins::new(self.config, self.log);
-        let came = peer.address;
-        let mut buffer = [0; MAX + 1];
-        loop {
-            let record = match session.receive(&mut buffer) {
-                Ok(0) => return,
-                Ok(length) => buffer.get(..length).unwrap_or_default(),
-                Err(error) => {
-                    self.log.error(&format!("monitor: {error}"));
-                    return;
-                }
-            };
-            let Some((kind, text)) = record.split_first() else {
-                return;
-            };
-            if *kind == Ask::Login as u8 {
-                let client = || format!("{}[{}]", called(policy, &peer), peer.address_or_local());
-                match logins.answer(text, client) {
-                    Some(answer) if session.send(&answer).is_ok() => continue,
-                    _ => return,
-                }
-            }
-            let text = String::from_utf8_lossy(text);
-            match *kind {
-                // Only those who may speak for others are somebody else than who has come.
-                kind if kind == Ask::Client as u8 => match text.parse() {
-                    Ok(client)
-                        if came.is_some_and(|from| {
-                            self.config.smtp.is_proxy(from) || self.config.smtp.may_claim(from)
-                        }) =>
-                    {
-                        peer.address = Some(client);
-                    }
-                    _ => return,
-                },
-                kind if kind == Ask::User as u8 => {
-                    let answer = match route::account(self.config, &text) {
-                        Ok(Some(_)) => Answer::Yes,
-                        Ok(None) => Answer::No,
-                        Err(error) => {
-                            self.log.error(&format!("looking up user {text:?}: {error}"));
-                            Answer::Unknown
-                        }
-                    };
-                    if session.send(&[answer as u8]).is_err() {
-                        return;
-                    }
-                }
-                kind if kind == Ask::Info as u8 => self.log.line(Level::Info, &text),
-                kind if kind == Ask::Warning as u8 => self.log.line(Level::Warning, &text),
-                _ => self.log.line(Level::Error, &text),
-            }
-        }
-    }
-
-    /// The child gives everything up but the client, its two channels, the wake FIFO and incoming/.
-    fn lock_up(
-        &self,
-        inlet: &Inlet,
-        connection: &Connection,
-        channel: &Channel,
-        policy: &Line,
-    ) -> io::Result<()> {
-        let mut keep: Vec<BorrowedFd<'_>> = connection.descriptors().into();
-        keep.push(channel.as_fd());
-        keep.extend(policy.descriptor());
+    /// Gives everything up but these descriptors, the wake FIFO and incoming/.
+    fn lock_up(&self, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+        // Before it loses sight of /etc/localtime.
+        clock::zone();
+        let mut keep = keep.to_vec();
         keep.extend(self.wake.as_ref().map(AsFd::as_fd));
         keep.extend(self.jail.descriptor());
-        keep.extend(inlet.descriptors());
+        keep.extend(self.inlet.descriptors());
         process::close_others(&keep)?;
-        self.jail.enter(self.owner.as_ref(), Some(inlet.grant()))
+        self.jail.enter(self.owner.as_ref(), Some(self.inlet.grant()))
     }
 }
 
-/// What a client is called in the log: asked for here, as the session child might no longer be ours.
-fn called(policy: Option<&Keeper>, peer: &Peer) -> String {
-    if let Some(name) = peer.local_name() {
-        return name.into();
-    }
-    let line = policy.and_then(|keeper| keeper.open(peer.address_or_local()));
-    line.and_then(|mut line| line.name()).unwrap_or_else(|| UNKNOWN.into())
+/// The hash functions by which somebody can log in with SCRAM.
+fn scram(server: &Server<'_>) -> Vec<Hash> {
+    auth::scram::stored(server.config).unwrap_or_else(|error| {
+        server.log.error(&format!("SCRAM is not offered: {error}"));
+        Vec::new()
+    })
 }
 
 fn ask(monitor: &Channel, kind: Ask, text: impl AsRef<[u8]>) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! Records between the processes of one program.
 //!
 //! A socket pair that keeps record boundaries: what one side sends as one record arrives as one
-//! record, with at most one descriptor beside it. A reader that gives a fixed-size buffer never
+//! record, with a few descriptors beside it. A reader that gives a fixed-size buffer never
 //! parses more than it asked for; a longer record is an error, not a rest to be read later.
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -17,9 +17,15 @@ use tokio::io::unix::AsyncFd;
 
 use super::fd;
 
+/// The most descriptors beside a record.
+pub const MAX_DESCRIPTORS: usize = 3;
+
 /// How often, and after which pauses, a descriptor is handed on that the system refuses for now.
 const MAX_TRIES: u32 = 1000;
 const PAUSE: Duration = Duration::from_millis(2);
+
+/// The descriptors that came beside a record.
+pub type Descriptors = [Option<OwnedFd>; MAX_DESCRIPTORS];
 
 /// One end of a channel.
 #[derive(Debug)]
@@ -54,14 +60,18 @@ impl Channel {
 
     /// Sends one record. A reader that has gone is `EPIPE`, never a signal.
     pub fn send(&self, record: &[u8]) -> io::Result<()> {
-        self.send_with(record, None)
+        self.send_with(record, &[])
     }
 
-    /// Sends one record and a copy of a descriptor.
-    pub fn send_with(&self, record: &[u8], fd: Option<BorrowedFd<'_>>) -> io::Result<()> {
-        let numbers: Option<[RawFd; 1]> = fd.map(|fd| [fd.as_raw_fd()]);
+    /// Sends one record and copies of descriptors, [`MAX_DESCRIPTORS`] at most.
+    pub fn send_with(&self, record: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut numbers = [0; MAX_DESCRIPTORS];
+        let numbers = numbers.get_mut(..fds.len()).ok_or(io::ErrorKind::InvalidInput)?;
+        for (number, fd) in numbers.iter_mut().zip(fds) {
+            *number = fd.as_raw_fd();
+        }
         let mut tries = 0;
-        let control = numbers.as_ref().map(|numbers| [ControlMessage::ScmRights(numbers)]);
+        let control = (!fds.is_empty()).then_some([ControlMessage::ScmRights(numbers)]);
         loop {
             match sendmsg::<()>(
                 self.0.as_raw_fd(),
@@ -90,9 +100,15 @@ impl Channel {
 
     /// Receives one record and the descriptor beside it, if there is one; none, too, where this
     /// process can't have more of them.
-    #[allow(unsafe_code, reason = "a received descriptor has no other way into an OwnedFd")]
     pub fn receive_with(&self, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
-        let mut space = nix::cmsg_space!([RawFd; 1]);
+        let (length, [first, ..]) = self.receive_all(buffer)?;
+        Ok((length, first))
+    }
+
+    /// Receives one record and the descriptors beside it, in their order.
+    #[allow(unsafe_code, reason = "a received descriptor has no other way into an OwnedFd")]
+    pub fn receive_all(&self, buffer: &mut [u8]) -> io::Result<(usize, Descriptors)> {
+        let mut space = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
         let mut parts = [IoSliceMut::new(buffer)];
         let message = loop {
             match recvmsg::<()>(
@@ -106,13 +122,17 @@ impl Channel {
                 Err(error) => return Err(error.into()),
             }
         };
-        let mut received = None;
+        let mut received = Descriptors::default();
+        let mut places = received.iter_mut();
         // An error means that the kernel had to leave something out.
         for control in message.cmsgs().into_iter().flatten() {
             if let ControlMessageOwned::ScmRights(numbers) = control {
                 for number in numbers {
                     // SAFETY: the kernel has just made this descriptor for us; nobody else owns it.
-                    received = Some(unsafe { OwnedFd::from_raw_fd(number) });
+                    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+                    if let Some(place) = places.next() {
+                        *place = Some(fd);
+                    }
                 }
             }
         }
@@ -149,6 +169,11 @@ impl AsyncChannel {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::io::Write;
+    use std::os::fd::{AsFd, OwnedFd};
+    use std::os::unix::fs::FileExt;
+
     use super::Channel;
 
     #[test]
@@ -161,5 +186,33 @@ mod tests {
         assert!(b.receive(&mut buffer).is_err());
         drop(a);
         assert_eq!(b.receive(&mut buffer).unwrap(), 0);
+    }
+
+    #[test]
+    fn descriptors_arrive_in_their_order() {
+        let (a, b) = Channel::pair().unwrap();
+        let files: Vec<File> = (0..3_u8)
+            .map(|number| {
+                let mut file = tempfile::tempfile().unwrap();
+                file.write_all(&[number]).unwrap();
+                file
+            })
+            .collect();
+        let fds: Vec<_> = files.iter().map(AsFd::as_fd).collect();
+        a.send_with(b"three", &fds).unwrap();
+        a.send_with(b"one", &fds[2..]).unwrap();
+        assert!(a.send_with(b"four", &[fds[0]; 4]).is_err());
+        let number = |fd: &Option<OwnedFd>| {
+            let mut byte = [9];
+            File::from(fd.as_ref().unwrap().try_clone().unwrap())
+                .read_exact_at(&mut byte, 0)
+                .unwrap();
+            byte[0]
+        };
+        let mut buffer = [0; 8];
+        let (length, three) = b.receive_all(&mut buffer).unwrap();
+        assert_eq!((length, three.each_ref().map(number)), (5, [0, 1, 2]));
+        let (length, one) = b.receive_with(&mut buffer).unwrap();
+        assert_eq!((length, number(&one)), (3, 2));
     }
 }

@@ -83,31 +83,36 @@ pub fn unnamed_file(directory: impl AsFd, mode: u32) -> io::Result<File> {
     Ok(File::from(openat(directory, ".", flags, Mode::from_bits_truncate(mode))?))
 }
 
-/// The directory of this process's descriptors, for [`link`]. To be opened by the process that
-/// will link, before it loses sight of /proc.
-pub fn own_descriptors() -> io::Result<OwnedFd> {
+/// /proc, for [`link`], where a process finds its own descriptors. To be opened before it loses
+/// sight of it.
+pub fn open_proc() -> io::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    Ok(open("/proc/self/fd", flags, Mode::empty())?)
+    Ok(open("/proc", flags, Mode::empty())?)
 }
 
 /// Names an unnamed file `name` in `directory`; `EEXIST` where the name is taken.
 ///
 /// Kernels since 6.10 let its opener link a descriptor directly; older ones ask for the way
-/// through /proc, for which `descriptors` is [`own_descriptors`], where it was opened in advance.
+/// through /proc, which is [`open_proc`], where it was opened in advance.
 pub fn link(
     file: &File,
     directory: impl AsFd,
     name: &str,
-    descriptors: Option<&OwnedFd>,
+    proc: Option<&OwnedFd>,
 ) -> io::Result<()> {
     match linkat(file, "", &directory, name, AtFlags::AT_EMPTY_PATH) {
         Err(nix::Error::ENOENT) => {}
         done => return Ok(done?),
     }
-    let opened = if descriptors.is_none() { Some(own_descriptors()?) } else { None };
-    let descriptors = descriptors.or(opened.as_ref()).ok_or(nix::Error::ENOENT)?;
-    let number = file.as_raw_fd().to_string();
-    linkat(descriptors, number.as_str(), &directory, name, AtFlags::AT_SYMLINK_FOLLOW)?;
+    match proc {
+        Some(proc) => link_by_number(file, directory, name, proc),
+        None => link_by_number(file, directory, name, &open_proc()?),
+    }
+}
+
+fn link_by_number(file: &File, directory: impl AsFd, name: &str, proc: &OwnedFd) -> io::Result<()> {
+    let path = format!("self/fd/{}", file.as_raw_fd());
+    linkat(proc, path.as_str(), directory, name, AtFlags::AT_SYMLINK_FOLLOW)?;
     Ok(())
 }
 

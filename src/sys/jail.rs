@@ -6,10 +6,11 @@
 //! `no_new_privs`.
 //!
 //! There are two kinds of cells. In one a session speaks to a client on a descriptor that it was
-//! given. In the other a process calls other hosts: it may make sockets, but has no system call
-//! left that opens a file by its name, so that it needs no empty root directory (it may see that a
-//! file exists); what it must read (resolv.conf, certificates) it reads as the other user, before
-//! it enters.
+//! given; walls cost more than a fork, so that one process may enter such a cell and then fork the
+//! sessions ([`Jail::for_parents`], [`forbid_children`]). In the other a process calls other hosts:
+//! it may make sockets, but has no system call left that opens a file by its name, so that it needs
+//! no empty root directory (it may see that a file exists); what it must read (resolv.conf,
+//! certificates) it reads as the other user, before it enters.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,6 +22,7 @@ use landlock::{
     Ruleset, RulesetAttr, RulesetCreatedAttr, Scope,
 };
 use nix::libc;
+use nix::sys::resource::{Resource, setrlimit};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, TargetArch,
@@ -50,7 +52,15 @@ pub enum Grant {
 impl Jail {
     /// A cell for a session with one client. Makes the empty directory, as root.
     pub fn prepare() -> io::Result<Self> {
-        let filter = session_filter()?;
+        Self::around(session_filter(false)?)
+    }
+
+    /// A cell for a process that forks the sessions, each of which calls [`forbid_children`] first.
+    pub fn for_parents() -> io::Result<Self> {
+        Self::around(session_filter(true)?)
+    }
+
+    fn around(filter: BpfProgram) -> io::Result<Self> {
         if !privilege::is_root() {
             return Ok(Self { empty: None, filter, ports: Vec::new() });
         }
@@ -91,11 +101,15 @@ impl Jail {
         if let Some(account) = account {
             privilege::become_account(account)?;
         }
-        nix::sys::prctl::set_no_new_privs().map_err(|error| wall("no_new_privs", error))?;
         nix::sys::prctl::set_dumpable(false).map_err(|error| wall("dumpable", error))?;
         landlock(directory, &self.ports).map_err(|error| wall("landlock", error))?;
         seccompiler::apply_filter(&self.filter).map_err(|error| wall("seccomp", error))
     }
+}
+
+/// Lets the calling process fork no more, nor start threads. It must not be root.
+pub fn forbid_children() -> io::Result<()> {
+    setrlimit(Resource::RLIMIT_NPROC, 0, 0).map_err(|error| wall("no children", error))
 }
 
 fn wall(name: &str, error: impl std::fmt::Display) -> io::Error {
@@ -188,8 +202,8 @@ const COMMON: &[i64] = &[
 ];
 
 /// A session: besides, new files below a directory that it already has open. No exec, no new
-/// socket, no signal, no process.
-fn session_filter() -> io::Result<BpfProgram> {
+/// socket, no signal; a process only where `more` says that the caller forks.
+fn session_filter(parent: bool) -> io::Result<BpfProgram> {
     let files = [
         libc::SYS_pwrite64,
         libc::SYS_fchmod,
@@ -203,7 +217,16 @@ fn session_filter() -> io::Result<BpfProgram> {
         libc::SYS_unlinkat,
     ];
     let open = vec![new_file(libc::O_TMPFILE)?, new_file(libc::O_CREAT | libc::O_EXCL)?];
-    filter(&files, [(libc::SYS_openat, open)])
+    let mut ruled = vec![(libc::SYS_openat, open)];
+    if parent {
+        // What fork(3) makes of itself; and no other limit of no other process.
+        let forks = libc::SIGCHLD | libc::CLONE_CHILD_SETTID | libc::CLONE_CHILD_CLEARTID;
+        ruled.push((libc::SYS_clone, vec![arguments(&[(0, forks)])?]));
+        ruled.push((libc::SYS_set_robust_list, Vec::new()));
+        let limit = i32::try_from(libc::RLIMIT_NPROC).map_err(io::Error::other)?;
+        ruled.push((libc::SYS_prlimit64, vec![arguments(&[(0, 0), (1, limit)])?]));
+    }
+    filter(&files, ruled)
 }
 
 /// A caller of other hosts: besides, sockets of the internet and waiting for many of them. No file
@@ -225,26 +248,26 @@ fn caller_filter() -> io::Result<BpfProgram> {
         #[cfg(target_arch = "x86_64")]
         libc::SYS_epoll_wait,
     ];
-    let family = |family: i32| argument(0, u64::from(family.unsigned_abs()));
-    let families = vec![family(libc::AF_INET)?, family(libc::AF_INET6)?];
+    let families = vec![arguments(&[(0, libc::AF_INET)])?, arguments(&[(0, libc::AF_INET6)])?];
     // What std makes a socket non-blocking with.
-    let nonblocking = vec![argument(1, libc::FIONBIO)?];
-    filter(&sockets, [(libc::SYS_socket, families), (libc::SYS_ioctl, nonblocking)])
+    let nonblocking = i32::try_from(libc::FIONBIO).map_err(io::Error::other)?;
+    let nonblocking = vec![arguments(&[(1, nonblocking)])?];
+    filter(&sockets, vec![(libc::SYS_socket, families), (libc::SYS_ioctl, nonblocking)])
 }
 
-/// A system call only where this argument has this value.
-fn argument(number: u8, value: u64) -> io::Result<SeccompRule> {
-    SeccompCondition::new(number, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
-        .and_then(|condition| SeccompRule::new(vec![condition]))
-        .map_err(io::Error::other)
+/// A system call only where these arguments, by their numbers, have these values.
+fn arguments(wanted: &[(u8, i32)]) -> io::Result<SeccompRule> {
+    let condition = |(number, value): &(u8, i32)| {
+        let value = u64::from(value.unsigned_abs());
+        SeccompCondition::new(*number, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+    };
+    let conditions: Result<Vec<_>, _> = wanted.iter().map(condition).collect();
+    conditions.and_then(SeccompRule::new).map_err(io::Error::other)
 }
 
 /// Allows the common calls, `more`, and those of `ruled` that one of their rules fits; anything
 /// else is `EPERM`.
-fn filter<const N: usize>(
-    more: &[i64],
-    ruled: [(i64, Vec<SeccompRule>); N],
-) -> io::Result<BpfProgram> {
+fn filter(more: &[i64], ruled: Vec<(i64, Vec<SeccompRule>)>) -> io::Result<BpfProgram> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
         COMMON.iter().chain(more).map(|call| (*call, Vec::new())).collect();
     rules.extend(ruled);
@@ -261,6 +284,7 @@ mod tests {
     use std::os::fd::AsFd;
 
     use nix::fcntl::{OFlag, openat};
+    use nix::sys::resource::Resource;
     use nix::sys::stat::Mode;
 
     use super::{Grant, Jail, landlock, session_filter};
@@ -288,12 +312,29 @@ mod tests {
 
     #[test]
     fn either_wall_alone_lets_files_be_made_and_none_be_read() {
-        let filter = session_filter().unwrap();
+        let filter = session_filter(false).unwrap();
         let by_calls = tries(move |_| seccompiler::apply_filter(&filter).unwrap());
         assert_eq!(by_calls, [true, false, false], "seccomp");
         let by_rules = tries(|directory| landlock(Some((directory, Grant::Create)), &[]).unwrap());
         assert!(by_rules[0], "landlock");
         assert_eq!(tries(|_| ()), [true, true, true], "no wall");
+    }
+
+    #[test]
+    fn a_parent_of_sessions_forks_and_starts_nothing_else() {
+        let filter = session_filter(true).unwrap();
+        let prisoner = std::thread::spawn(move || {
+            seccompiler::apply_filter(&filter).unwrap();
+            let limit = |what| nix::sys::resource::getrlimit(what).is_ok();
+            [
+                limit(Resource::RLIMIT_NPROC),
+                limit(Resource::RLIMIT_NOFILE),
+                std::thread::Builder::new().spawn(|| ()).is_ok(),
+                std::process::Command::new("/bin/true").status().is_ok(),
+                std::net::UdpSocket::bind("127.0.0.1:0").is_ok(),
+            ]
+        });
+        assert_eq!(prisoner.join().unwrap(), [true, false, false, false, false]);
     }
 
     #[test]

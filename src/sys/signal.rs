@@ -142,6 +142,16 @@ pub fn hear_of_children() -> io::Result<()> {
     Ok(())
 }
 
+/// Lets the kernel forget our children when they end: nobody waits for them.
+#[allow(unsafe_code, reason = "signal() has no safe form")]
+pub fn forget_children() -> io::Result<()> {
+    // SAFETY: ignoring a signal runs no handler.
+    unsafe {
+        nix::sys::signal::signal(Signal::SIGCHLD, nix::sys::signal::SigHandler::SigIgn)?;
+    }
+    Ok(())
+}
+
 /// Turns SIGXFSZ into EFBIG: a file size limit is an error to report, not a death in the middle of
 /// a write. (SIGPIPE is ignored from the beginning: [`super::start`].)
 #[allow(unsafe_code, reason = "signal() has no safe form")]

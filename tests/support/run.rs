@@ -150,9 +150,21 @@ impl Server {
         i32::try_from(self.child.id()).unwrap()
     }
 
-    /// Its sessions' monitors, the oldest first: of its children all but the one that they ask.
+    /// Its sessions, the oldest first: the children of its zygote, or else their monitors, which are
+    /// its own children.
     pub fn sessions(&self) -> Vec<i32> {
-        children(self.pid()).into_iter().filter(|pid| !is_policy(*pid)).collect()
+        let own = children(self.pid()).into_iter().filter(|pid| !is_policy(*pid));
+        let (zygotes, monitors): (Vec<i32>, Vec<i32>) = own.partition(|pid| is_locked_up(*pid));
+        if zygotes.is_empty() {
+            return monitors;
+        }
+        zygotes.into_iter().flat_map(children).collect()
+    }
+
+    /// The process that forks its sessions, where it has one.
+    pub fn zygote(&self) -> Option<i32> {
+        let mut own = children(self.pid()).into_iter().filter(|pid| !is_policy(*pid));
+        own.find(|pid| is_locked_up(*pid))
     }
 
     /// The process that its sessions ask.
@@ -220,6 +232,12 @@ impl Drop for Server {
 pub fn children(pid: i32) -> Vec<i32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+/// Whether a process has given up most system calls.
+fn is_locked_up(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().any(|line| line == "Seccomp:\t2")
 }
 
 fn is_policy(pid: i32) -> bool {

@@ -92,7 +92,7 @@ impl Courier {
             let found = self.jobs.get(&number).and_then(|(number, _)| entry(*number));
             let file = found.ok_or_else(|| io::ErrorKind::NotFound.into()).and_then(Entry::share);
             let record = Order::Deliver(job.clone()).encode();
-            let sent = file.and_then(|file| self.channel.send_with(&record, Some(file.as_fd())));
+            let sent = file.and_then(|file| self.channel.send_with(&record, &[file.as_fd()]));
             if let Err(error) = sent {
                 match error.kind() {
                     io::ErrorKind::WouldBlock => return Ok(()),

@@ -34,7 +34,7 @@ fn run_with_an_agent_that_says(said: &str) -> (Place, Vec<Outcome>) {
         let length = theirs.receive(&mut [0; 255]).unwrap();
         assert_eq!(length, "atoshi".len());
         let handed = OwnedFd::from(handed);
-        theirs.send_with(b"s", Some(handed.as_fd())).unwrap();
+        theirs.send_with(b"s", &[handed.as_fd()]).unwrap();
         drop(handed);
         (&agent).write_all(said.as_bytes()).unwrap();
         // Until the runner has closed its side.

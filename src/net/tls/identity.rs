@@ -11,6 +11,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::tickets::Keys;
 use super::validity::Validity;
@@ -159,6 +160,12 @@ impl Identity {
         self.tickets = None;
     }
 
+    /// What tells whether something has changed since.
+    pub fn state(&self) -> State {
+        let files = self.pairs.iter().flat_map(|pair| [&pair.certificate, &pair.key]);
+        State(files.map(|file| file.seen).collect(), self.tickets.as_ref().map(Keys::made))
+    }
+
     pub(super) fn pairs(&self) -> &[Pair] {
         &self.pairs
     }
@@ -187,6 +194,10 @@ struct Pem {
     /// What the file looked like when it was last read, or tried.
     seen: Option<Look>,
 }
+
+/// The state of all files and of the keys for tickets.
+#[derive(PartialEq, Eq)]
+pub struct State(Vec<Option<Look>>, Option<Instant>);
 
 /// What tells one state of a file from another: where it is, its size, and its times. An error
 /// number where it could not be looked at.

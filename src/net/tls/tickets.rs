@@ -31,6 +31,11 @@ impl Keys {
         Ok(Self { current: random()?, previous: None, made: Instant::now() })
     }
 
+    /// When the current one was made.
+    pub fn made(&self) -> Instant {
+        self.made
+    }
+
     /// Makes a new key when it is time. Without randomness the old one stays.
     pub fn rotate(&mut self) {
         self.rotate_at(Instant::now());

@@ -409,7 +409,7 @@ impl Monitor<'_> {
                 self.channel.send(&[answer])?;
             }
             ask::SPOOL => match self.make_spool() {
-                Ok(file) => self.channel.send_with(&[YES], Some(file.as_fd()))?,
+                Ok(file) => self.channel.send_with(&[YES], &[file.as_fd()])?,
                 Err(error) => {
                     let directory = std::env::temp_dir();
                     let directory = directory.display();
@@ -454,7 +454,7 @@ impl Monitor<'_> {
             agent.since = Instant::now();
         }
         agent.jobs.push_back(job.to_owned());
-        match agent.channel.send_with(rest.as_bytes(), Some(spool.as_fd())) {
+        match agent.channel.send_with(rest.as_bytes(), &[spool.as_fd()]) {
             Ok(()) => Ok(()),
             Err(_) => self.bury(index, "the delivery ended unexpectedly"),
         }

@@ -5,8 +5,8 @@
 
 use std::net::IpAddr;
 
-use super::Trust;
 use super::greylist::Greylist;
+use super::{PATIENCE, Trust};
 use crate::config::{Config, HeloCheck};
 use crate::message::Address;
 use crate::message::address;
@@ -129,7 +129,8 @@ impl Rules {
         }
         if smtp.helo_check == HeloCheck::Dns && !mail.helo.starts_with('[') {
             let text = |what| format!("<{}>: Helo command rejected: {what}", mail.helo);
-            match exists(resolver, &mail.helo).await {
+            let found = tokio::time::timeout(PATIENCE, exists(resolver, &mail.helo)).await;
+            match found.unwrap_or(None) {
                 Some(true) => {}
                 Some(false) => {
                     return Some(Reply::new(550, "5.7.1", text("there is no such host in DNS")));
@@ -151,7 +152,8 @@ impl Rules {
                 _ => Err("this is not your address"),
             };
         }
-        if !helo.trim_end_matches('.').contains('.') || helo.parse::<IpAddr>().is_ok() {
+        let helo = helo.strip_suffix('.').unwrap_or(helo);
+        if !helo.contains('.') || helo.parse::<IpAddr>().is_ok() {
             return Err("a full host name is wanted, or your address in brackets");
         }
         let config = &self.config;

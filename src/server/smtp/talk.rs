@@ -11,11 +11,12 @@ use crate::auth::certificates;
 use crate::message::received::{From, Received};
 use crate::net::tls::identity::Identity;
 use crate::net::tls::server::{Settings, settings};
-use crate::queue::{Draft, Envelope, Id, Inlet, Origin};
+use crate::queue::{Draft, Envelope, Id, Origin};
 use crate::sasl::Binding;
+use crate::sasl::scram::Hash;
 use crate::server::Connection;
 use crate::server::policy::Line;
-use crate::smtp::{Action, Dialect, Limits, Login, Reply, Session, Transaction, Verdict};
+use crate::smtp::{Action, Dialect, Limits, Reply, Session, Transaction, Verdict};
 use crate::sys::channel::Channel;
 use crate::sys::{Exit, clock};
 use crate::text::line::with_crlf;
@@ -30,17 +31,40 @@ const MAX_ERRORS: usize = 20;
 const SOFT_ERRORS: usize = 10;
 const PENALTY: Duration = Duration::from_millis(200);
 
+/// What sessions are born with: what is made of files, and need not be made for each.
+pub(super) struct Kit {
+    /// Whether TLS is offered; there are no settings where nothing is right with the files.
+    offers_tls: bool,
+    /// The settings of those who can't log in, and of those who may, perhaps by a certificate.
+    settings: [Option<Settings>; 2],
+    scram: Vec<Hash>,
+}
+
+impl Kit {
+    /// Parses certificates and keys, which is done in a cell. What is wrong with them is told.
+    pub(super) fn new(
+        server: &Server<'_>,
+        identity: Option<&Identity>,
+        scram: Vec<Hash>,
+    ) -> (Self, Vec<String>) {
+        let asks = !server.config.smtp.tls.client_certificates.as_os_str().is_empty();
+        let parse = |asks| identity.map(|identity| settings(identity, asks)).unwrap_or_default();
+        let ((plain, errors), (asking, _)) = (parse(false), parse(asks));
+        let kit = Self { offers_tls: identity.is_some(), settings: [plain, asking], scram };
+        (kit, errors.iter().map(ToString::to_string).collect())
+    }
+}
+
 /// The child's conversation.
 pub(super) struct Talk<'a> {
     pub(super) server: &'a Server<'a>,
     pub(super) connection: Connection,
-    identity: Option<&'a Identity>,
-    /// Whether clients may log in by their certificates.
-    asks_certificate: bool,
+    kit: &'a Kit,
+    /// Whether clients may log in.
+    offers_login: bool,
     pub(super) policy: Line,
     /// The client's name, once it was needed.
     pub(super) name: Option<String>,
-    inlet: &'a Inlet,
     pub(super) monitor: &'a Channel,
     /// The last byte that a pipe or a terminal brought.
     last: u8,
@@ -68,24 +92,22 @@ impl Stop {
 }
 
 impl<'a> Talk<'a> {
-    /// With one client; `identity` where it is to be offered TLS.
+    /// With one client.
     pub(super) fn new(
         server: &'a Server<'a>,
         connection: Connection,
-        identity: Option<&'a Identity>,
+        kit: &'a Kit,
         policy: Line,
-        inlet: &'a Inlet,
         monitor: &'a Channel,
     ) -> Self {
         let most = Duration::from_secs(server.config.smtp.session_time_limit.seconds());
         Self {
             server,
             connection,
-            identity,
-            asks_certificate: false,
+            kit,
+            offers_login: false,
             policy,
             name: None,
-            inlet,
             monitor,
             last: b'\n',
             end: Instant::now() + most,
@@ -93,8 +115,14 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// Talks until either side ends it.
-    pub(super) fn run(mut self, service: Service, offer: Option<Login>) -> Exit {
+    /// Talks until either side ends it, and says so.
+    pub(super) fn run(mut self, service: Service) -> Exit {
+        let exit = self.converse(service);
+        let _ = self.say(Ask::End, "");
+        exit
+    }
+
+    fn converse(&mut self, service: Service) -> Exit {
         let config = self.server.config;
         let limits = Limits {
             message_size: config.smtp.max_message_size,
@@ -108,15 +136,15 @@ impl<'a> Talk<'a> {
         let (name, origin) = (&config.hostname, config.origin());
         let mut session = Session::new(Dialect::Smtp, name, origin, limits, strict);
         // Not to a pipe or a terminal, where there is nobody to listen in.
-        let offers_tls = strict && self.identity.is_some();
+        let offers_tls = strict && self.kit.offers_tls;
         if offers_tls && service != Service::Submissions {
             session.offer_tls();
         }
-        if let Some(mut offer) = offer {
+        if let Some(mut offer) = self.server.login(service, &self.kit.scram) {
             // Not that of a load balancer on this host.
             offer.without_tls |= self.connection.peer.is_loopback();
             session.offer_login(offer);
-            self.asks_certificate = !config.smtp.tls.client_certificates.as_os_str().is_empty();
+            self.offers_login = true;
         }
         session.offer_lookups(config.smtp.vrfy, config.smtp.expn);
         if self.may_claim() {
@@ -334,13 +362,13 @@ impl<'a> Talk<'a> {
             session.hang_up(&Reply::new(503, "5.5.0", "Error: wait for the reply to STARTTLS"));
             return Ok(());
         }
-        let Some(settings) = self.tls_settings()? else {
+        let Some(settings) = self.tls_settings() else {
             session.start_tls(Err(Reply::new(454, "4.7.0", "TLS not available now")));
             return Ok(());
         };
         session.start_tls(Ok(()));
         self.flush(session)?;
-        let (bindings, user) = self.handshake(&settings)?;
+        let (bindings, user) = self.handshake(settings)?;
         session.bind(bindings, user);
         Ok(())
     }
@@ -348,19 +376,13 @@ impl<'a> Talk<'a> {
     /// TLS from the first byte on.
     fn shake_hands(&mut self) -> Result<(Vec<Binding>, Option<String>), Stop> {
         // There is no way to say what is wrong but in the log.
-        let settings = self.tls_settings()?.ok_or(Stop::Client)?;
-        self.handshake(&settings)
+        let settings = self.tls_settings().ok_or(Stop::Client)?;
+        self.handshake(settings)
     }
 
-    fn tls_settings(&self) -> Result<Option<Settings>, Stop> {
-        let (settings, errors) = self
-            .identity
-            .map(|identity| settings(identity, self.asks_certificate))
-            .unwrap_or_default();
-        for error in errors {
-            self.say(Ask::Error, &error.to_string())?;
-        }
-        Ok(settings)
+    fn tls_settings(&self) -> Option<&'a Settings> {
+        let [plain, asking] = &self.kit.settings;
+        if self.offers_login { asking.as_ref() } else { plain.as_ref() }
     }
 
     /// Shakes hands: what names the connection, and whose certificate the client has shown.
@@ -410,7 +432,7 @@ impl<'a> Talk<'a> {
             envelope_id: transaction.envelope_id.clone(),
             recipients: transaction.recipients.clone(),
         };
-        let mut draft = self.inlet.create(Id::new()?, &envelope)?;
+        let mut draft = self.server.inlet.create(Id::new()?, &envelope)?;
         let (server, peer) = (self.server, self.connection.peer);
         let received = Received {
             from: From::Host {
