@@ -39,12 +39,28 @@ pub mod trace;
 pub mod transcript;
 
 use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a test waits for something that should happen at once. Long, because a loaded machine
 /// is no bug; it only costs time where a test fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A port that nobody has on any of these addresses, for a program that must be told one. It is none
+/// of those that the system gives to connections (ip_local_port_range), and that others at work may
+/// take in the next moment.
+pub fn free_port(addresses: &[Ipv4Addr]) -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(97);
+    wait_until("a port that is free", || {
+        let number = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000;
+        let port = 10_000 + u16::try_from(number).unwrap();
+        let free = |ip: &Ipv4Addr| TcpListener::bind((*ip, port)).is_ok();
+        addresses.iter().all(free).then_some(port)
+    })
+}
 
 /// Whether a program is there. Where it is not, says so (or fails, under `CI=true`), and the
 /// caller returns.

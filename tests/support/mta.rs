@@ -13,7 +13,7 @@ mod opensmtpd;
 mod postfix;
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -25,7 +25,7 @@ use super::host;
 use super::peer::Peer;
 use super::run::Server;
 use super::site::{Site, must, queue_id};
-use super::{find, need, need_root, skip, wait_until};
+use super::{find, free_port, need, need_root, skip, wait_until};
 
 /// Who has a mailbox at each of them.
 pub const USERS: [&str; 4] = ["toshi", "hunt", "alice", "bob"];
@@ -85,16 +85,6 @@ impl Kind {
 /// Where a package is unpacked.
 fn unpacked(package: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/neighbours").join(package)
-}
-
-/// A free port of each of these addresses, the same one.
-pub fn free_port(addresses: &[Ipv4Addr]) -> u16 {
-    wait_until("a port that is free everywhere", || {
-        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = first.local_addr().unwrap().port();
-        let free = |ip: &Ipv4Addr| TcpListener::bind((*ip, port)).is_ok();
-        addresses.iter().all(free).then_some(port)
-    })
 }
 
 /// What a neighbour is told.

@@ -6,7 +6,7 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -21,8 +21,7 @@ use super::{find, wait_until};
 
 /// A loopback port that nobody had a moment ago.
 fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
+    SocketAddr::from((Ipv4Addr::LOCALHOST, super::free_port(&[Ipv4Addr::LOCALHOST])))
 }
 
 /// A private Postfix, with one port for each kind of site.
@@ -198,6 +197,9 @@ impl Dovecot {
         command.arg("-F").arg("-c").arg(&configuration).stdin(Stdio::null()).stdout(Stdio::null());
         let server = Some(Server::start(&mut command));
         wait_until("Dovecot", || TcpStream::connect(address).ok());
+        if find(LMTPD).is_some() {
+            wait_until("Dovecot's LMTP", || TcpStream::connect(lmtp).ok());
+        }
         Self { server, site, address, lmtp, configuration }
     }
 }
