@@ -258,7 +258,14 @@ impl Client {
     /// that were announced, nothing is delivered.
     pub fn text(&mut self, piece: &[u8]) {
         match &mut self.phase {
-            Phase::Text(Some(stuffer)) => stuffer.push(piece, &mut self.output),
+            Phase::Text(Some(stuffer)) => {
+                let from = self.output.len();
+                stuffer.push(piece, &mut self.output);
+                // Whoever overlooks a NUL would see a lone dot where we saw none.
+                for byte in self.output.iter_mut().skip(from).filter(|byte| **byte == 0) {
+                    *byte = b' ';
+                }
+            }
             Phase::Text(None) => self.output.extend_from_slice(piece),
             _ => {}
         }
