@@ -2,6 +2,8 @@
 //!
 //! A line that begins with a dot gets a second one, and a line that is only a dot ends the text.
 
+use std::borrow::Cow;
+
 use memchr::memmem;
 
 /// Makes text transparent, piece by piece, whatever the pieces' cut is.
@@ -56,9 +58,72 @@ impl Stuffer {
     }
 }
 
+/// Doubles a dot that stands behind NULs at the start of a line: a server that overlooks NULs would
+/// take it for one at the start, which a [`Stuffer`] has left single.
+#[derive(Debug, Default)]
+pub struct Unmasker {
+    at: At,
+}
+
+/// Where an [`Unmasker`] stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum At {
+    #[default]
+    Start,
+    /// Behind NULs at the start of a line.
+    Nul,
+    Inside,
+    /// Behind a CR.
+    Cr,
+}
+
+impl Unmasker {
+    /// Treats a piece of text, whatever the pieces' cut is.
+    pub fn push<'a>(&mut self, piece: &'a [u8]) -> Cow<'a, [u8]> {
+        // Hardly any text has one: then it is only the last bytes that matter.
+        let is_plain = self.at != At::Nul && memchr::memchr(0, piece).is_none();
+        let skipped = if is_plain { piece.len().saturating_sub(2) } else { 0 };
+        if skipped > 0 {
+            self.at = At::Inside;
+        }
+        let mut doubled = Vec::new();
+        for byte in piece.iter().skip(skipped) {
+            if !is_plain {
+                doubled.push(*byte);
+            }
+            self.at = match (self.at, *byte) {
+                (At::Start | At::Nul, 0) => At::Nul,
+                (At::Nul, b'.') => {
+                    doubled.push(b'.');
+                    At::Inside
+                }
+                (At::Cr, b'\n') => At::Start,
+                (_, b'\r') => At::Cr,
+                _ => At::Inside,
+            };
+        }
+        if is_plain { Cow::Borrowed(piece) } else { Cow::Owned(doubled) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Stuffer;
+    use super::{Stuffer, Unmasker};
+
+    #[test]
+    fn a_dot_behind_nuls_at_the_start_of_a_line_is_doubled() {
+        let text = b"\0\0.a\0b\0.\r\n\0.\r\n\r\0\n\0.\n.\0.\r\n\0x.\r\n";
+        let wanted = b"\0\0..a\0b\0.\r\n\0..\r\n\r\0\n\0.\n.\0.\r\n\0x.\r\n";
+        for cut in 0..=text.len() {
+            let mut unmasker = Unmasker::default();
+            let mut got = unmasker.push(&text[..cut]).into_owned();
+            got.extend_from_slice(&unmasker.push(&text[cut..]));
+            assert_eq!(got, wanted, "{cut}");
+        }
+        let mut unmasker = Unmasker::default();
+        assert_eq!(&*unmasker.push(b"a line\r\n"), b"a line\r\n");
+        assert_eq!(&*unmasker.push(b"\0."), b"\0..");
+    }
 
     /// Stuffs the text in two pieces, cut at every place; all cuts must give the same.
     fn stuff(text: &[u8]) -> Vec<u8> {
