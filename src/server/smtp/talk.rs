@@ -185,7 +185,9 @@ impl<'a> Talk<'a> {
 
     fn talk(&mut self, session: &mut Session) -> Result<(), Stop> {
         let server = self.server;
-        let mut buffer = vec![0; 64 * 1024];
+        // Memory is only touched as far as a client sends much at once.
+        let most = 64 * 1024;
+        let mut buffer = vec![0; if self.connection.is_remote() { 8 * 1024 } else { most }];
         let mut length = 0;
         let mut taken = 0;
         // The message being received; what keeps it from the queue is told at its end.
@@ -205,6 +207,9 @@ impl<'a> Talk<'a> {
                     self.slow_down(session);
                     self.flush(session)?;
                     taken = 0;
+                    if length == buffer.len() && length < most {
+                        buffer.resize(most, 0);
+                    }
                     length = match self.receive(&mut buffer, silent) {
                         Ok(0) => return Err(Stop::Client),
                         Ok(length) => length,
