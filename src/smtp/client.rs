@@ -25,7 +25,7 @@ pub use opening::{Credentials, Tls};
 
 use super::Body;
 use super::reply::{Answer, AnswerReader, Meaning};
-use crate::text::dot::{Stuffer, Unmasker};
+use crate::text::dot::Stuffer;
 
 /// The most commands that wait for their replies (RFC 2920): few enough that their replies fit the
 /// buffers between the hosts, so that neither side waits for the other to read.
@@ -89,7 +89,7 @@ enum Phase {
     /// The driver makes the TLS handshake.
     Handshake,
     /// The driver gives the text: as lines that end with a dot, or (`None`) as a chunk.
-    Text(Option<(Stuffer, Unmasker)>),
+    Text(Option<Stuffer>),
     /// Nothing is said or heard any more.
     Over,
 }
@@ -258,9 +258,7 @@ impl Client {
     /// that were announced, nothing is delivered.
     pub fn text(&mut self, piece: &[u8]) {
         match &mut self.phase {
-            Phase::Text(Some((stuffer, unmasker))) => {
-                stuffer.push(&unmasker.push(piece), &mut self.output);
-            }
+            Phase::Text(Some(stuffer)) => stuffer.push(piece, &mut self.output),
             Phase::Text(None) => self.output.extend_from_slice(piece),
             _ => {}
         }
@@ -270,7 +268,7 @@ impl Client {
     pub fn end_text(&mut self) {
         match std::mem::replace(&mut self.phase, Phase::Busy) {
             Phase::Text(stuffer) => {
-                if let Some((stuffer, _)) = stuffer {
+                if let Some(stuffer) = stuffer {
                     stuffer.finish(&mut self.output);
                 }
                 self.awaited.push_back(Step::Dot);
@@ -389,7 +387,7 @@ impl Client {
                 self.awaited.push_back(Step::Dot);
             }
             (Some(Step::Data), _) if answer.code == 354 => {
-                self.phase = Phase::Text(Some(Default::default()));
+                self.phase = Phase::Text(Some(Stuffer::default()));
                 self.due = Some(Event::SendText);
             }
             // It does not want the text, and says so before its end.

@@ -286,6 +286,12 @@ pub fn response(text: &[u8]) -> Result<Secret, Reply> {
     decoded.map(Secret).ok_or_else(|| Reply::new(501, "5.5.2", "Error: base64 is wanted"))
 }
 
+/// Whether a line is for BDAT, right or wrong.
+pub fn is_bdat(line: &[u8]) -> bool {
+    let verb = line.split(|byte| !byte.is_ascii_alphanumeric()).next();
+    verb.is_some_and(|verb| verb.eq_ignore_ascii_case(b"BDAT"))
+}
+
 fn bdat(argument: &[u8]) -> Result<Command, Reply> {
     let mut words = words(argument);
     let wrong = || syntax("BDAT size [LAST]");

@@ -97,6 +97,7 @@ pub struct Script {
     name: String,
     extensions: Vec<String>,
     tls: Option<Tls>,
+    ends: Vec<String>,
     rule: Rule,
 }
 
@@ -108,6 +109,7 @@ impl Script {
                 .map(str::to_owned)
                 .to_vec(),
             tls: None,
+            ends: Vec::new(),
             rule: Box::new(|_| Act::Polite),
         }
     }
@@ -130,6 +132,14 @@ impl Script {
     #[must_use]
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);
+        self
+    }
+
+    /// Takes each of these for the end of a text, too, as servers have done that let messages be
+    /// smuggled through them.
+    #[must_use]
+    pub fn lenient(mut self, ends: Vec<String>) -> Self {
+        self.ends = ends;
         self
     }
 

@@ -11,6 +11,10 @@ impl Session {
     pub(super) fn command(&mut self, line: &[u8], more: bool) {
         let command = match command::parse(line, self.extensions) {
             Ok(command) => command,
+            // Where its chunk ends and commands go on, nobody knows.
+            Err(reply) if self.extensions.chunking && command::is_bdat(line) => {
+                return self.hang_up(&reply);
+            }
             Err(reply) => return self.refuse(&reply),
         };
         // Commands whose reply the client must wait for (RFC 2920 section 3.1).

@@ -1,11 +1,13 @@
 //! One session of an exchange: it follows the commands, asks the script before each answer, and
 //! writes down what it hears.
 
+use std::cmp::Reverse;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, OnceLock};
 
+use memchr::memmem;
 use nix::libc;
 use nix::sys::socket::{MsgFlags, recv, setsockopt, sockopt};
 use rustls::pki_types::PrivateKeyDer;
@@ -267,7 +269,8 @@ impl Talk {
         if self.parameters.contains("BINARYMIME") {
             self.complain("DATA for what has no lines", line);
         }
-        let text = self.text()?;
+        let lenient = !self.shared.script.ends.is_empty();
+        let text = if lenient { self.lenient_text()? } else { self.text()? };
         self.keep(text)
     }
 
@@ -334,6 +337,34 @@ impl Talk {
             }
             text.extend_from_slice(line.strip_prefix(b".").unwrap_or(&line));
         }
+    }
+
+    /// The text up to the first end that the script knows, dots and all. That is looked for in all
+    /// that the client sent before it waits, which is behind the right end, and what stands behind
+    /// it are commands.
+    fn lenient_text(&mut self) -> io::Result<Vec<u8>> {
+        const END: &[u8] = b"\r\n.\r\n";
+        // The line end of DATA may begin an end.
+        let mut text = b"\r\n".to_vec();
+        while !text.ends_with(END) {
+            let more = self.raw_bytes()?;
+            if more.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            text.extend_from_slice(&more);
+        }
+        let known = self.shared.script.ends.iter().map(String::as_bytes).chain([END]);
+        let found = known.filter_map(|end| Some((memmem::find(&text, end)?, end)));
+        // Of two with the same dot the one that goes on longer: CRLF dot CR begins the right end.
+        let dot = |end: &[u8]| end.iter().position(|byte| *byte == b'.');
+        let (at, length) = found
+            .map(|(at, end)| (at + dot(end).unwrap(), at, end.len()))
+            .min_by_key(|(dot, at, length)| (*dot, Reverse(at + length)))
+            .map(|(_, at, length)| (at, length))
+            .unwrap();
+        self.buffer = text.split_off(at + length);
+        text.truncate(at);
+        Ok(text)
     }
 
     /// Asks the script and does what it says; the reply (empty where there was none).
