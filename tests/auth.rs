@@ -256,6 +256,29 @@ fn mailctl_keeps_the_users_file_and_scram_is_offered_where_keys_are() {
     assert!(!mailctl(&site, &["user", "list"], "").expect(0).text().contains("new\t"));
 }
 
+#[test]
+fn a_new_user_gets_mail_at_once_and_a_deleted_one_no_more() {
+    let (site, _server, address) = host();
+    let account = Site::account("bob");
+    let (uid, gid) = (account.uid.to_string(), account.gid.to_string());
+    let reply = || {
+        let mut peer = greeted(address);
+        assert!(peer.command("MAIL FROM:<hunt@smkwlab.net>").starts_with("250 "));
+        peer.command("RCPT TO:<new@smkwlab.net>")
+    };
+    assert!(reply().starts_with("550 5.1.1 "));
+    let add = ["user", "add", "new", "--uid", &uid, "--gid", &gid];
+    mailctl(&site, &add, "first\n").expect(0);
+    // Twice: the second time the answer is known.
+    assert!(reply().starts_with("250 "));
+    assert!(reply().starts_with("250 "));
+    mailctl(&site, &["user", "del", "new"], "").expect(0);
+    // A policy process does not follow upon another one within a second.
+    let asked = Instant::now();
+    wait_until("the user to be unknown", || reply().starts_with("550 5.1.1 ").then_some(()));
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+}
+
 /// Python's standard library has what a client of SCRAM needs.
 #[test]
 fn scram_convinces_both_sides_and_an_unknown_name_fails_at_the_end() {

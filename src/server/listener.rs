@@ -129,14 +129,16 @@ impl Listener<'_> {
         crate::sys::clock::zone();
         loop {
             let ready = self.wait(&signals, sessions.descriptor())?;
-            while let Some(signal) = signals.next() {
+            while ready.signals
+                && let Some(signal) = signals.next()
+            {
                 if signal != Signal::SIGCHLD {
                     self.forget();
                     sessions.leave()?;
                     return Ok(Exit::Ok);
                 }
+                self.reap(&mut sessions);
             }
-            self.reap(&mut sessions);
             if ready.sessions {
                 sessions.attend(&mut || self.forget());
             }
@@ -198,6 +200,7 @@ impl Listener<'_> {
             events.is_some_and(|events| !events.is_empty())
         };
         let ready = Ready {
+            signals: is_ready(0),
             sockets: (0..self.sockets.len()).filter(|index| is_ready(index + 1)).collect(),
             sessions: is_ready(sessions_at),
         };
@@ -237,6 +240,7 @@ impl Listener<'_> {
 
 /// What is ready.
 struct Ready {
+    signals: bool,
     sockets: Vec<usize>,
     sessions: bool,
 }

@@ -1,12 +1,11 @@
 //! Who may do what: a process that answers the session children's questions.
 //!
 //! It knows the tables (aliases, virtual users, access), the name servers and the greylist; of
-//! accounts and passwords it knows nothing. A listening parent forks it when the first client comes,
+//! accounts it knows those that monitors have looked up a moment ago, of passwords nothing. A listening parent forks it when the first client comes,
 //! as an account without rights and in a cell, for it speaks to name servers; it is the only process
-//! of a server with a tokio runtime. A session's monitor sends it the client's address with one end
-//! of a new channel beside it ([`Keeper::open`]), and the session child asks on the other end
-//! ([`Line`]). What it has opened when it started (tables, resolv.conf) it does not open again: when
-//! that changes, the parent starts another one for the sessions to come. It ends when nobody can ask
+//! of a server with a tokio runtime. The parent sends it the client's address with one end of a new
+//! channel beside it ([`Keeper::open`]), and the session child asks on the other end ([`Line`]). What it has opened when it started (tables, resolv.conf) it does not open again: when
+//! that, or the users file, changes, the parent starts another one for the sessions to come. It ends when nobody can ask
 //! it any more.
 
 pub mod greylist;
@@ -51,11 +50,21 @@ const SETTINGS: &str = "/etc/resolv.conf";
 /// The longest answer, in bytes: a status and a text.
 const MAX_ANSWER: usize = 4096;
 
-/// The longest question, in bytes: its kind and a text.
+/// The longest question, and the longest that the parent tells, in bytes: its kind and a text.
 const MAX_QUESTION: usize = 2048;
 
 /// An IPv6 address, or an IPv4 address as one.
 type Record = [u8; 16];
+
+/// What the parent and its monitors tell: one byte, and what belongs to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Told {
+    /// A session has begun, of the client at the address behind this byte: its line stands beside it.
+    Session = b's',
+    /// There is an account of the name behind this byte.
+    Account = b'a',
+}
 
 /// What a session asks: one byte, and what belongs to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,7 +177,7 @@ pub struct Keeper {
     run: Run,
     account: Option<Account>,
     running: Option<(Pid, Channel)>,
-    /// The files that the process opens when it starts, and which they were then.
+    /// The files of which the process knows something, and which they were when it started.
     files: Vec<(PathBuf, Option<Stamp>)>,
     /// When the next one may be started.
     next: Instant,
@@ -186,6 +195,8 @@ impl Keeper {
         if config.dns.servers.is_empty() {
             files.push((PathBuf::from(SETTINGS), None));
         }
+        // It does not open this one, but must not go on to believe in who was deleted.
+        files.push((config.users.file.clone(), None));
         let config = config.clone();
         Self { config, run, account, running: None, files, next: Instant::now() }
     }
@@ -242,9 +253,10 @@ impl Keeper {
     pub fn open(&self, client: IpAddr) -> Option<Line> {
         let (_, process) = self.running.as_ref()?;
         let (ours, theirs) = Channel::pair().ok()?;
+        let told = [&[Told::Session as u8][..], &record(client)].concat();
         let end = Instant::now() + ROOM;
         loop {
-            match process.send_with(&record(client), &[theirs.as_fd()]) {
+            match process.send_with(&told, &[theirs.as_fd()]) {
                 Ok(()) => return Some(Line { channel: Some(ours) }),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return None,
@@ -253,6 +265,14 @@ impl Keeper {
             if !fd::wait_writable(process, u32::try_from(left).ok()?).ok()? {
                 return None;
             }
+        }
+    }
+
+    /// An account was looked up, and is there: for a moment that need not be asked again. Where
+    /// there is no room that is learned another time.
+    pub fn learned(&self, account: &str) {
+        if let Some((_, process)) = &self.running {
+            let _ = process.send(&[&[Told::Account as u8], account.as_bytes()].concat());
         }
     }
 }

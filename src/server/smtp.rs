@@ -153,7 +153,7 @@ impl Server<'_> {
         };
         // All are the child's: when that ends, the client must see it.
         drop((session, connection, line));
-        let exit = Monitor::new(self, peer).stay(&monitor, &[], policy, |_| ());
+        let exit = Monitor::new(self, peer).stay(&monitor, &[], policy);
         match process::wait(child) {
             Ok(_) => exit,
             Err(error) => {

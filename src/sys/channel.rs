@@ -147,24 +147,33 @@ impl Channel {
 pub struct AsyncChannel(AsyncFd<Channel>);
 
 impl AsyncChannel {
-    /// To be made within a runtime.
-    #[allow(unsafe_code, reason = "tokio trusts the descriptor that it is told")]
+    /// To be made within a runtime. Only what comes wakes it: room for what goes nearly always is.
     pub fn new(channel: Channel) -> io::Result<Self> {
         fd::set_nonblocking(&channel, true)?;
-        // SAFETY: a channel owns its descriptor, which is the same one as long as it lives.
-        let registered = unsafe { AsyncFd::register(channel) };
-        registered.map(Self).map_err(io::Error::from)
+        register(channel, Interest::READABLE).map(Self)
     }
 
-    /// As [`Channel::send`].
+    /// As [`Channel::send`]; waits for room.
     pub async fn send(&self, record: &[u8]) -> io::Result<()> {
-        self.0.async_io(Interest::WRITABLE, |channel| channel.send(record)).await
+        match self.0.get_ref().send(record) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            sent => return sent,
+        }
+        let full = Channel(self.0.as_fd().try_clone_to_owned()?);
+        let room = register(full, Interest::WRITABLE)?;
+        room.async_io(Interest::WRITABLE, |channel| channel.send(record)).await
     }
 
     /// As [`Channel::receive_with`].
     pub async fn receive_with(&self, buffer: &mut [u8]) -> io::Result<(usize, Option<OwnedFd>)> {
         self.0.async_io(Interest::READABLE, |channel| channel.receive_with(buffer)).await
     }
+}
+
+#[allow(unsafe_code, reason = "tokio trusts the descriptor that it is told")]
+fn register(channel: Channel, interest: Interest) -> io::Result<AsyncFd<Channel>> {
+    // SAFETY: a channel owns its descriptor, which is the same one as long as it lives.
+    unsafe { AsyncFd::register_with_interest(channel, interest) }.map_err(io::Error::from)
 }
 
 #[cfg(test)]

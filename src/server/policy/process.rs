@@ -1,8 +1,11 @@
 //! The process that answers: lines come in from the monitors, questions on the lines.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::sync::Semaphore;
@@ -10,7 +13,7 @@ use tokio::task::{JoinHandle, JoinSet, spawn_local};
 
 use super::greylist::Greylist;
 use super::rules::{self, Mail, Rules, Welcome};
-use super::{MAX_ANSWER, MAX_QUESTION, PATIENCE, Question, Record, Status, Trust};
+use super::{MAX_ANSWER, MAX_QUESTION, PATIENCE, Question, Status, Told, Trust};
 use crate::config::Config;
 use crate::message::Address;
 use crate::message::address::Alphabet;
@@ -31,6 +34,7 @@ const NAME: &std::ffi::CStr = c"hikyaku-policy";
 /// What it knows.
 struct Knowledge {
     rules: Rules,
+    accounts: RefCell<Accounts>,
     resolver: Resolver,
     places: Semaphore,
 }
@@ -59,6 +63,7 @@ pub fn run(config: &Config, account: Option<&Account>, lines: Channel) -> io::Re
     }
     let knowledge = Rc::new(Knowledge {
         rules,
+        accounts: RefCell::default(),
         resolver: Resolver::new(&config.dns)?,
         places: Semaphore::new(MAX_LOOKUPS),
     });
@@ -70,23 +75,26 @@ pub fn run(config: &Config, account: Option<&Account>, lines: Channel) -> io::Re
 async fn serve(knowledge: Rc<Knowledge>, lines: Channel) -> io::Result<()> {
     let lines = AsyncChannel::new(lines)?;
     let mut sessions = JoinSet::new();
+    let mut record = vec![0; MAX_QUESTION];
     loop {
-        let mut record: Record = [0; 16];
         let (length, line) = tokio::select! {
             received = lines.receive_with(&mut record) => received?,
             // So that those that have ended take no room.
             Some(_) = sessions.join_next() => continue,
         };
-        if length == 0 {
+        let Some((kind, text)) = record.get(..length).and_then(<[u8]>::split_first) else {
             break;
-        }
-        if let Some(line) = line.filter(|_| length == record.len()) {
-            let client = IpAddr::from(record).to_canonical();
+        };
+        let client = <[u8; 16]>::try_from(text).ok().filter(|_| *kind == Told::Session as u8);
+        if let (Some(client), Some(line)) = (client, line) {
+            let client = IpAddr::from(client).to_canonical();
             let knowledge = Rc::clone(&knowledge);
             sessions.spawn_local(async move {
                 // A session that has gone asks no more.
                 let _ = Client::new(knowledge, client).attend(line.into()).await;
             });
+        } else if *kind == Told::Account as u8 {
+            knowledge.accounts.borrow_mut().learn(&String::from_utf8_lossy(text));
         }
     }
     while sessions.join_next().await.is_some() {}
@@ -197,7 +205,7 @@ impl Client {
                 let address = Address::parse_in(text.as_bytes(), Alphabet::Utf8).ok()?;
                 match route::verify(&rules.config, &rules.tables, &address) {
                     Ok(Verdict::Known) => nothing(Status::Found),
-                    Ok(Verdict::Account) => nothing(Status::Account),
+                    Ok(Verdict::Account) => nothing(knowledge.account(address.local())),
                     Ok(Verdict::Relay | Verdict::Foreign) => nothing(Status::None),
                     Ok(Verdict::Unknown) => refused(Reply::unknown_user(&address)),
                     Err(what) => (Status::Unknown, what),
@@ -247,7 +255,7 @@ impl Client {
         }
         let to = &mail.recipient;
         Ok(match verdict {
-            Verdict::Account => Ok(Status::Account),
+            Verdict::Account => Ok(knowledge.account(to.local())),
             Verdict::Unknown => Err(Reply::unknown_user(to)),
             Verdict::Known | Verdict::Relay | Verdict::Foreign => Ok(Status::Found),
         })
@@ -311,6 +319,11 @@ impl Answer {
 }
 
 impl Knowledge {
+    /// Whether there is this account, or that is to be looked up.
+    fn account(&self, name: &str) -> Status {
+        if self.accounts.borrow().are_there(name) { Status::Found } else { Status::Account }
+    }
+
     async fn within_patience(
         &self,
         answer: impl Future<Output = (Status, String)>,
@@ -349,5 +362,28 @@ impl Knowledge {
             }
         }
         (status, String::new())
+    }
+}
+
+/// Accounts that were there a moment ago.
+#[derive(Default)]
+struct Accounts(HashMap<String, Instant>);
+
+impl Accounts {
+    /// So long it is believed that one is still there.
+    const MOMENT: Duration = Duration::from_secs(10);
+
+    /// So many are remembered.
+    const MOST: usize = 4096;
+
+    fn are_there(&self, name: &str) -> bool {
+        self.0.get(name).is_some_and(|known| known.elapsed() < Self::MOMENT)
+    }
+
+    fn learn(&mut self, name: &str) {
+        if self.0.len() >= Self::MOST {
+            self.0.clear();
+        }
+        self.0.insert(name.to_owned(), Instant::now());
     }
 }

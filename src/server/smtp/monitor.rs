@@ -68,19 +68,12 @@ impl<'a> Monitor<'a> {
         Some(Heard::Nothing)
     }
 
-    /// Answers until the session is over; `first` was heard already. `learned` is told which users
-    /// there are.
-    pub(super) fn stay(
-        mut self,
-        session: &Channel,
-        first: &[u8],
-        policy: Option<&Keeper>,
-        learned: impl Fn(&str),
-    ) -> Exit {
+    /// Answers until the session is over; `first` was heard already.
+    pub(super) fn stay(mut self, session: &Channel, first: &[u8], policy: Option<&Keeper>) -> Exit {
         let mut buffer = [0; MAX + 1];
         let mut record = first;
         loop {
-            if !record.is_empty() && self.answer(session, record, policy, &learned).is_none() {
+            if !record.is_empty() && self.answer(session, record, policy).is_none() {
                 return Exit::Protocol;
             }
             record = match session.receive(&mut buffer) {
@@ -94,19 +87,13 @@ impl<'a> Monitor<'a> {
         }
     }
 
-    fn answer(
-        &mut self,
-        session: &Channel,
-        record: &[u8],
-        policy: Option<&Keeper>,
-        learned: &impl Fn(&str),
-    ) -> Option<()> {
+    fn answer(&mut self, session: &Channel, record: &[u8], policy: Option<&Keeper>) -> Option<()> {
         let answer = match self.hear(record)? {
             Heard::Nothing => return Some(()),
             Heard::User(name) => {
                 let answer = self.look_up(name);
-                if answer == Answer::Yes {
-                    learned(name);
+                if let (Answer::Yes, Some(keeper)) = (answer, policy) {
+                    keeper.learned(name);
                 }
                 vec![answer as u8]
             }

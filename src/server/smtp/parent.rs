@@ -1,14 +1,12 @@
 //! The sessions of a listening parent: made by a zygote, each with a line to the parent.
 //!
-//! The parent says itself what costs nothing (log lines, users it has heard of a moment ago). With
-//! the first other question a session gets a monitor of its own, forked from the parent, so that no
+//! The parent writes itself what they log. With the first question a session gets a monitor of its own, forked from the parent, so that no
 //! lookup and no password of one session holds up the others.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
@@ -16,7 +14,7 @@ use nix::unistd::Pid;
 
 use super::monitor::{Heard, Monitor};
 use super::talk::{Kit, Talk};
-use super::{Answer, Ask, MAX, Server, Service, ask};
+use super::{Ask, MAX, Server, Service, ask};
 use crate::net::tls::identity::{Identity, State};
 use crate::route::index::Stamp;
 use crate::server::Connection;
@@ -27,12 +25,8 @@ use crate::sys::channel::Channel;
 use crate::sys::process::Ended;
 use crate::sys::{Exit, fd, process, signal};
 
-/// Lines that are looked at in one turn, and records of one of them.
+/// Lines that are looked at in one turn, for one record each.
 const TURN: usize = 64;
-const RECORDS: usize = 8;
-
-/// The number, among the lines, of that on which monitors tell of users.
-const LEARNED: u64 = 0;
 
 /// The sessions.
 pub struct Parent<'a> {
@@ -49,9 +43,6 @@ pub struct Parent<'a> {
     /// Sessions that have a monitor.
     monitored: HashMap<Pid, IpAddr>,
     over: Vec<IpAddr>,
-    users: Users,
-    /// Where monitors tell of users, and where that is heard.
-    learned: (Channel, Channel),
 }
 
 /// What changes with a file that a zygote has read: the state of certificates, keys and tickets, and
@@ -75,10 +66,6 @@ impl<'a> Parent<'a> {
         policy: Keeper,
     ) -> io::Result<(Self, Vec<String>)> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let learned = Channel::pair()?;
-        fd::set_nonblocking(&learned.0, true)?;
-        fd::set_nonblocking(&learned.1, true)?;
-        epoll.add(&learned.1, EpollEvent::new(EpollFlags::EPOLLIN, LEARNED))?;
         let mut parent = Self {
             server,
             services,
@@ -88,11 +75,9 @@ impl<'a> Parent<'a> {
             made_of: MadeOf::default(),
             epoll,
             lines: HashMap::new(),
-            next: LEARNED + 1,
+            next: 0,
             monitored: HashMap::new(),
             over: Vec::new(),
-            users: Users::default(),
-            learned,
         };
         let left_out = parent.make_zygote()?;
         Ok((parent, left_out))
@@ -177,28 +162,21 @@ impl<'a> Parent<'a> {
 
     /// Hears what one session says.
     fn listen_to(&mut self, number: u64, forget: &mut dyn FnMut()) {
+        let Some(session) = self.lines.get_mut(&number) else { return };
         let mut buffer = [0; MAX + 1];
-        for _ in 0..RECORDS {
-            let Some(session) = self.lines.get_mut(&number) else { return };
-            let record = match session.line.receive(&mut buffer) {
-                Ok(length) => buffer.get(..length).unwrap_or_default(),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => &[],
-            };
-            if record.is_empty() {
-                session.monitor.end();
-                return self.part(number);
-            }
-            match session.monitor.hear(record) {
-                Some(Heard::Nothing) => {}
-                Some(Heard::User(name)) if self.users.are_there(name) => {
-                    if session.line.send(&[Answer::Yes as u8]).is_err() {
-                        return self.part(number);
-                    }
-                }
-                Some(_) => return self.fork_monitor(number, record, forget),
-                None => return self.part(number),
-            }
+        let record = match session.line.receive(&mut buffer) {
+            Ok(length) => buffer.get(..length).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(_) => &[],
+        };
+        if record.is_empty() {
+            session.monitor.end();
+            return self.part(number);
+        }
+        match session.monitor.hear(record) {
+            Some(Heard::Nothing) => {}
+            Some(_) => self.fork_monitor(number, record, forget),
+            None => self.part(number),
         }
     }
 
@@ -229,10 +207,7 @@ impl<'a> Parent<'a> {
             };
             let ready = signal::unblock_all().and_then(|()| fd::set_nonblocking(&line, false));
             match ready {
-                Ok(()) => monitor.stay(&line, record, Some(&self.policy), |user| {
-                    // Where there is no room it is learned another time.
-                    let _ = self.learned.0.send(user.as_bytes());
-                }),
+                Ok(()) => monitor.stay(&line, record, Some(&self.policy)),
                 Err(_) => Exit::OsErr,
             }
         });
@@ -243,15 +218,6 @@ impl<'a> Parent<'a> {
             Err(error) => {
                 self.server.log.error(&format!("can't fork a monitor: {error}"));
                 self.over.push(address);
-            }
-        }
-    }
-
-    fn learn(&mut self) {
-        let mut name = [0; MAX];
-        while let Ok(length @ 1..) = self.learned.1.receive(&mut name) {
-            if let Some(name) = name.get(..length).and_then(|name| std::str::from_utf8(name).ok()) {
-                self.users.learn(name);
             }
         }
     }
@@ -280,10 +246,7 @@ impl Sessions for Parent<'_> {
         let mut events = [EpollEvent::empty(); TURN];
         let count = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
         for event in events.iter().take(count) {
-            match event.data() {
-                LEARNED => self.learn(),
-                number => self.listen_to(number, forget),
-            }
+            self.listen_to(event.data(), forget);
         }
     }
 
@@ -324,28 +287,5 @@ impl Sessions for Parent<'_> {
             Exit::Ok
         })?;
         Ok(())
-    }
-}
-
-/// Users that were there a moment ago.
-#[derive(Default)]
-struct Users(HashMap<String, Instant>);
-
-impl Users {
-    /// So long it is believed that somebody is still there.
-    const MOMENT: Duration = Duration::from_secs(10);
-
-    /// So many are remembered.
-    const MOST: usize = 4096;
-
-    fn are_there(&self, name: &str) -> bool {
-        self.0.get(name).is_some_and(|known| known.elapsed() < Self::MOMENT)
-    }
-
-    fn learn(&mut self, name: &str) {
-        if self.0.len() >= Self::MOST {
-            self.0.clear();
-        }
-        self.0.insert(name.to_owned(), Instant::now());
     }
 }
