@@ -184,6 +184,22 @@ fn of_a_crowd_beyond_the_limit_those_within_are_served_and_the_others_told_so() 
 }
 
 #[test]
+fn a_place_is_free_as_soon_as_its_session_is_over_whoever_is_told_first() {
+    let site = plan(1).build();
+    let (server, address) = site.serve("smtpd");
+    let mut peer = Peer::connect(address);
+    peer.greet();
+    // When the listener looks again, all of this has happened.
+    server.signal(Signal::SIGSTOP);
+    peer.mail(FROM, &["a@elsewhere.example"], TEXT);
+    drop(peer);
+    quiet(&server);
+    let mut next = Peer::connect(address);
+    server.signal(Signal::SIGCONT);
+    next.greet();
+}
+
+#[test]
 fn as_many_as_the_system_lets_wait_until_they_are_accepted() {
     let allowed = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
     let allowed: usize = allowed.trim().parse().unwrap();

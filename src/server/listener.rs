@@ -142,9 +142,7 @@ impl Listener<'_> {
             if ready.sessions {
                 sessions.attend(&mut || self.forget());
             }
-            while let Some(address) = sessions.over() {
-                self.connections.leave(address);
-            }
+            self.free_places(&mut sessions);
             for index in ready.sockets {
                 // A few at a time, so that one busy socket does not keep the others waiting.
                 for _ in 0..16 {
@@ -221,9 +219,27 @@ impl Listener<'_> {
         }
     }
 
+    fn free_places(&mut self, sessions: &mut impl Sessions) {
+        while let Some(address) = sessions.over() {
+            self.connections.leave(address);
+        }
+    }
+
+    /// Whether there is a place for one more client from there.
+    fn enter(&mut self, address: IpAddr, sessions: &mut impl Sessions) -> bool {
+        if self.connections.enter(address) {
+            return true;
+        }
+        // One may be free since a moment ago.
+        self.reap(sessions);
+        sessions.attend(&mut || self.forget());
+        self.free_places(sessions);
+        self.connections.enter(address)
+    }
+
     fn admit(&mut self, client: Client, sessions: &mut impl Sessions) {
         let address = client.address();
-        if !self.connections.enter(address) {
+        if !self.enter(address, sessions) {
             self.log.warning(&format!("too many connections, client=[{address}] turned away"));
             turn_away(&client.socket, self.busy);
             return;

@@ -1,7 +1,7 @@
 //! The sessions of a listening parent: made by a zygote, each with a line to the parent.
 //!
-//! The parent writes itself what they log. With the first question a session gets a monitor of its own, forked from the parent, so that no
-//! lookup and no password of one session holds up the others.
+//! The parent writes itself what they log. With the first question a session gets a monitor of its
+//! own, forked from the parent, so that no lookup and no password of one session holds up the others.
 
 use std::collections::HashMap;
 use std::io;
@@ -25,7 +25,7 @@ use crate::sys::channel::Channel;
 use crate::sys::process::Ended;
 use crate::sys::{Exit, fd, process, signal};
 
-/// Lines that are looked at in one turn, for one record each.
+/// Lines that are asked for at once.
 const TURN: usize = 64;
 
 /// The sessions.
@@ -160,24 +160,26 @@ impl<'a> Parent<'a> {
         listens.map(|()| ours).map_err(|error| (Some(arrival.client), error))
     }
 
-    /// Hears what one session says.
-    fn listen_to(&mut self, number: u64, forget: &mut dyn FnMut()) {
-        let Some(session) = self.lines.get_mut(&number) else { return };
+    /// Hears one record of a session; whether there may be more of them.
+    fn listen_to(&mut self, number: u64, forget: &mut dyn FnMut()) -> bool {
+        let Some(session) = self.lines.get_mut(&number) else { return false };
         let mut buffer = [0; MAX + 1];
         let record = match session.line.receive(&mut buffer) {
             Ok(length) => buffer.get(..length).unwrap_or_default(),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
             Err(_) => &[],
         };
         if record.is_empty() {
             session.monitor.end();
-            return self.part(number);
+            self.part(number);
+            return false;
         }
         match session.monitor.hear(record) {
-            Some(Heard::Nothing) => {}
+            Some(Heard::Nothing) => return true,
             Some(_) => self.fork_monitor(number, record, forget),
             None => self.part(number),
         }
+        false
     }
 
     fn part(&mut self, number: u64) {
@@ -244,9 +246,17 @@ impl Sessions for Parent<'_> {
 
     fn attend(&mut self, forget: &mut dyn FnMut()) {
         let mut events = [EpollEvent::empty(); TURN];
-        let count = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
-        for event in events.iter().take(count) {
-            self.listen_to(event.data(), forget);
+        // Each line is looked at once.
+        for _ in 0..=self.lines.len() / TURN {
+            let count = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
+            for event in events.iter().take(count) {
+                // Of a session that is over, all that it said is there, and its place free.
+                let is_over = event.events().contains(EpollFlags::EPOLLHUP);
+                while self.listen_to(event.data(), forget) && is_over {}
+            }
+            if count < TURN {
+                break;
+            }
         }
     }
 
