@@ -114,6 +114,8 @@ pub struct Smtp {
     pub max_connections_per_ip: usize,
     /// The most sessions that begin in a minute from one address; 0: any.
     pub max_connections_per_minute: usize,
+    /// How long a client may take for a command, or for a piece of a message.
+    pub command_time_limit: Interval,
     /// How long a session may last.
     pub session_time_limit: Interval,
     /// How long a stranger waits for the greeting; who speaks first is sent away.
@@ -333,6 +335,7 @@ impl Default for Smtp {
             max_connections: 200,
             max_connections_per_ip: 50,
             max_connections_per_minute: 0,
+            command_time_limit: Interval::from_seconds(5 * 60),
             session_time_limit: Interval::from_seconds(2 * 60 * 60),
             greet_delay: Interval::from_seconds(0),
             proxies: Vec::new(),
@@ -614,6 +617,12 @@ impl Config {
         // RFC 5321 section 4.5.3.2: a client waits five minutes for the greeting.
         if self.smtp.greet_delay.seconds() > 60 {
             return Some((&["smtp", "greet_delay"], "a minute at most is wanted".into()));
+        }
+        // As far as poll(2) counts.
+        let may_wait = |time: Interval| (1..2_000_000).contains(&time.seconds());
+        if !may_wait(self.smtp.command_time_limit) {
+            let what = "a time above 0 and below 20d is wanted";
+            return Some((&["smtp", "command_time_limit"], what.into()));
         }
         if self.smtp.session_time_limit.seconds() == 0 {
             return Some((&["smtp", "session_time_limit"], "a time above 0 is wanted".into()));

@@ -6,8 +6,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt,
+    AddressFamily, Backlog, SockaddrLike, SockaddrStorage, getsockname, getsockopt, setsockopt,
+    sockopt,
 };
+use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::sys::fd;
 
@@ -23,6 +25,9 @@ pub enum Handed {
         output: OwnedFd,
     },
 }
+
+/// How long a read from a client of a TCP socket waits, in milliseconds: then it is `EAGAIN`.
+pub const READ_TIMEOUT: u32 = 60_000;
 
 /// A listening socket.
 pub enum Socket {
@@ -41,12 +46,14 @@ impl Socket {
         }
     }
 
-    /// Gets ready to be polled. Clients' sockets block all the same, and send what they are given at
-    /// once: replies are written whole, and waiting for more would only delay them. (Linux has an
-    /// accepted socket inherit that.)
+    /// Gets ready to be polled. Clients' sockets block all the same, for [`READ_TIMEOUT`], and send
+    /// what they are given at once: replies are written whole, and waiting for more would only delay
+    /// them. (Linux has an accepted socket inherit that.)
     pub fn prepare(&self) -> io::Result<()> {
         if let Self::Tcp(socket) = self {
-            nix::sys::socket::setsockopt(socket, sockopt::TcpNoDelay, &true)?;
+            setsockopt(socket, sockopt::TcpNoDelay, &true)?;
+            let timeout = TimeVal::milliseconds(READ_TIMEOUT.into());
+            setsockopt(socket, sockopt::ReceiveTimeout, &timeout)?;
         }
         fd::set_nonblocking(self, true)
     }
@@ -146,7 +153,9 @@ mod tests {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     use nix::sys::socket::{getsockopt, sockopt};
 
-    use super::{Socket, bind};
+    use nix::sys::time::TimeValLike;
+
+    use super::{READ_TIMEOUT, Socket, bind};
 
     #[test]
     fn a_client_blocks_and_is_sent_what_there_is_at_once() {
@@ -159,6 +168,8 @@ mod tests {
         let (client, from) = socket.accept().unwrap();
         assert_eq!(from, Some([127, 0, 0, 1].into()));
         assert!(getsockopt(&client, sockopt::TcpNoDelay).unwrap());
+        let timeout = getsockopt(&client, sockopt::ReceiveTimeout).unwrap();
+        assert_eq!(timeout.num_milliseconds(), READ_TIMEOUT.into());
         let flags = OFlag::from_bits_retain(fcntl(&client, FcntlArg::F_GETFL).unwrap());
         assert!(!flags.contains(OFlag::O_NONBLOCK));
     }

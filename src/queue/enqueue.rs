@@ -83,7 +83,9 @@ impl Inlet {
             file
         };
         // Whatever the caller's umask is: the queue's owner reads what sendmail wrote by its group.
-        fchmod(&file, Mode::from_bits_truncate(self.mode))?;
+        if self.mode & 0o077 != 0 {
+            fchmod(&file, Mode::from_bits_truncate(self.mode))?;
+        }
         let envelope = envelope.encode();
         let mut buffer = Vec::with_capacity(8 * 1024);
         buffer.resize(HEAD, 0);

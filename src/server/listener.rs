@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
@@ -16,6 +16,10 @@ use crate::net::limits::Connections;
 use crate::sys::process::Ended;
 use crate::sys::signal::Signals;
 use crate::sys::{Exit, Log, fd, process};
+
+/// What sessions want is looked at this often at most: their log lines come in crowds, and each would
+/// cost as much as a few together.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// A client that has come.
 pub struct Client {
@@ -127,8 +131,11 @@ impl Listener<'_> {
         }
         // Once for all the children.
         crate::sys::clock::zone();
+        let mut pause_ends = None;
         loop {
-            let ready = self.wait(&signals, sessions.descriptor())?;
+            let resting = pause_ends.is_some_and(|end| Instant::now() < end);
+            let watched = sessions.descriptor().filter(|_| !resting);
+            let ready = self.wait(&signals, watched, resting)?;
             while ready.signals
                 && let Some(signal) = signals.next()
             {
@@ -141,6 +148,7 @@ impl Listener<'_> {
             }
             if ready.sessions {
                 sessions.attend(&mut || self.forget());
+                pause_ends = Some(Instant::now() + PAUSE);
             }
             self.free_places(&mut sessions);
             for index in ready.sockets {
@@ -173,10 +181,17 @@ impl Listener<'_> {
         self.spawner = None;
     }
 
-    /// Waits for clients, signals, sessions or the FIFO.
-    fn wait(&mut self, signals: &Signals, sessions: Option<BorrowedFd<'_>>) -> io::Result<Ready> {
+    /// Waits for clients, signals, sessions or the FIFO; no longer than a pause where that is so.
+    fn wait(
+        &mut self,
+        signals: &Signals,
+        sessions: Option<BorrowedFd<'_>>,
+        is_pause: bool,
+    ) -> io::Result<Ready> {
         let spawner = self.spawner.as_mut();
         let timeout = spawner.and_then(|spawner| spawner.tend(self.log));
+        let pause = is_pause.then(|| PAUSE.saturating_sub(Duration::from_millis(1)));
+        let timeout = timeout.into_iter().chain(pause).min();
         // Rounded up, or else the last millisecond is spent in turning round.
         let timeout = timeout.map_or(PollTimeout::NONE, |left| {
             PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX)

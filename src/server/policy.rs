@@ -1,12 +1,13 @@
 //! Who may do what: a process that answers the session children's questions.
 //!
 //! It knows the tables (aliases, virtual users, access), the name servers and the greylist; of
-//! accounts it knows those that monitors have looked up a moment ago, of passwords nothing. A listening parent forks it when the first client comes,
-//! as an account without rights and in a cell, for it speaks to name servers; it is the only process
-//! of a server with a tokio runtime. The parent sends it the client's address with one end of a new
-//! channel beside it ([`Keeper::open`]), and the session child asks on the other end ([`Line`]). What it has opened when it started (tables, resolv.conf) it does not open again: when
-//! that, or the users file, changes, the parent starts another one for the sessions to come. It ends when nobody can ask
-//! it any more.
+//! accounts it knows those that monitors have looked up a moment ago, of passwords nothing. A
+//! listening parent forks it when the first client comes, as an account without rights and in a cell,
+//! for it speaks to name servers; it is the only process of a server with a tokio runtime. The parent
+//! sends it the client's address with one end of a new channel beside it ([`Keeper::open`]), and the
+//! session child asks on the other end ([`Line`]). What it has opened when it started (tables,
+//! resolv.conf) it does not open again: when that, or the users file, changes, the parent starts
+//! another one for the sessions to come. It ends when nobody can ask it any more.
 
 pub mod greylist;
 pub mod process;
@@ -46,6 +47,10 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Where the name servers stand that no configuration names.
 const SETTINGS: &str = "/etc/resolv.conf";
+
+/// How long a session remembers what was taken last: of many messages to one recipient it asks once a
+/// second.
+const REMEMBERED: Duration = Duration::from_secs(1);
 
 /// The longest answer, in bytes: a status and a text.
 const MAX_ANSWER: usize = 4096;
@@ -257,7 +262,7 @@ impl Keeper {
         let end = Instant::now() + ROOM;
         loop {
             match process.send_with(&told, &[theirs.as_fd()]) {
-                Ok(()) => return Some(Line { channel: Some(ours) }),
+                Ok(()) => return Some(Line::of(Some(ours))),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return None,
             }
@@ -293,12 +298,14 @@ fn stamp(path: &Path) -> Option<Stamp> {
 #[derive(Default)]
 pub struct Line {
     channel: Option<Channel>,
+    /// The mail that it said was taken last, and when.
+    taken: Option<(String, Instant)>,
 }
 
 impl Line {
     /// The line whose end this is.
     pub fn of(channel: Option<Channel>) -> Self {
-        Self { channel }
+        Self { channel, taken: None }
     }
 
     /// Its end, to be handed to another process.
@@ -320,6 +327,7 @@ impl Line {
         };
         let told = [&[Question::Client as u8][..], &record(client), name.as_bytes()].concat();
         self.channel = self.channel.take().filter(|channel| channel.send(&told).is_ok());
+        self.taken = None;
     }
 
     /// The client's name: one that leads back to its address. `None` where it has none, or that
@@ -333,8 +341,18 @@ impl Line {
 
     /// Whether the client may send this. An error says why that can't be told now.
     pub fn recipient(&mut self, mail: &Mail<'_>) -> Result<Verdict, String> {
-        match self.ask(Question::Recipient, &mail.encode()) {
-            Some((Status::Found, _)) => Ok(Verdict::Accept),
+        let mail = mail.encode();
+        if let Some((taken, when)) = &self.taken
+            && *taken == mail
+            && when.elapsed() < REMEMBERED
+        {
+            return Ok(Verdict::Accept);
+        }
+        match self.ask(Question::Recipient, &mail) {
+            Some((Status::Found, _)) => {
+                self.taken = Some((mail, Instant::now()));
+                Ok(Verdict::Accept)
+            }
             Some((Status::Account, _)) => Ok(Verdict::Account),
             Some((Status::Refused, text)) => refusal(&text).map(Verdict::Refuse),
             Some((_, what)) => Err(String::from_utf8_lossy(&what).into_owned()),

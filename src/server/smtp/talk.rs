@@ -21,9 +21,6 @@ use crate::sys::channel::Channel;
 use crate::sys::{Exit, clock};
 use crate::text::line::with_crlf;
 
-/// How long a client may say nothing (RFC 5321 section 4.5.3.2.7), and take nothing; milliseconds.
-const TIMEOUT: u32 = 300_000;
-
 /// Refused commands that end a session.
 const MAX_ERRORS: usize = 20;
 
@@ -68,6 +65,8 @@ pub(super) struct Talk<'a> {
     pub(super) monitor: &'a Channel,
     /// The last byte that a pipe or a terminal brought.
     last: u8,
+    /// How long the client may say nothing, and take nothing.
+    patience: Duration,
     /// When the session has lasted long enough.
     end: Instant,
     /// Refused commands that the client has waited for.
@@ -100,7 +99,8 @@ impl<'a> Talk<'a> {
         policy: Line,
         monitor: &'a Channel,
     ) -> Self {
-        let most = Duration::from_secs(server.config.smtp.session_time_limit.seconds());
+        let smtp = &server.config.smtp;
+        let most = Duration::from_secs(smtp.session_time_limit.seconds());
         Self {
             server,
             connection,
@@ -110,6 +110,7 @@ impl<'a> Talk<'a> {
             name: None,
             monitor,
             last: b'\n',
+            patience: Duration::from_secs(smtp.command_time_limit.seconds()),
             end: Instant::now() + most,
             errors: 0,
         }
@@ -306,22 +307,22 @@ impl<'a> Talk<'a> {
 
     /// How long the client may still take that has been waited for since then; milliseconds.
     fn patience(&self, since: Instant) -> u32 {
-        let mut end = since + Duration::from_millis(TIMEOUT.into());
+        let mut end = since + self.patience;
         if self.connection.is_remote() {
             end = end.min(self.end);
         }
         let left = end.saturating_duration_since(Instant::now()).as_millis();
-        u32::try_from(left).unwrap_or(TIMEOUT)
+        u32::try_from(left).unwrap_or(u32::MAX)
     }
 
     /// Reads what there is. A pipe or a terminal may end its lines as this host does.
     fn receive(&mut self, buffer: &mut [u8], silent: Instant) -> io::Result<usize> {
+        let patience = self.patience(silent);
         if self.connection.is_remote() {
-            let patience = self.patience(silent);
             return self.connection.receive(buffer, patience);
         }
-        let mut raw = [0; 8 * 1024];
-        let length = self.connection.receive(&mut raw, TIMEOUT)?;
+        let mut raw = vec![0; 8 * 1024];
+        let length = self.connection.receive(&mut raw, patience)?;
         let mut lines = Vec::with_capacity(2 * raw.len());
         with_crlf(&mut self.last, raw.get(..length).unwrap_or_default(), &mut lines);
         let room = buffer.get_mut(..lines.len()).ok_or(io::ErrorKind::InvalidData)?;
