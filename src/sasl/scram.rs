@@ -252,7 +252,7 @@ fn saslname(text: &str) -> Option<String> {
         name.push(sign);
         name.push_str(rest);
     }
-    plain::name(name.as_bytes())
+    plain::name(name.as_bytes()).ok()
 }
 
 /// Where an exchange is.
