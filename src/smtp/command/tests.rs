@@ -124,6 +124,20 @@ fn auth_and_its_parameter_are_read() {
 }
 
 #[test]
+fn who_is_asked_for_may_stand_before_smtputf8() {
+    let asked = |text: &str| {
+        asked_for(text.as_bytes()).map(|mailbox| mailbox.or_domain("here").to_string())
+    };
+    for text in ["a", "<a@here>", "a SMTPUTF8", "a@here  smtputf8"] {
+        assert_eq!(asked(text), Ok("a@here".into()), "{text}");
+    }
+    assert_eq!(asked("SMTPUTF8"), Ok("SMTPUTF8@here".into()));
+    for text in ["a b", "a SMTPUTF8 SMTPUTF8", "a SMTPUTF8=1", " SMTPUTF8"] {
+        assert_eq!(asked(text).unwrap_err().code(), 501, "{text}");
+    }
+}
+
+#[test]
 fn the_parameter_of_smtputf8_is_read() {
     let parameters = mail_parameters("MAIL FROM:<jos\u{e9}@b> BODY=8BITMIME smtputf8 SIZE=5");
     assert!(parameters.utf8 && parameters.body == Body::EightBitMime);
