@@ -65,7 +65,7 @@ impl Ours {
                 plan.set("smtp", "max_message_size", "65536").set("smtp", "max_recipients", "100")
             }
             "lookups" => plan.set("smtp", "vrfy", "true").set("smtp", "expn", "true"),
-            "auth" => stranger(plan).set("smtp", "auth", "true"),
+            "auth" | "no-users" => stranger(plan).set("smtp", "auth", "true"),
             "submission" => self.pair.plan(plan).set("smtp", "proxies", "[\"127.0.0.1\"]"),
             "proxy" => plan.set("smtp", "proxies", "[\"127.0.0.1\"]"),
             "xclient" => plan.set("smtp", "xclient", "[\"127.0.0.1\"]"),
@@ -95,6 +95,9 @@ impl Host for Ours {
         }
         let service = if kind == "submission" { "submission" } else { "smtp" };
         let (server, address) = site.serve_word("smtpd", service);
+        if kind == "no-users" {
+            fs::remove_file(site.path().join("users")).unwrap();
+        }
         self.running.push((kind.to_owned(), server, address, site));
         address
     }
