@@ -247,14 +247,14 @@ impl Exchange {
                 None => Step::Failed(Failure::Refused),
             },
             (State::Begin(facts), mechanism) => {
-                let first = scram::First::parse(response, mechanism, &facts);
-                match (first, mechanism.scram()) {
-                    (Some(first), Some(hash)) => {
+                match (scram::First::parse(response, mechanism, &facts), mechanism.scram()) {
+                    (Ok(first), Some(hash)) => {
                         let user = first.user().to_owned();
                         self.state = State::Scram(scram::State::First(first, hash));
                         Step::Ask(Question::Keys { user, hash })
                     }
-                    _ => self.malformed(),
+                    (Err(failure), _) => Step::Failed(failure),
+                    (Ok(_), None) => self.malformed(),
                 }
             }
             (State::Scram(state), _) => {

@@ -235,13 +235,17 @@ fn the_first_message_of_scram_has_one_form() {
         "n,,n=user=,r=abc",
         "n,,n=user,r=\u{e9}",
         "x,,n=user,r=abc",
-        "n,a=other,n=user,r=abc",
         "n,user,n=user,r=abc",
         "n,,n=us\ner,r=abc",
         &long,
     ] {
         let step = Exchange::new(Mechanism::ScramSha256, facts()).begin(Some(first.as_bytes()));
         assert_eq!(step, Step::Failed(Failure::Malformed), "{first}");
+    }
+    let nobodys = format!("n,,n={},r=abc", "u".repeat(65));
+    for first in ["n,a=other,n=user,r=abc", &nobodys] {
+        let step = Exchange::new(Mechanism::ScramSha256, facts()).begin(Some(first.as_bytes()));
+        assert_eq!(step, Step::Failed(Failure::Refused), "{first}");
     }
     let first = b"n,a=a=2Cb=3D,n=a=2Cb=3D,r=abc,x=more";
     let step = Exchange::new(Mechanism::ScramSha256, facts()).begin(Some(first));
