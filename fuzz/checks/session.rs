@@ -454,7 +454,9 @@ fn understood(line: &[u8]) -> Option<Command> {
 /// any.
 fn replies_to(command: &Command) -> &'static [u16] {
     match command {
-        Command::Ehlo(_) | Command::Helo(_) | Command::Lhlo(_) => &[250],
+        Command::Ehlo(_) | Command::Helo(_) | Command::Lhlo(_) | Command::Rset | Command::Noop => {
+            &[250]
+        }
         Command::Mail { .. } => &[250, 503, 552, 553, 555],
         Command::Rcpt { .. } => &[250, 450, 452, 503, 553, 555],
         Command::Data => &[354, 452, 503, 554],
@@ -462,7 +464,6 @@ fn replies_to(command: &Command) -> &'static [u16] {
         Command::Bdat(_) => &[],
         Command::StartTls => &[220, 454, 502, 503],
         Command::Auth { .. } => &[235, 334, 454, 503, 504, 535, 538],
-        Command::Rset | Command::Noop => &[250],
         Command::Vrfy(_) => &[250, 252, 550],
         Command::Expn(_) => &[250, 550],
         Command::Xclient(_) => &[220, 503],
