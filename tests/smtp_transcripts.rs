@@ -1,4 +1,5 @@
-//! SMTP as the RFCs have it: each rule is a conversation in `tests/transcripts/smtp/`.
+//! SMTP as the RFCs have it: each rule is a conversation in `tests/transcripts/smtp/`, and a line of
+//! `RULES.md` there.
 //!
 //! `TRANSCRIPT=rset cargo test --test smtp_transcripts` plays those whose name has `rset` in it,
 //! and `MAIL_UNDER_TEST=postfix` asks Postfix only.
@@ -13,19 +14,64 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::net::SocketAddr;
+use std::path::Path;
 
+use rustls::ClientConnection;
+use support::dns::Dns;
 use support::reference::Postfix;
-use support::run::Server;
-use support::site::Site;
-use support::tls::Pair;
-use support::transcript::{Host, play_all};
+use support::run::{Server, run};
+use support::site::{HOST, Plan, Site};
+use support::tls::{Pair, VERSIONS};
+use support::transcript::{Host, parse, play_all};
 use support::{need, need_root};
 
 /// Our smtpd, one for each kind of site.
 struct Ours {
     running: Vec<(String, Server, SocketAddr, Site)>,
     pair: Pair,
+    /// A name server that knows nobody, so that nobody waits for a name.
+    dns: Dns,
+    /// Messages that were said to be queued.
+    queued: usize,
+    /// Within the lines of a reply to EHLO.
+    in_hello: bool,
+}
+
+impl Ours {
+    fn new() -> Self {
+        Self {
+            running: Vec::new(),
+            pair: Pair::new(),
+            dns: Dns::start(),
+            queued: 0,
+            in_hello: false,
+        }
+    }
+
+    fn plan(&self, kind: &str) -> Plan {
+        let plan = Site::plan();
+        let plan = plan.set("dns", "servers", &format!("[\"{}\"]", self.dns.address()));
+        // To those who may not relay, nobody of this machine belongs.
+        let stranger = |plan: Plan| plan.set("smtp", "relay_networks", "[]");
+        match kind {
+            "usual" => plan,
+            "tls" => self.pair.plan(plan),
+            "closed" => stranger(plan),
+            "slow" => stranger(plan).set("smtp", "greet_delay", "\"5s\""),
+            "small" => {
+                plan.set("smtp", "max_message_size", "65536").set("smtp", "max_recipients", "100")
+            }
+            "lookups" => plan.set("smtp", "vrfy", "true").set("smtp", "expn", "true"),
+            "auth" | "no-users" => stranger(plan).set("smtp", "auth", "true"),
+            "submission" => self.pair.plan(plan).set("smtp", "proxies", "[\"127.0.0.1\"]"),
+            "proxy" => plan.set("smtp", "proxies", "[\"127.0.0.1\"]"),
+            "xclient" => plan.set("smtp", "xclient", "[\"127.0.0.1\"]"),
+            _ => panic!("no site {kind}"),
+        }
+    }
 }
 
 impl Host for Ours {
@@ -37,22 +83,60 @@ impl Host for Ours {
         if let Some((_, _, address, _)) = self.running.iter().find(|(name, ..)| name == kind) {
             return *address;
         }
-        let plan = match kind {
-            "usual" => Site::plan(),
-            "tls" => self.pair.plan(Site::plan()),
-            "closed" => Site::plan().set("smtp", "relay_networks", "[]"),
-            "small" => Site::plan().set("smtp", "max_message_size", "65536").set(
-                "smtp",
-                "max_recipients",
-                "100",
-            ),
-            _ => panic!("no site {kind}"),
-        };
-        let site = plan.build();
-        let (server, address) = site.serve("smtpd");
+        let site = self.plan(kind).build();
+        if kind == "auth" {
+            // Whose password is kept as keys of SCRAM.
+            let account = Site::account("bob");
+            let (uid, gid) = (account.uid.to_string(), account.gid.to_string());
+            let add = ["user", "add", "new", "--uid", &uid, "--gid", &gid];
+            let mut mailctl = site.command("mailctl");
+            mailctl.args(add).args(["--scheme", "scram-sha-256"]);
+            run(&mut mailctl, b"pencil\n").expect(0);
+        }
+        let service = if kind == "submission" { "submission" } else { "smtp" };
+        let (server, address) = site.serve_word("smtpd", service);
+        if kind == "no-users" {
+            fs::remove_file(site.path().join("users")).unwrap();
+        }
         self.running.push((kind.to_owned(), server, address, site));
         address
     }
+
+    fn tls(&self) -> ClientConnection {
+        self.pair.client(VERSIONS)
+    }
+
+    fn heard(&mut self, line: &str) -> Result<(), String> {
+        self.queued += usize::from(line.contains(" Ok: queued as "));
+        // What a challenge has room for is its mechanism's matter (RFC 4954 section 4).
+        if line.len() > 510 && !line.starts_with("334 ") {
+            return Err(format!("longer than 512 octets (RFC 5321 section 4.5.3.1.5): {line}"));
+        }
+        let names_host = line.get(4..).is_some_and(|text| text.split(' ').next() == Some(HOST));
+        let is_plain = names_host || self.in_hello;
+        self.in_hello = is_plain && line.starts_with("250-");
+        if is_plain || has_status(line) {
+            Ok(())
+        } else {
+            Err(format!("no enhanced code (RFC 2034): {line}"))
+        }
+    }
+}
+
+/// Whether the line has the enhanced status code that it should (RFC 2034 section 4): all have one of
+/// the code's class, but for 3yz, the greeting, and what is said to EHLO and HELO.
+fn has_status(line: &str) -> bool {
+    if line.starts_with('3') {
+        return true;
+    }
+    let word = line.get(4..).unwrap_or_default().split(' ').next().unwrap_or_default();
+    let mut parts = word.split('.');
+    let class = parts.next().unwrap_or_default();
+    let is_number = |part: &str| part.parse::<u16>().is_ok_and(|number| number < 1000);
+    class.len() == 1
+        && line.starts_with(class)
+        && parts.clone().count() == 2
+        && parts.all(is_number)
 }
 
 fn asked(who: &str) -> bool {
@@ -62,13 +146,88 @@ fn asked(who: &str) -> bool {
 #[test]
 fn our_smtpd_keeps_the_rules() {
     if asked("ours") {
-        play_all("smtp", &mut Ours { running: Vec::new(), pair: Pair::new() });
+        let mut ours = Ours::new();
+        play_all("smtp", &mut ours);
+        // Whatever came before its turn, nothing was taken unsaid, and nothing twice.
+        let queued = ours.running.iter().map(|(.., site)| site.queued().len()).sum::<usize>();
+        assert_eq!(queued, ours.queued);
     }
 }
 
 #[test]
 fn postfix_keeps_the_same_rules() {
-    if asked("postfix") && need("postfix") && need_root() {
+    if asked("postfix") && need("postfix") && need("dovecot") && need_root() {
         play_all("smtp", &mut Postfix::start());
     }
+}
+
+/// A row of `RULES.md`: the transcripts and test functions that show its rule, and what is said of
+/// Postfix.
+struct Row {
+    line: String,
+    shown_by: Vec<String>,
+    postfix: String,
+}
+
+fn rows(table: &str) -> Vec<Row> {
+    let cells = |line: &str| -> Option<Vec<String>> {
+        let inside = line.strip_prefix("| ")?.strip_suffix('|')?;
+        Some(inside.split(" | ").map(|cell| cell.trim().to_owned()).collect())
+    };
+    let all = table.lines().filter_map(|line| cells(line).map(|cells| (line, cells)));
+    all.filter(|(_, cells)| cells[0] != "section" && !cells[0].starts_with("---"))
+        .map(|(line, cells)| {
+            let [_, _, shown_by, postfix] = cells.as_slice() else {
+                panic!("RULES.md: four cells are wanted: {line}");
+            };
+            let names = shown_by.split('`').skip(1).step_by(2).map(str::to_owned).collect();
+            Row { line: line.to_owned(), shown_by: names, postfix: postfix.clone() }
+        })
+        .collect()
+}
+
+#[test]
+fn the_table_of_rules_names_every_transcript_and_nothing_that_is_not_there() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let directory = tests.join("transcripts/smtp");
+    // The transcripts, and whether Postfix differs.
+    let mut transcripts = BTreeMap::new();
+    for entry in fs::read_dir(&directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        if path.extension().is_some_and(|extension| extension == "txt") {
+            let transcript = parse(&name, &fs::read_to_string(&path).unwrap());
+            transcripts.insert(name, transcript.differs("postfix"));
+        }
+    }
+    let rows = rows(&fs::read_to_string(directory.join("RULES.md")).unwrap());
+    let mut wrong = Vec::new();
+    for row in &rows {
+        if row.shown_by.is_empty() {
+            wrong.push(format!("nothing shows {}", row.line));
+        }
+        for name in &row.shown_by {
+            let is_there = match name.split_once("::") {
+                None => transcripts.contains_key(name),
+                Some((suite, function)) => fs::read_to_string(tests.join(format!("{suite}.rs")))
+                    .is_ok_and(|text| text.contains(&format!("#[test]\nfn {function}()"))),
+            };
+            if !is_there {
+                wrong.push(format!("there is no {name}"));
+            }
+        }
+        let differs = row.shown_by.iter().any(|name| transcripts.get(name) == Some(&true));
+        if !row.postfix.is_empty() && !differs {
+            wrong.push(format!("no transcript says that Postfix differs: {}", row.line));
+        }
+    }
+    for (name, differs) in &transcripts {
+        let mut naming = rows.iter().filter(|row| row.shown_by.contains(name)).peekable();
+        if naming.peek().is_none() {
+            wrong.push(format!("{name} is not in the table"));
+        } else if *differs && naming.all(|row| row.postfix.is_empty()) {
+            wrong.push(format!("that Postfix differs in {name} is not in the table"));
+        }
+    }
+    assert!(wrong.is_empty(), "RULES.md:\n{}", wrong.join("\n"));
 }

@@ -331,6 +331,8 @@ impl<'a> Patient<'a> {
         let [code] = self.send(line)[..] else {
             panic!("more or less than one reply to {}", line.escape_ascii());
         };
+        let is_meant = command.as_ref().is_none_or(|command| replies_to(command).contains(&code));
+        assert!(is_meant || is_refusal_of_all(code), "{code} to {}", line.escape_ascii());
         match (command, code) {
             (Some(Command::Mail { parameters, .. }), 250) => self.body = parameters.body,
             (Some(Command::Rcpt { .. }), 250) => self.recipients += 1,
@@ -446,6 +448,33 @@ fn understood(line: &[u8]) -> Option<Command> {
     let text = line.strip_suffix(b"\n").unwrap_or(line);
     let text = text.strip_suffix(b"\r").unwrap_or(text);
     command::parse(text, ALL).ok().filter(|_| line.len() <= MAX_LINE)
+}
+
+/// What may be said to a command (RFC 5321 section 4.3.2, and the extensions'), beside what may be to
+/// any.
+fn replies_to(command: &Command) -> &'static [u16] {
+    match command {
+        Command::Ehlo(_) | Command::Helo(_) | Command::Lhlo(_) | Command::Rset | Command::Noop => {
+            &[250]
+        }
+        Command::Mail { .. } => &[250, 503, 552, 553, 555],
+        Command::Rcpt { .. } => &[250, 450, 452, 503, 553, 555],
+        Command::Data => &[354, 452, 503, 554],
+        // Where there are none: else they are followed by their chunks.
+        Command::Bdat(_) => &[],
+        Command::StartTls => &[220, 454, 502, 503],
+        Command::Auth { .. } => &[235, 334, 454, 503, 504, 535, 538],
+        Command::Vrfy(_) => &[250, 252, 550],
+        Command::Expn(_) => &[250, 550],
+        Command::Xclient(_) => &[220, 503],
+        Command::Help => &[214],
+        Command::Quit => &[221],
+    }
+}
+
+/// Of a line that is no command here, is wrong, or needs a login before it.
+fn is_refusal_of_all(code: u16) -> bool {
+    matches!(code, 500 | 501 | 530)
 }
 
 /// More than there are, perhaps.

@@ -223,19 +223,19 @@ impl Exchange {
         }
         match (std::mem::replace(&mut self.state, State::Over), self.mechanism) {
             (State::Begin(_), Mechanism::Plain) => match plain::message(response) {
-                Some((user, password)) => self.ask(user, password),
-                None => self.malformed(),
+                Ok((user, password)) => self.ask(user, password),
+                Err(failure) => Step::Failed(failure),
             },
             (State::Begin(_), Mechanism::Login) => match plain::name(response) {
-                Some(user) => {
+                Ok(user) => {
                     self.state = State::Password(user);
                     Step::Challenge(plain::PASSWORD.into())
                 }
-                None => self.malformed(),
+                Err(failure) => Step::Failed(failure),
             },
             (State::Password(user), _) => match plain::password(response) {
-                Some(password) => self.ask(user, password),
-                None => self.malformed(),
+                Ok(password) => self.ask(user, password),
+                Err(failure) => Step::Failed(failure),
             },
             (State::Begin(facts), Mechanism::External) => match facts.identity {
                 Some(user) => {
@@ -247,14 +247,14 @@ impl Exchange {
                 None => Step::Failed(Failure::Refused),
             },
             (State::Begin(facts), mechanism) => {
-                let first = scram::First::parse(response, mechanism, &facts);
-                match (first, mechanism.scram()) {
-                    (Some(first), Some(hash)) => {
+                match (scram::First::parse(response, mechanism, &facts), mechanism.scram()) {
+                    (Ok(first), Some(hash)) => {
                         let user = first.user().to_owned();
                         self.state = State::Scram(scram::State::First(first, hash));
                         Step::Ask(Question::Keys { user, hash })
                     }
-                    _ => self.malformed(),
+                    (Err(failure), _) => Step::Failed(failure),
+                    (Ok(_), None) => self.malformed(),
                 }
             }
             (State::Scram(state), _) => {

@@ -200,7 +200,22 @@ impl First {
     /// client-first-message      = gs2-header client-first-message-bare      ; RFC 5802 section 7
     /// client-first-message-bare = [reserved-mext ","] username "," nonce ["," extensions]
     /// ```
-    pub(super) fn parse(message: &[u8], mechanism: Mechanism, facts: &Facts) -> Option<Self> {
+    ///
+    /// Nobody acts as somebody else here: an authzid must be the name.
+    pub(super) fn parse(
+        message: &[u8],
+        mechanism: Mechanism,
+        facts: &Facts,
+    ) -> Result<Self, Failure> {
+        let (first, authzid) = Self::read(message, mechanism, facts).ok_or(Failure::Malformed)?;
+        let is_own = authzid.is_none_or(|authzid| authzid == first.user);
+        // Long names, too, are no mistake.
+        plain::name(first.user.as_bytes())?;
+        if is_own { Ok(first) } else { Err(Failure::Refused) }
+    }
+
+    /// The message, and the authzid that is in it.
+    fn read(message: &[u8], mechanism: Mechanism, facts: &Facts) -> Option<(Self, Option<String>)> {
         let message = std::str::from_utf8(message).ok()?;
         let (flag, rest) = message.split_once(',')?;
         let (authzid, bare) = rest.split_once(',')?;
@@ -220,11 +235,13 @@ impl First {
         let mut attributes = bare.split(',');
         let user = saslname(attributes.next()?.strip_prefix("n=")?)?;
         let nonce = attributes.next()?.strip_prefix("r=").filter(|nonce| is_nonce(nonce))?;
-        let is_own = match authzid.strip_prefix("a=") {
-            Some(name) => saslname(name)? == user,
-            None => authzid.is_empty(),
+        let authzid = match authzid.strip_prefix("a=") {
+            Some(name) => Some(saslname(name)?),
+            None if authzid.is_empty() => None,
+            None => return None,
         };
-        is_own.then(|| Self { user, nonce: nonce.to_owned(), bare: bare.to_owned(), binding })
+        let (nonce, bare) = (nonce.to_owned(), bare.to_owned());
+        Some((Self { user, nonce, bare, binding }, authzid))
     }
 
     /// The name.
@@ -252,7 +269,7 @@ fn saslname(text: &str) -> Option<String> {
         name.push(sign);
         name.push_str(rest);
     }
-    plain::name(name.as_bytes())
+    (!name.is_empty()).then_some(name)
 }
 
 /// Where an exchange is.

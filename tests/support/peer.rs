@@ -88,6 +88,8 @@ pub struct Peer {
     stream: Stream,
     buffer: Vec<u8>,
     closed: bool,
+    /// Whether a line of the other side ended in LF alone.
+    pub bare_lf: bool,
     /// What strace calls the end that the server has, where that is known.
     pub other_end: String,
     /// Everything said and heard, for the message of a test that fails.
@@ -100,6 +102,7 @@ impl Peer {
             stream: stream.into(),
             buffer: Vec::new(),
             closed: false,
+            bare_lf: false,
             other_end: String::new(),
             dialogue: String::new(),
         }
@@ -216,8 +219,9 @@ impl Peer {
             if let Some(end) = self.buffer.iter().position(|b| *b == b'\n') {
                 let mut line: Vec<u8> = self.buffer.drain(..=end).collect();
                 line.pop();
-                if line.last() == Some(&b'\r') {
-                    line.pop();
+                match line.last() {
+                    Some(b'\r') => drop(line.pop()),
+                    _ => self.bare_lf = true,
                 }
                 self.note("S", &line);
                 return Heard::Line(line);

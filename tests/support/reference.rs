@@ -8,14 +8,16 @@ use std::fmt::Write;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rustls::ClientConnection;
 use tempfile::TempDir;
 
 use super::run::{Server, run};
-use super::site::{HOST, Site, must, must_end};
-use super::tls::Pair;
+use super::site::{Account, HOST, Site, must, must_end};
+use super::tls::{Pair, VERSIONS};
 use super::transcript::Host;
 use super::{find, wait_until};
 
@@ -24,21 +26,33 @@ fn free_port() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, super::free_port(&[Ipv4Addr::LOCALHOST])))
 }
 
-/// A private Postfix, with one port for each kind of site.
+/// A private Postfix, with one port for each kind of site; whether a password is right, a Dovecot
+/// tells it.
 pub struct Postfix {
+    _auth: Server,
     directory: TempDir,
     /// What it offers TLS with.
-    _pair: Pair,
+    pair: Pair,
     /// The kinds of `# site:` lines.
     ports: Vec<(&'static str, SocketAddr)>,
 }
 
 /// The kinds of sites, and what smtpd(8) of Postfix is told for each.
-const SITES: [(&str, &str); 4] = [
+const SITES: [(&str, &str); 9] = [
     ("usual", ""),
     ("closed", "-o mynetworks="),
     ("tls", "-o smtpd_tls_security_level=may"),
     ("small", "-o message_size_limit=65536 -o smtpd_recipient_limit=100"),
+    ("lookups", ""),
+    ("auth", "-o mynetworks= -o smtpd_sasl_auth_enable=yes"),
+    (
+        "submission",
+        "-o mynetworks= -o smtpd_upstream_proxy_protocol=haproxy -o smtpd_sasl_auth_enable=yes \
+         -o smtpd_tls_security_level=encrypt -o smtpd_tls_auth_only=yes \
+         -o smtpd_client_restrictions=permit_sasl_authenticated,reject",
+    ),
+    ("proxy", "-o smtpd_upstream_proxy_protocol=haproxy"),
+    ("xclient", "-o smtpd_authorized_xclient_hosts=127.0.0.1"),
 ];
 
 impl Postfix {
@@ -54,7 +68,8 @@ impl Postfix {
         let pair = Pair::new();
         fs::write(at.join("etc/main.cf"), main_cf(at, &pair)).unwrap();
         fs::write(at.join("etc/master.cf"), master_cf(&ports)).unwrap();
-        let postfix = Self { directory, _pair: pair, ports };
+        let auth = dovecot_auth(at);
+        let postfix = Self { _auth: auth, directory, pair, ports };
         // Its daemons keep stdout open: no pipe to wait for.
         must_end(postfix.command().arg("start"));
         for (name, address) in &postfix.ports {
@@ -98,6 +113,10 @@ impl Host for Postfix {
             .unwrap_or_else(|| panic!("Postfix has no site {site}"))
             .1
     }
+
+    fn tls(&self) -> ClientConnection {
+        self.pair.client(VERSIONS)
+    }
 }
 
 fn main_cf(at: &Path, pair: &Pair) -> String {
@@ -130,7 +149,10 @@ disable_dns_lookups = yes
 smtpd_helo_required = yes
 smtpd_forbid_bare_newline = normalize
 smtpd_forbid_bare_newline_exclusions =
-smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
+smtpd_relay_restrictions = permit_mynetworks, permit_sasl_authenticated, reject_unauth_destination
+smtpd_forbid_unauth_pipelining = yes
+smtpd_sasl_type = dovecot
+smtpd_sasl_path = {at}/auth
 smtpd_error_sleep_time = 0
 smtpd_soft_error_limit = 100
 smtpd_hard_error_limit = 200
@@ -144,6 +166,53 @@ unknown_local_recipient_reject_code = 550
         certificate = pair.certificate().display(),
         key = pair.key().display()
     )
+}
+
+/// A Dovecot that serves nobody but Postfix, at `auth` in its directory.
+fn dovecot_auth(at: &Path) -> Server {
+    let mut users = String::new();
+    for Account { name, password, .. } in Site::accounts() {
+        writeln!(users, "{name}:{{PLAIN}}{password}").unwrap();
+    }
+    writeln!(users, "new:{{PLAIN}}pencil").unwrap();
+    fs::write(at.join("users"), users).unwrap();
+    let (path, at) = (at.join("dovecot.conf"), at.display());
+    let text = format!(
+        "protocols =
+base_dir = {at}/run
+state_dir = {at}/state
+log_path = {at}/log.dovecot
+ssl = no
+disable_plaintext_auth = no
+auth_mechanisms = plain login scram-sha-256
+auth_failure_delay = 0
+passdb {{
+  driver = passwd-file
+  args = {at}/users
+}}
+userdb {{
+  driver = static
+  args = uid=65534 gid=65534 home=/
+}}
+service auth {{
+  unix_listener {at}/auth {{
+    mode = 0666
+  }}
+}}
+service anvil {{
+  unix_listener anvil-auth-penalty {{
+    mode = 0
+  }}
+}}
+"
+    );
+    fs::write(&path, text).unwrap();
+    let mut command = Command::new(find("dovecot").unwrap());
+    command.arg("-F").arg("-c").arg(&path).stdin(Stdio::null()).stdout(Stdio::null());
+    let server = Server::start(&mut command);
+    let socket = path.with_file_name("auth");
+    wait_until("Dovecot's auth", || UnixStream::connect(&socket).ok());
+    server
 }
 
 fn master_cf(ports: &[(&str, SocketAddr)]) -> String {

@@ -13,9 +13,11 @@
 //! S: 250* SIZE ...         one that has this among its lines (written without the code)
 //! S*100: 250 ...           the same, so many times
 //! S: <closed>              the server ends the connection
+//! S: <gone>                the same; what comes before that, as an alert of TLS, is no reply
 //! S: <silence>             nothing is answered to what was sent
 //! # postfix: 502 ... -- why      below an S line: what this server says instead
 //! S: ... <keep>            as before, and remember the last word; `<kept>` is that word again
+//! X: tls                   shakes hands for TLS
 //! X: half-close            nothing more is sent
 //! X: connect               this connection is dropped, and another one is made (`reset`: by a reset)
 //! X: second                another connection beside this one; `first` goes back to it
@@ -30,6 +32,8 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustls::ClientConnection;
 
 use super::peer::{Heard, Peer};
 
@@ -64,6 +68,18 @@ enum What {
     Act(String),
 }
 
+impl Transcript {
+    /// Whether this reference server is not asked, or says something else.
+    pub fn differs(&self, who: &str) -> bool {
+        let is_who = |(other, _): &(String, String)| other == who;
+        let differs = |step: &Step| match &step.what {
+            What::Expect { instead, .. } => instead.iter().any(is_who),
+            What::Send(_) | What::Act(_) => false,
+        };
+        self.skipped.iter().any(is_who) || self.steps.iter().any(differs)
+    }
+}
+
 /// What a transcript needs from who serves it.
 pub trait Host {
     /// `ours`, `postfix` or `dovecot`.
@@ -72,6 +88,14 @@ pub trait Host {
     fn address(&mut self, site: &str, mailbox: usize) -> SocketAddr;
     /// Called between two connections of one transcript.
     fn between(&mut self) {}
+    /// The client's side of TLS with that host.
+    fn tls(&self) -> ClientConnection {
+        panic!("{} speaks no TLS", self.name());
+    }
+    /// Called with each line of a reply: what is wrong with it, whatever the transcript says.
+    fn heard(&mut self, _line: &str) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// Plays all transcripts of a directory, and fails with all that went wrong.
@@ -246,7 +270,7 @@ pub fn play(transcript: &Transcript, host: &mut dyn Host) -> Result<(), String> 
             What::Expect { pattern, times, instead } => {
                 let mut told = instead.iter().filter(|(who, _)| who == host.name());
                 let pattern = told.next().map_or(pattern, |(_, pattern)| pattern);
-                (0..*times).try_for_each(|_| expect(&mut peer, pattern, &mut kept))
+                (0..*times).try_for_each(|_| expect(&mut peer, host, pattern, &mut kept))
             }
             What::Act(action) => match action.as_str() {
                 "connect" | "reset" => {
@@ -269,6 +293,10 @@ pub fn play(transcript: &Transcript, host: &mut dyn Host) -> Result<(), String> 
                     peer = other.take().unwrap();
                     Ok(())
                 }
+                "tls" => {
+                    let ended = |error| format!("no handshake: {error}");
+                    peer.start_tls(host.tls()).map_err(ended)
+                }
                 "half-close" => {
                     peer.half_close();
                     Ok(())
@@ -289,7 +317,12 @@ pub fn play(transcript: &Transcript, host: &mut dyn Host) -> Result<(), String> 
 }
 
 /// Hears what one S line stands for.
-fn expect(peer: &mut Peer, pattern: &str, kept: &mut String) -> Result<(), String> {
+fn expect(
+    peer: &mut Peer,
+    host: &mut dyn Host,
+    pattern: &str,
+    kept: &mut String,
+) -> Result<(), String> {
     if pattern == "<silence>" {
         return match peer.hear_within(SILENCE) {
             Heard::Silence => Ok(()),
@@ -302,7 +335,16 @@ fn expect(peer: &mut Peer, pattern: &str, kept: &mut String) -> Result<(), Strin
             other => Err(format!("expected the end, heard {other:?}")),
         };
     }
-    let mut line = hear_line(peer, pattern)?;
+    if pattern == "<gone>" {
+        return loop {
+            match peer.hear() {
+                Heard::Closed(rest) if !is_reply(&rest) => break Ok(()),
+                Heard::Line(line) if !is_reply(&line) => {}
+                other => break Err(format!("expected the end, heard {other:?}")),
+            }
+        };
+    }
+    let mut line = hear_line(peer, host, pattern)?;
     let Some((start, member)) = pattern.split_once('*') else {
         if let Some(wanted) = pattern.strip_suffix("<keep>") {
             line.rsplit(' ').next().unwrap_or_default().clone_into(kept);
@@ -316,7 +358,7 @@ fn expect(peer: &mut Peer, pattern: &str, kept: &mut String) -> Result<(), Strin
     if start.starts_with('+') {
         check(&format!("{start}..."), &line)?;
         loop {
-            line = hear_line(peer, pattern)?;
+            line = hear_line(peer, host, pattern)?;
             if line == "." {
                 break;
             }
@@ -330,15 +372,24 @@ fn expect(peer: &mut Peer, pattern: &str, kept: &mut String) -> Result<(), Strin
             if line.as_bytes().get(start.len()) == Some(&b' ') {
                 break;
             }
-            line = hear_line(peer, pattern)?;
+            line = hear_line(peer, host, pattern)?;
         }
     }
     if seen { Ok(()) } else { Err(format!("no line {member:?} in the reply")) }
 }
 
-fn hear_line(peer: &mut Peer, pattern: &str) -> Result<String, String> {
+/// Whether it begins as an SMTP reply does.
+fn is_reply(bytes: &[u8]) -> bool {
+    bytes.len() >= 3 && bytes.iter().take(3).all(u8::is_ascii_digit)
+}
+
+fn hear_line(peer: &mut Peer, host: &mut dyn Host, pattern: &str) -> Result<String, String> {
     match peer.hear() {
-        Heard::Line(line) => Ok(String::from_utf8_lossy(&line).into_owned()),
+        Heard::Line(line) if peer.bare_lf => Err(format!("ends in a bare LF: {line:?}")),
+        Heard::Line(line) => {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            host.heard(&line).map(|()| line)
+        }
         other => Err(format!("expected {pattern:?}, heard {other:?}")),
     }
 }

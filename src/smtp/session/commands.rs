@@ -9,34 +9,27 @@ use crate::smtp::{Body, Recipient, Reply, Transaction, xclient};
 impl Session {
     /// `more`: the client has sent more behind this command already.
     pub(super) fn command(&mut self, line: &[u8], more: bool) {
-        let command = match command::parse(line, self.extensions) {
-            Ok(command) => command,
-            // Where its chunk ends and commands go on, nobody knows.
-            Err(reply) if self.extensions.chunking && command::is_bdat(line) => {
-                return self.hang_up(&reply);
-            }
-            Err(reply) => return self.refuse(&reply),
-        };
-        // Commands whose reply the client must wait for (RFC 2920 section 3.1).
-        let ends_group = matches!(
-            command,
-            Command::Helo(_)
-                | Command::Ehlo(_)
-                | Command::Lhlo(_)
-                | Command::Data
-                | Command::StartTls
-                | Command::Auth { .. }
-                | Command::Xclient(_)
-        );
         // What comes behind STARTTLS in the clear may be somebody else's (CVE-2011-0411).
-        let strict = self.strict || (command == Command::StartTls && self.tls == Tls::Offered);
-        if strict && more && (ends_group || !self.extended) && command != Command::Quit {
+        let injects = self.tls == Tls::Offered && command::is_for(line, "STARTTLS");
+        let is_early = more
+            && (self.strict || injects)
+            && (command::ends_group(line) || !self.extended)
+            && !line.trim_ascii_end().eq_ignore_ascii_case(b"QUIT");
+        if is_early {
             return self.hang_up(&Reply::new(
                 503,
                 "5.5.0",
                 "Error: improper command pipelining: wait for the reply",
             ));
         }
+        let command = match command::parse(line, self.extensions) {
+            Ok(command) => command,
+            // Where its chunk ends and commands go on, nobody knows.
+            Err(reply) if self.extensions.chunking && command::is_for(line, "BDAT") => {
+                return self.hang_up(&reply);
+            }
+            Err(reply) => return self.refuse(&reply),
+        };
         if self.needs_login(&command) {
             let needs_tls = self.tls == Tls::Offered && self.mechanisms().is_none();
             let what = if needs_tls { "send STARTTLS first" } else { "authentication required" };

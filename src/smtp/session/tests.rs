@@ -119,6 +119,16 @@ fn input_before_its_turn_ends_a_strict_session() {
             play(Session::new(Dialect::Smtp, "here", "here", LIMITS, true), input, 1000);
         assert_eq!(codes(&replies), ["220", "503"]);
     }
+    // Whether or not the command before it is right, or is one.
+    for input in [&b"EHLO\r\nNOOP\r\n"[..], b"QUIT now\r\nNOOP\r\n", b"FOO\r\nNOOP\r\n"] {
+        let session = Session::new(Dialect::Smtp, "here", "here", LIMITS, true);
+        assert_eq!(codes(&play(session, input, 1000).0), ["220", "503"]);
+    }
+    for input in [&b"DATA now\r\nNOOP\r\n"[..], b"auth PLAIN !\r\nNOOP\r\n"] {
+        let mut session = Session::new(Dialect::Smtp, "here", "here", LIMITS, true);
+        session.extended = true;
+        assert_eq!(codes(&play(session, input, 1000).0), ["220", "503"]);
+    }
     let mut session = Session::new(Dialect::Smtp, "here", "here", LIMITS, true);
     session.extended = true;
     let input = b"MAIL FROM:<a@b>\r\n";
