@@ -27,6 +27,7 @@ mod swaks_from_elsewhere;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use support::dns::Dns;
 use support::entry::{self, Entry};
@@ -37,7 +38,7 @@ use support::tls::Pair;
 const PASSWORD: &str = "Watts?Watt?";
 const HUNT: &str = "hunt@smkwlab.net";
 /// Another name of the host, with a certificate of its own.
-const OTHER: &str = "mail.other.example";
+const OTHER: &str = "localhost";
 /// A load balancer, and a filter: clients that come from there say for whom they speak.
 const BALANCER: &str = "127.0.0.9";
 const FILTER: &str = "127.0.0.8";
@@ -53,6 +54,7 @@ struct Host {
     other: Pair,
     site: Site,
     servers: [(Server, SocketAddr); 3],
+    files: AtomicUsize,
 }
 
 impl Host {
@@ -74,7 +76,7 @@ impl Host {
             .set("dns", "servers", &format!("[\"{}\"]", dns.address()));
         let site = plan.build();
         let servers = SERVICES.map(|word| site.serve_word("smtpd", word));
-        Self { _dns: dns, pair, other, site, servers }
+        Self { _dns: dns, pair, other, site, servers, files: AtomicUsize::new(0) }
     }
 
     /// One where the user also has SCRAM keys, and there is `new`, whose password is the same.
@@ -102,9 +104,10 @@ impl Host {
         self.address(service).port().to_string()
     }
 
-    /// Writes a file of the test's own.
+    /// Writes a new file of the test's own.
     fn file(&self, name: &str, content: &[u8]) -> String {
-        let path = self.site.path().join(name);
+        let number = self.files.fetch_add(1, Ordering::Relaxed);
+        let path = self.site.path().join(format!("{name}.{number}"));
         fs::write(&path, content).unwrap();
         path.to_str().unwrap().to_owned()
     }
@@ -198,6 +201,15 @@ fn letter(user: &str) -> Vec<u8> {
         b"\r\n \t\r\n\r\n\r\n",
     ]
     .concat()
+}
+
+/// Does the same with all of them at once: after a wrong password each has to wait for seconds.
+fn at_once<T: Sync>(rows: &[T], check: impl Fn(&T) + Sync) {
+    std::thread::scope(|scope| {
+        for row in rows {
+            scope.spawn(|| check(row));
+        }
+    });
 }
 
 /// Splits at blanks.

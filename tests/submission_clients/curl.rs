@@ -5,7 +5,7 @@ use std::process::Command;
 use super::support::need;
 use super::support::run::run;
 use super::support::site::HOST;
-use super::{HUNT, Host, PASSWORD, SERVICES, below_received, letter, same, says, words};
+use super::{HUNT, Host, PASSWORD, SERVICES, at_once, below_received, letter, same, says, words};
 
 /// curl at one of the services, under TLS and as somebody.
 fn curl(host: &Host, service: &str, user: &str, password: &str) -> Command {
@@ -83,23 +83,25 @@ fn what_it_may_not_do_it_is_told() {
     }
     let host = Host::new();
     let file = host.file("letter", &letter("hunt"));
-    // Errors of curl: 67 a login, 55 a sender or a recipient, 60 a certificate, 35 a handshake.
-    let wrong = |service: &str, form: &str, code: i32, said: &str| {
-        let mut command = curl(&host, service, "hunt", PASSWORD);
-        says(&run(command.args(message(&file)).args(words(form)), b""), code, said);
-    };
-    wrong("submission", "-u hunt:wrong", 67, "Login denied");
-    wrong("submissions", "-u hunt:wrong --login-options AUTH=LOGIN", 67, "Login denied");
-    wrong("smtp", "--login-options AUTH=CRAM-MD5", 67, "");
-    wrong("smtp", "--login-options AUTH=NTLM", 67, "");
-    wrong("submission", "--mail-from toshi@smkwlab.net", 55, "RCPT failed: 553");
-    wrong("submission", "--mail-rcpt nobody@smkwlab.net", 55, "RCPT failed: 550");
-    wrong("submission", "--tls-max 1.1", 35, "");
     let stranger = super::support::tls::Pair::new();
     let stranger = format!("--cacert {}", stranger.certificate().display());
-    for service in SERVICES {
-        wrong(service, &stranger, 60, "");
-    }
+    // Errors of curl: 67 a login, 55 a sender or a recipient, 60 a certificate, 35 a handshake.
+    let rows = [
+        ("submission", "-u hunt:wrong", 67, "Login denied"),
+        ("submissions", "-u hunt:wrong --login-options AUTH=LOGIN", 67, "Login denied"),
+        ("smtp", "--login-options AUTH=CRAM-MD5", 67, ""),
+        ("smtp", "--login-options AUTH=NTLM", 67, ""),
+        ("submission", "--mail-from toshi@smkwlab.net", 55, "RCPT failed: 553"),
+        ("submission", "--mail-rcpt nobody@smkwlab.net", 55, "RCPT failed: 550"),
+        ("submission", "--tls-max 1.1", 35, ""),
+        ("submission", &stranger, 60, ""),
+        ("submissions", &stranger, 60, ""),
+        ("smtp", &stranger, 60, ""),
+    ];
+    at_once(&rows, |(service, form, code, said)| {
+        let mut command = curl(&host, service, "hunt", PASSWORD);
+        says(&run(command.args(message(&file)).args(words(form)), b""), *code, said);
+    });
     host.took_nothing();
 }
 

@@ -14,7 +14,9 @@ use super::support::need;
 use super::support::run::{Ran, run};
 use super::support::site::HOST;
 use super::support::tls::Pair;
-use super::{HUNT, Host, PASSWORD, Plan, SERVICES, below_received, letter, same, says, words};
+use super::{
+    HUNT, Host, OTHER, PASSWORD, Plan, SERVICES, at_once, below_received, letter, same, says, words,
+};
 
 fn fingerprint(certificate: &Path) -> String {
     let der = CertificateDer::from_pem_file(certificate).unwrap();
@@ -140,7 +142,7 @@ fn it_knows_us_by_our_certificate_and_sends_nothing_to_another() {
     }
     // By name it is shown the certificate of that name.
     let other = format!("tls_trust_file {}", host.other.certificate().display());
-    let name = format!("tls_host_override {}", super::OTHER);
+    let name = format!("tls_host_override {}", OTHER);
     send(&host, "submission", &[&other, &name], "hunt").expect(0);
     host.took("submission", "hunt", &letter("hunt"));
     host.took_nothing();
@@ -163,9 +165,9 @@ fn it_hears_what_it_may_not_do() {
         ("submission", &["tls off", "auth on"], 69, ""),
         ("submission", &["tls off", "auth off"], 65, "530 5.7.0 "),
     ];
-    for (service, lines, code, said) in rows {
-        says(&send(&host, service, lines, "hunt"), code, said);
-    }
+    at_once(&rows, |(service, lines, code, said)| {
+        says(&send(&host, service, lines, "hunt"), *code, said);
+    });
     host.took_nothing();
 }
 
@@ -230,5 +232,38 @@ fn it_stands_in_for_sendmail() {
     let envelope = format!("{:?}", entry.envelope).to_lowercase();
     for said in ["success,failure", "hdrs"] {
         assert!(envelope.contains(said), "{envelope}");
+    }
+}
+
+/// gsasl binds the login to the connection, by what TLS exports of it.
+#[test]
+fn gsasl_binds_its_login_to_the_connection() {
+    if !need("gsasl") {
+        return;
+    }
+    let host = Host::with_scram();
+    let authority = host.other.certificate();
+    for (form, mechanism) in [
+        // By itself it takes the best that is offered.
+        ("-a new", "SCRAM-SHA-256-PLUS"),
+        ("-m SCRAM-SHA-256-PLUS -a new", "SCRAM-SHA-256-PLUS"),
+        ("-m SCRAM-SHA-256 -a new --no-cb", "SCRAM-SHA-256"),
+        ("-m SCRAM-SHA-1 -a old --no-cb", "SCRAM-SHA-1"),
+        ("-m PLAIN -a new", "PLAIN"),
+        ("-m LOGIN -a hunt", "LOGIN"),
+        // Under TLS 1.2 it knows tls-unique only, which we can't have of our library.
+        ("-m SCRAM-SHA-256-PLUS -a new --priority NORMAL:-VERS-TLS1.3", ""),
+        ("-m SCRAM-SHA-256 -a new --no-cb --priority NORMAL:-VERS-TLS1.3", "SCRAM-SHA-256"),
+    ] {
+        let mut command = Command::new("gsasl");
+        command.args(["--smtp", "--connect", &format!("{OTHER}:{}", host.port("submission"))]);
+        command.arg("--x509-ca-file").arg(&authority).args(["--verbose", "-p", PASSWORD]);
+        let ran = run(command.args(words(form)), b"");
+        if mechanism.is_empty() {
+            says(&ran, 1, "501 5.5.2 ");
+        } else {
+            says(&ran, 0, "235 2.7.0 ");
+            assert!(ran.text().contains(&format!("AUTH {mechanism}\n")), "{form}: {ran}");
+        }
     }
 }

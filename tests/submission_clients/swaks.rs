@@ -6,7 +6,7 @@ use std::process::Command;
 use super::support::need;
 use super::support::run::run;
 use super::support::site::Site;
-use super::{HUNT, Host, OTHER, PASSWORD, SERVICES, letter, same, says, words};
+use super::{HUNT, Host, OTHER, PASSWORD, SERVICES, at_once, letter, same, says, words};
 
 /// swaks with a message for one of the services, without TLS.
 pub fn swaks(host: &Host, service: &str) -> Command {
@@ -175,12 +175,12 @@ fn a_wrong_password_is_refused_and_mechanisms_that_are_not_ours_are_not_offered(
             "<~* 501 5.5.2 ",
         ),
     ];
-    for (service, form, code, said) in rows {
+    at_once(&rows, |(service, form, code, said)| {
         let mut command = swaks(&host, service);
-        let ran = run(command.arg(tls(service)).args(words(&form)), b"");
-        says(&ran, code, said);
+        let ran = run(command.arg(tls(service)).args(words(form)), b"");
+        says(&ran, *code, said);
         assert!(!ran.text().contains("MD5 "), "none of it is offered: {ran}");
-    }
+    });
     same(super::below_received(&host.take().1.content).1, &letter("hunt"));
     host.took_nothing();
     for (service, mechanism, user) in [
