@@ -54,9 +54,10 @@ fn main_cf(setting: &Setting) -> String {
     let tls = match &setting.tls {
         Tls::May => "smtp_tls_security_level = may\nsmtp_tls_CAfile =".to_owned(),
         Tls::Encrypt => "smtp_tls_security_level = encrypt".to_owned(),
+        // What it says to us is in the log.
         Tls::Verify(name, _) => format!(
             "smtp_tls_security_level = verify\nsmtp_tls_verify_cert_match = {name}\n\
-             smtp_tls_CAfile = {}",
+             smtp_tls_CAfile = {}\ndebug_peer_list = 127.0.0.1\ndebug_peer_level = 1",
             setting.path("authority.pem")
         ),
         Tls::Fingerprint(print) => format!(
