@@ -136,10 +136,7 @@ impl Host {
         assert_eq!(entry.recipients, ["a@example.org"]);
         let (received, rest) = below_received(&entry.content);
         same(rest, message);
-        assert!(
-            received.contains(&format!("\r\n\tby mx.smkwlab.net (Hikyaku) with ")),
-            "{received}"
-        );
+        assert!(received.contains("\r\n\tby mx.smkwlab.net (Hikyaku) with "), "{received}");
         let log = self.server(service).0.wait_for_log(&format!("{id}: client="));
         let line = log.lines().find(|line| line.contains(&format!("{id}: "))).unwrap();
         assert!(line.contains(&format!(" auth={user} status=accepted")), "{line}");

@@ -84,6 +84,7 @@ fn a_login_goes_as_each_of_them_does_it() {
         &[
             ("AUTH NTLM TlRMTVNTUAAB", "504 5.5.4 "),
             ("AUTH CRAM-MD5", "504 5.5.4 "),
+            ("AUTH DIGEST-MD5", "504 5.5.4 "),
             (&at_once, logged_in),
         ],
     ];

@@ -59,16 +59,18 @@ fn it_logs_in_by_every_mechanism_that_it_has() {
     }
     let host = Host::with_scram();
     let known = run(Command::new("msmtp").arg("--version"), b"").expect(0).text();
+    // What is derived from a password for SCRAM takes its time: once is enough.
+    let all = [
+        ("plain", "hunt"),
+        ("login", "hunt"),
+        ("on", "hunt"),
+        ("on", "new"),
+        ("scram-sha-256", "new"),
+        ("scram-sha-1", "old"),
+    ];
     for service in SERVICES {
-        for (mechanism, user) in [
-            ("on", "hunt"),
-            ("plain", "hunt"),
-            ("login", "hunt"),
-            ("on", "new"),
-            ("scram-sha-256", "new"),
-            ("scram-sha-1", "old"),
-            ("plain", "new"),
-        ] {
+        let few = if service == "submission" { all.len() } else { 3 };
+        for (mechanism, user) in &all[..few] {
             let auth = format!("auth {mechanism}");
             let from = format!("from {user}@smkwlab.net");
             let ran = send(&host, service, &[&auth, &format!("user {user}"), &from], user);
@@ -142,7 +144,7 @@ fn it_knows_us_by_our_certificate_and_sends_nothing_to_another() {
     }
     // By name it is shown the certificate of that name.
     let other = format!("tls_trust_file {}", host.other.certificate().display());
-    let name = format!("tls_host_override {}", OTHER);
+    let name = format!("tls_host_override {OTHER}");
     send(&host, "submission", &[&other, &name], "hunt").expect(0);
     host.took("submission", "hunt", &letter("hunt"));
     host.took_nothing();
@@ -246,14 +248,12 @@ fn gsasl_binds_its_login_to_the_connection() {
     for (form, mechanism) in [
         // By itself it takes the best that is offered.
         ("-a new", "SCRAM-SHA-256-PLUS"),
-        ("-m SCRAM-SHA-256-PLUS -a new", "SCRAM-SHA-256-PLUS"),
         ("-m SCRAM-SHA-256 -a new --no-cb", "SCRAM-SHA-256"),
         ("-m SCRAM-SHA-1 -a old --no-cb", "SCRAM-SHA-1"),
         ("-m PLAIN -a new", "PLAIN"),
         ("-m LOGIN -a hunt", "LOGIN"),
         // Under TLS 1.2 it knows tls-unique only, which we can't have of our library.
         ("-m SCRAM-SHA-256-PLUS -a new --priority NORMAL:-VERS-TLS1.3", ""),
-        ("-m SCRAM-SHA-256 -a new --no-cb --priority NORMAL:-VERS-TLS1.3", "SCRAM-SHA-256"),
     ] {
         let mut command = Command::new("gsasl");
         command.args(["--smtp", "--connect", &format!("{OTHER}:{}", host.port("submission"))]);
