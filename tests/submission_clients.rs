@@ -34,6 +34,7 @@ use support::entry::{self, Entry};
 use support::run::{Ran, Server, run};
 use support::site::{Plan, Site};
 use support::tls::Pair;
+use support::wait_until;
 
 const PASSWORD: &str = "Watts?Watt?";
 const HUNT: &str = "hunt@smkwlab.net";
@@ -137,10 +138,14 @@ impl Host {
         let (received, rest) = below_received(&entry.content);
         same(rest, message);
         assert!(received.contains("\r\n\tby mx.smkwlab.net (Hikyaku) with "), "{received}");
-        let log = self.server(service).0.wait_for_log(&format!("{id}: client="));
-        let line = log.lines().find(|line| line.contains(&format!("{id}: "))).unwrap();
+        let (server, _) = self.server(service);
+        let line = wait_until(&format!("{id} in the log"), || {
+            let log = server.log();
+            let is_whole = |line: &&str| line.contains(&id) && line.ends_with(" status=accepted");
+            log.lines().find(is_whole).map(str::to_owned)
+        });
         assert!(line.contains(&format!(" auth={user} status=accepted")), "{line}");
-        line.to_owned()
+        line
     }
 
     /// That nothing was queued.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::fs;
 use std::process::Command;
 
-use super::super::site::must;
+use super::super::run::run;
 use super::{MAILBOX_UID, Setting, Tls, USERS, unpacked};
 
 pub const PACKAGE: &str = "opensmtpd";
@@ -12,12 +12,12 @@ pub const PACKAGE: &str = "opensmtpd";
 /// The group whose members may ask it for something.
 const CONTROL_GID: u32 = 64_103;
 
-/// Has the one that this process is do all that it has put off. Its command is not setgid, as it
-/// would be where it is installed.
+/// Has the one that this process is do all that it has put off; it says no where nothing is left.
+/// Its command is not setgid, as it would be where it is installed.
 pub fn schedule_all(pid: i32) {
     let mut command = Command::new("nsenter");
     command.args(["--target", &pid.to_string(), "--mount", "--setgid", &CONTROL_GID.to_string()]);
-    must(command.args(["/usr/sbin/smtpctl", "schedule", "all"]));
+    run(command.args(["/usr/sbin/smtpctl", "schedule", "all"]), b"");
 }
 
 /// Writes its configuration, and gives the script that becomes it.
