@@ -28,6 +28,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use support::dns::Dns;
 use support::entry::{self, Entry};
@@ -46,6 +47,30 @@ const FILTER: &str = "127.0.0.8";
 
 /// With a client from here, mail for other hosts needs a login on each of them.
 const SERVICES: [&str; 3] = ["submission", "submissions", "smtp"];
+
+type Rule = (&'static str, fn());
+
+/// What has a wrong password in it, for which a client has to wait.
+const REFUSALS: [Rule; 5] = [
+    ("swaks", swaks::a_wrong_password_is_refused_and_mechanisms_that_are_not_ours_are_not_offered),
+    (
+        "swaks, from elsewhere",
+        swaks_from_elsewhere::from_elsewhere_nothing_goes_without_tls_and_a_login,
+    ),
+    ("curl", curl::what_it_may_not_do_it_is_told),
+    ("msmtp", msmtp::it_hears_what_it_may_not_do),
+    ("python", python::it_tries_one_mechanism_after_the_other_and_says_why_none_helped),
+];
+
+/// All of them at once, as they do nothing else for seconds.
+#[test]
+fn each_hears_what_it_may_not_do() {
+    thread::scope(|scope| {
+        for (name, rule) in REFUSALS {
+            thread::Builder::new().name(name.into()).spawn_scoped(scope, rule).unwrap();
+        }
+    });
+}
 
 /// A host with all that a client can be offered.
 struct Host {
@@ -207,7 +232,7 @@ fn letter(user: &str) -> Vec<u8> {
 
 /// Does the same with all of them at once: after a wrong password each has to wait for seconds.
 fn at_once<T: Sync>(rows: &[T], check: impl Fn(&T) + Sync) {
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for row in rows {
             scope.spawn(|| check(row));
         }

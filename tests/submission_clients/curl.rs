@@ -76,8 +76,7 @@ fn it_logs_in_by_scram_as_far_as_it_is_built_with_it() {
     host.took_nothing();
 }
 
-#[test]
-fn what_it_may_not_do_it_is_told() {
+pub fn what_it_may_not_do_it_is_told() {
     if !need("curl") {
         return;
     }

