@@ -126,7 +126,9 @@ fn nothing_goes_without_tls_and_a_login() {
     let reply = send(&mut peer, "hunt@smkwlab.net", "Subject: x\r\n");
     let id = queue_id(&reply);
     host.server.wait_for_log(&format!("{id}: client="));
-    assert!(host.server.log().contains("proto=ESMTPSA tls=TLSv1.3 auth=hunt status=accepted"));
+    assert!(host.server.log().contains(
+        "proto=ESMTPSA tls=TLSv1.3 cipher=TLS_AES_256_GCM_SHA384 auth=hunt status=accepted"
+    ));
     // This host itself may leave TLS out, as everywhere, and no more: relay_networks has it.
     let mut peer = Peer::connect(host.address);
     peer.greet();

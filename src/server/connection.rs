@@ -55,7 +55,7 @@ impl fmt::Display for Peer {
 /// What stands between the wire and the text: TLS, by its abilities, so that programs that never
 /// begin it have nothing of it in them. As [`Stream`] has them.
 trait Layer: Send {
-    fn version(&self) -> &'static str;
+    fn agreed(&self) -> (&'static str, String);
     fn exported(&self) -> Option<Vec<u8>>;
     fn client_certificate(&self) -> Option<Shown>;
     fn fill(&mut self, wire: &mut Wire, deadline: Deadline) -> io::Result<usize>;
@@ -66,8 +66,8 @@ trait Layer: Send {
 }
 
 impl Layer for Stream {
-    fn version(&self) -> &'static str {
-        self.version()
+    fn agreed(&self) -> (&'static str, String) {
+        self.agreed()
     }
 
     fn exported(&self) -> Option<Vec<u8>> {
@@ -201,9 +201,9 @@ impl Connection {
         Ok(())
     }
 
-    /// The version of TLS, as `TLSv1.3`, where the session is encrypted.
-    pub fn tls_version(&self) -> Option<&'static str> {
-        self.tls.as_ref().map(|tls| tls.version())
+    /// The version of TLS, as `TLSv1.3`, and the cipher suite, where the session is encrypted.
+    pub fn tls_agreed(&self) -> Option<(&'static str, String)> {
+        self.tls.as_ref().map(|tls| tls.agreed())
     }
 
     /// What TLS gives to name this connection by, where it does.
@@ -404,7 +404,7 @@ mod tests {
             peer.write_all(&hello[..part]).unwrap();
             let error = connection.start_tls(Arc::clone(&settings), 50).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{part}");
-            assert_eq!(connection.tls_version(), None);
+            assert_eq!(connection.tls_agreed(), None);
         }
         let (mut connection, mut peer) = connection();
         peer.write_all(&hello[..50]).unwrap();
@@ -450,7 +450,8 @@ mod tests {
             heard
         });
         connection.start_tls(settings, TIMEOUT).unwrap();
-        assert_eq!(connection.tls_version(), Some("TLSv1.3"));
+        let (version, cipher) = connection.tls_agreed().unwrap();
+        assert_eq!((version, cipher.as_str()), ("TLSv1.3", "TLS_AES_256_GCM_SHA384"));
         let (mut heard, mut buffer) = (Vec::new(), [0; 1000]);
         while heard.len() < text.len() {
             let length = connection.receive(&mut buffer, TIMEOUT).unwrap();

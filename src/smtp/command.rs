@@ -188,23 +188,14 @@ pub fn not_ascii() -> Reply {
     Reply::new(553, "5.6.7", format!("Error: {}", address::Error::NotAscii))
 }
 
-/// `"VRFY" SP String [ SP "SMTPUTF8" ]` (RFC 6531 section 3.7.4.2): the client takes UTF-8 in the
-/// reply, which need not have any.
-fn without_smtputf8(argument: &[u8]) -> &[u8] {
-    let at = memchr::memrchr(b' ', argument);
-    match at.and_then(|at| argument.split_at_checked(at)) {
-        Some((string, word)) if word.trim_ascii().eq_ignore_ascii_case(b"SMTPUTF8") => {
-            string.trim_ascii_end()
-        }
-        _ => argument,
-    }
-}
-
-/// Whom VRFY or EXPN asks for: an address, in angle brackets or not; a person's name is none.
+/// Whom VRFY or EXPN asks for: an address, in angle brackets or not; a person's name is none. Behind it
+/// may stand that the answer may have UTF-8, `SMTPUTF8` (RFC 6531 section 3.7.4.2).
 pub fn asked_for(argument: &[u8]) -> Result<Mailbox, Reply> {
-    let argument = without_smtputf8(argument);
-    let inside = argument.strip_prefix(b"<").and_then(|rest| rest.strip_suffix(b">"));
-    let mailbox = address::mailbox(inside.unwrap_or(argument), Alphabet::Utf8);
+    let last = memchr::memrchr(b' ', argument).map(|at| argument.split_at(at));
+    let utf8 = last.filter(|(_, word)| word.eq_ignore_ascii_case(b" SMTPUTF8"));
+    let whom = utf8.map_or(argument, |(whom, _)| whom.trim_ascii_end());
+    let inside = whom.strip_prefix(b"<").and_then(|rest| rest.strip_suffix(b">"));
+    let mailbox = address::mailbox(inside.unwrap_or(whom), Alphabet::Utf8);
     mailbox.map_err(|error| bad_address(error, "5.1.3"))
 }
 

@@ -23,7 +23,7 @@ use tempfile::TempDir;
 
 use super::host;
 use super::peer::Peer;
-use super::run::Server;
+use super::run::{Server, children};
 use super::site::{Site, must, queue_id};
 use super::{find, free_port, need, need_root, skip, wait_until};
 
@@ -82,6 +82,19 @@ impl Kind {
     }
 }
 
+/// How a neighbour encrypts what it relays to us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// Where we offer it, whoever we are.
+    May,
+    /// Always, whoever we are.
+    Encrypt,
+    /// Always, and to the host of this name, whose certificate one in this file vouches for.
+    Verify(&'static str, PathBuf),
+    /// Always, and to whoever has the certificate with this SHA-256. Only Postfix knows this.
+    Fingerprint(String),
+}
+
 /// Where a package is unpacked.
 fn unpacked(package: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/neighbours").join(package)
@@ -95,6 +108,7 @@ struct Setting {
     address: SocketAddr,
     /// The host to which it relays; without one it relays nothing.
     next_hop: Option<SocketAddr>,
+    tls: Tls,
     /// The recipients that it puts off.
     later: Vec<String>,
     /// Who delivers the mail for its domain, where it does not do so itself.
@@ -132,6 +146,16 @@ impl Setting {
         self.write("etc/group", &host::group(&all));
     }
 
+    /// The next hop as it calls it: where a certificate has to have the name, by that, which a file
+    /// of its host leads to the address.
+    fn next_name(&self, next: SocketAddr) -> String {
+        let Tls::Verify(name, _) = &self.tls else {
+            return next.ip().to_string();
+        };
+        self.write("etc/hosts", &format!("127.0.0.1 localhost\n{} {name}\n", next.ip()));
+        (*name).to_owned()
+    }
+
     /// A directory that belongs to `uid`.
     fn make(&self, name: &str, uid: u32) {
         let path = self.at.join(name);
@@ -154,14 +178,19 @@ impl Mta {
     }
 
     pub fn start_at(kind: Kind, port: u16, next_hop: Option<SocketAddr>) -> Self {
-        Self::start_with(kind, port, next_hop, None)
+        Self::start_with(kind, port, next_hop, Tls::May, None)
+    }
+
+    /// Starts one that relays to a host that has to encrypt, or to prove who it is.
+    pub fn start_trusting(kind: Kind, next_hop: SocketAddr, tls: Tls) -> Self {
+        Self::start_with(kind, free_port(&[kind.ip()]), Some(next_hop), tls, None)
     }
 
     /// Starts one that hands mail for its domain over, as these words of its configuration say, to
     /// the users of a site, who are accounts of its host.
     pub fn start_for(kind: Kind, site: &Site, words: &str) -> Self {
         let local = Local { accounts: host::accounts(site), words: words.to_owned() };
-        Self::start_with(kind, free_port(&[kind.ip()]), None, Some(local))
+        Self::start_with(kind, free_port(&[kind.ip()]), None, Tls::May, Some(local))
     }
 
     /// Starts a Postfix whose local(8) delivers into the spool of a site.
@@ -180,15 +209,20 @@ impl Mta {
         kind: Kind,
         port: u16,
         next_hop: Option<SocketAddr>,
+        tls: Tls,
         local: Option<Local>,
     ) -> Self {
         let directory = tempfile::Builder::new().prefix("hikyaku-mta-").tempdir().unwrap();
         let at = directory.path().canonicalize().unwrap();
         fs::set_permissions(&at, fs::Permissions::from_mode(0o755)).unwrap();
         let address = (kind.ip(), port).into();
-        let setting = Setting { kind, at, address, next_hop, later: Vec::new(), local };
+        let setting = Setting { kind, at, address, next_hop, tls, later: Vec::new(), local };
         setting.make("etc", 0);
         setting.make("mail", MAILBOX_UID);
+        if let Tls::Verify(_, authority) = &setting.tls {
+            // Their accounts can't read it where it is.
+            setting.write("authority.pem", &fs::read_to_string(authority).unwrap());
+        }
         let certified = rcgen::generate_simple_self_signed([kind.domain().to_owned()]).unwrap();
         setting.write("certificate.pem", &certified.cert.pem());
         setting.write("key.pem", &certified.signing_key.serialize_pem());
@@ -240,6 +274,16 @@ impl Mta {
         self.down();
         self.setting.later = recipients.iter().map(|to| (*to).to_owned()).collect();
         self.up();
+    }
+
+    /// Has it try again at once what it has put off. Only OpenSMTPD must be told: it does not call a
+    /// host again soon that has failed, but after a new start.
+    pub fn hurry(&mut self) {
+        if self.setting.kind == Kind::OpenSmtpd {
+            self.down();
+            self.up();
+            opensmtpd::schedule_all(children(self.server.as_ref().unwrap().pid())[0]);
+        }
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -9,7 +9,7 @@ pub mod server;
 mod tickets;
 pub mod validity;
 
-use rustls::ProtocolVersion;
+use rustls::{ProtocolVersion, SupportedCipherSuite};
 
 /// The version that was agreed on, as OpenSSL calls it.
 pub fn version(agreed: Option<ProtocolVersion>) -> &'static str {
@@ -18,4 +18,11 @@ pub fn version(agreed: Option<ProtocolVersion>) -> &'static str {
         Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
         _ => "TLS",
     }
+}
+
+/// The cipher suite that was agreed on, as IANA calls it.
+pub fn cipher(agreed: Option<SupportedCipherSuite>) -> String {
+    let name = agreed.and_then(|suite| suite.suite().as_str()).unwrap_or("unknown");
+    // The library has a word of its own for those of TLS 1.3.
+    name.replacen("TLS13_", "TLS_", 1)
 }

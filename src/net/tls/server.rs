@@ -169,9 +169,10 @@ impl Stream {
         self.tls.is_handshaking()
     }
 
-    /// The version that was agreed on.
-    pub fn version(&self) -> &'static str {
-        super::version(self.tls.protocol_version())
+    /// The version and the cipher suite that were agreed on.
+    pub fn agreed(&self) -> (&'static str, String) {
+        let cipher = super::cipher(self.tls.negotiated_cipher_suite());
+        (super::version(self.tls.protocol_version()), cipher)
     }
 
     /// 32 bytes that only the two sides know (RFC 9266 section 2). By TLS 1.3 only: whether those of

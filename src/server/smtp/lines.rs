@@ -15,8 +15,9 @@ impl Talk<'_> {
         let Some(transaction) = session.transaction() else {
             return Ok(());
         };
-        let tls = self.connection.tls_version();
-        let tls = tls.map(|version| format!(" tls={version}")).unwrap_or_default();
+        let tls = self.connection.tls_agreed();
+        let tls = tls.map(|(version, cipher)| format!(" tls={version} cipher={cipher}"));
+        let tls = tls.unwrap_or_default();
         let auth = shown_user(session);
         let client = self.shown_client();
         self.say(

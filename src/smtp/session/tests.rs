@@ -279,6 +279,16 @@ fn lookups_are_answered_where_they_are_offered() {
 }
 
 #[test]
+fn lookups_may_say_that_the_answer_may_have_utf8() {
+    let mut session = lenient(Dialect::Smtp);
+    session.offer_lookups(true, true);
+    let input = b"EHLO x\r\nVRFY a SMTPUTF8\r\nVRFY <a@here>  smtputf8\r\nEXPN list SMTPUTF8\r\n\
+        VRFY SMTPUTF8\r\nVRFY a SMTPUTF8=1\r\nVRFY a SMTPUTF8 SMTPUTF8\r\n";
+    let (replies, _) = play(session, input, 1000);
+    assert_eq!(codes(&replies)[2..], ["250", "250", "250", "250", "501", "501"]);
+}
+
+#[test]
 fn xclient_begins_the_session_anew_for_those_who_may() {
     let input = b"EHLO x\r\nXCLIENT ADDR=192.0.2.1 LOGIN=hunt HELO=far.example\r\n\
         MAIL FROM:<a@b>\r\nXCLIENT LOGIN=[UNAVAILABLE]\r\nRSET\r\n\

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::chown;
 
-use super::{MAILBOX_UID, Setting, USERS, unpacked};
+use super::{MAILBOX_UID, Setting, Tls, USERS, unpacked};
 
 pub const PACKAGE: &str = "exim4-daemon-light";
 
@@ -31,8 +31,19 @@ exec /usr/sbin/exim4 -bdf -q1s",
 
 fn configuration(setting: &Setting) -> String {
     let (route, relays) = match setting.next_hop {
-        Some(next) => (format!("* {}::{} byname", next.ip(), next.port()), "127.0.0.0/8"),
+        Some(next) => {
+            (format!("* {}::{} byname", setting.next_name(next), next.port()), "127.0.0.0/8")
+        }
         None => ("* 127.0.0.1 byname".to_owned(), ""),
+    };
+    let tls = match &setting.tls {
+        Tls::May => String::new(),
+        Tls::Encrypt => "hosts_require_tls = *\n  tls_verify_certificates =".to_owned(),
+        Tls::Verify(..) => format!(
+            "hosts_require_tls = *\n  tls_verify_hosts = *\n  tls_verify_certificates = {}",
+            setting.path("authority.pem")
+        ),
+        Tls::Fingerprint(_) => panic!("Exim knows no fingerprints"),
     };
     format!(
         "primary_hostname = {domain}
@@ -53,7 +64,9 @@ rfc1413_query_timeout = 0s
 keep_environment =
 smtp_accept_max = 200
 smtp_accept_queue_per_connection = 0
-log_selector = +tls_cipher +smtp_connection
+log_selector = +tls_cipher +smtp_connection +pipelining +tls_certificate_verified
+dsn_advertise_hosts = *
+smtputf8_advertise_hosts = *
 
 begin acl
 recipient:
@@ -82,6 +95,8 @@ here:
 begin transports
 out:
   driver = smtp
+  message_linelength_limit = 1000000
+  {tls}
 in:
   driver = appendfile
   directory = {at}/mail/$local_part_data

@@ -1,16 +1,30 @@
 //! A private OpenSMTPD, of a package that is unpacked and not installed.
 
 use std::fmt::Write;
+use std::fs;
+use std::process::Command;
 
-use super::{MAILBOX_UID, Setting, USERS, unpacked};
+use super::super::run::run;
+use super::{MAILBOX_UID, Setting, Tls, USERS, unpacked};
 
 pub const PACKAGE: &str = "opensmtpd";
+
+/// The group whose members may ask it for something.
+const CONTROL_GID: u32 = 64_103;
+
+/// Has the one that this process is do all that it has put off; it says no where nothing is left.
+/// Its command is not setgid, as it would be where it is installed.
+pub fn schedule_all(pid: i32) {
+    let mut command = Command::new("nsenter");
+    command.args(["--target", &pid.to_string(), "--mount", "--setgid", &CONTROL_GID.to_string()]);
+    run(command.args(["/usr/sbin/smtpctl", "schedule", "all"]), b"");
+}
 
 /// Writes its configuration, and gives the script that becomes it.
 pub fn script(setting: &Setting) -> String {
     setting.write_accounts(&[
         ("opensmtpd", 64_102),
-        ("opensmtpq", 64_103),
+        ("opensmtpq", CONTROL_GID),
         ("mailboxes", MAILBOX_UID),
     ]);
     for name in ["run", "spool"] {
@@ -66,9 +80,22 @@ match from any for domain \"{domain}\" action \"in\"
         port = setting.address.port(),
     );
     if let Some(next) = setting.next_hop {
+        let name = format!("{}:{}", setting.next_name(next), next.port());
+        let (protocol, verify) = match &setting.tls {
+            Tls::May => ("smtp", ""),
+            Tls::Encrypt => ("smtp+tls", "tls no-verify"),
+            Tls::Verify(..) => {
+                // Where it looks for authorities is compiled in.
+                setting.make("etc/ssl/certs", 0);
+                let list = setting.path("etc/ssl/certs/ca-certificates.crt");
+                fs::copy(setting.path("authority.pem"), list).unwrap();
+                ("smtp+tls", "tls")
+            }
+            Tls::Fingerprint(_) => panic!("OpenSMTPD knows no fingerprints"),
+        };
         write!(
             text,
-            "action \"out\" relay host \"smtp://{next}\" helo \"{domain}\"\n\
+            "action \"out\" relay host \"{protocol}://{name}\" {verify} helo \"{domain}\"\n\
              match from any for any action \"out\"\n"
         )
         .unwrap();

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::fs;
 
 use super::super::find;
-use super::{Local, MAILBOX_UID, Setting, USERS};
+use super::{Local, MAILBOX_UID, Setting, Tls, USERS};
 
 /// Writes its configuration, and gives the script that becomes it.
 pub fn script(setting: &Setting) -> String {
@@ -51,6 +51,20 @@ fn main_cf(setting: &Setting) -> String {
         Some(Local { words, .. }) => (format!("{domain}, mx.{domain}"), "", words.as_str()),
         None => (String::new(), domain, ""),
     };
+    let tls = match &setting.tls {
+        Tls::May => "smtp_tls_security_level = may\nsmtp_tls_CAfile =".to_owned(),
+        Tls::Encrypt => "smtp_tls_security_level = encrypt".to_owned(),
+        // What it says to us is in the log.
+        Tls::Verify(name, _) => format!(
+            "smtp_tls_security_level = verify\nsmtp_tls_verify_cert_match = {name}\n\
+             smtp_tls_CAfile = {}\ndebug_peer_list = 127.0.0.1\ndebug_peer_level = 1",
+            setting.path("authority.pem")
+        ),
+        Tls::Fingerprint(print) => format!(
+            "smtp_tls_security_level = fingerprint\nsmtp_tls_fingerprint_digest = sha256\n\
+             smtp_tls_fingerprint_cert_match = {print}"
+        ),
+    };
     // What is put off for a second counts as due at once, when its agent has it open still; then it
     // is not looked at again for minutes.
     format!(
@@ -88,9 +102,9 @@ smtpd_tls_security_level = may
 smtpd_tls_chain_files = {at}/key.pem, {at}/certificate.pem
 smtpd_tls_received_header = yes
 smtpd_tls_loglevel = 1
-smtp_tls_security_level = may
 smtp_tls_loglevel = 1
-smtp_tls_CAfile =
+{tls}
+smtp_line_length_limit = 0
 queue_run_delay = 1s
 minimal_backoff_time = 2s
 {words}
