@@ -139,9 +139,17 @@ pub fn virtual_user(
             return Ok(Virtual::User { key, value, extension: extension.to_owned() });
         }
     }
+    Ok(if is_virtual_domain(config, lookups, domain)? { Virtual::Unknown } else { Virtual::No })
+}
+
+/// Whether a domain is a virtual one: who has no line there, is nobody.
+fn is_virtual_domain(
+    config: &Config,
+    lookups: &impl Lookups,
+    domain: &str,
+) -> Result<bool, String> {
     let is_local = config.is_local_domain(domain);
-    let known = is_local || lookups.virtual_user(&domain.to_ascii_lowercase())?.is_none();
-    Ok(if known { Virtual::No } else { Virtual::Unknown })
+    Ok(!is_local && lookups.virtual_user(&domain.to_ascii_lowercase())?.is_some())
 }
 
 /// The alias that a local-part means: the very name, else what stands before the extension.
@@ -204,6 +212,10 @@ impl<L: Lookups> Making<'_, L> {
                 if !self.path.contains(&key) {
                     return Ok(None);
                 }
+                if is_virtual_domain(config, lookups, address.domain())? {
+                    self.circle(&key);
+                    return Ok(None);
+                }
                 // Met inside itself, as in `hunt@here hunt@here, archive`: an address as others.
             }
             Virtual::Unknown if address.local().eq_ignore_ascii_case("postmaster") => {
@@ -260,9 +272,7 @@ impl<L: Lookups> Making<'_, L> {
             if lookups.has_account(address.local())? {
                 self.member(address, group);
             } else {
-                let from = self.path.iter().position(|other| other == name).unwrap_or(0);
-                let circle = self.path.get(from..).unwrap_or_default();
-                self.circle = Some(format!("{} -> {name}", circle.join(" -> ")));
+                self.circle(name);
             }
             return Ok(());
         }
@@ -352,6 +362,13 @@ impl<L: Lookups> Making<'_, L> {
         }
         self.path.push(name.to_owned());
         Ok(true)
+    }
+
+    /// Remembers that a name was met inside itself, and is nobody else.
+    fn circle(&mut self, name: &str) {
+        let from = self.path.iter().position(|other| other == name).unwrap_or(0);
+        let circle = self.path.get(from..).unwrap_or_default();
+        self.circle = Some(format!("{} -> {name}", circle.join(" -> ")));
     }
 
     fn count(&mut self) -> Result<(), String> {
