@@ -27,7 +27,7 @@ use support::mta::{Kind, Mta};
 use support::peer::Peer;
 use support::run::{Server, run};
 use support::site::{HOST, Site, must};
-use support::{entry, find, mbox, report, wait_until};
+use support::{entry, find, mbox, need, report, wait_until};
 
 const NONE: [&str; 0] = [];
 /// Domains with accounts and aliases.
@@ -368,4 +368,48 @@ fn a_message_to_a_virtual_user_comes_where_postfix_brings_it() {
     }
     let mta = postfix(&hosts[1]);
     compare("virtual.txt", &hosts, &mta);
+}
+
+/// The lines of a wrong alias file: whether we complain of them, and what postalias says of them.
+const WRONG: [(&str, bool, &str); 15] = [
+    (" begins: hunt", true, "must not start with whitespace: \" begins: hunt\""),
+    ("nothing:", true, "line 2: need name:value pair"),
+    ("nocolon hunt", true, "line 3: need name:value pair"),
+    ("right: hunt", false, ""),
+    ("user@domain: hunt", true, "line 5: name must be local"),
+    ("twice: hunt", false, ""),
+    ("twice: toshi", true, "duplicate entry: \"twice\""),
+    (": hunt", true, "line 8: need name:value pair"),
+    ("\"open: hunt", true, "line 9: need name:value pair"),
+    // These are for whoever sends there to find out.
+    ("two words: hunt", true, ""),
+    ("quote: \"hunt", true, ""),
+    ("command: \"|\"", true, ""),
+    ("relative: :include:hunt", true, ""),
+    ("h\u{fc}nt: hunt", true, ""),
+    ("last: hunt", false, ""),
+];
+
+#[test]
+fn newaliases_complains_of_each_line_that_postalias_complains_of() {
+    if !need("postalias") {
+        return;
+    }
+    let site = Site::new();
+    let aliases = site.path().join("aliases");
+    let text: Vec<&str> = WRONG.iter().map(|(line, ..)| *line).collect();
+    fs::write(&aliases, text.join("\n") + "\n").unwrap();
+    let ours = run(site.command("sendmail").arg("-bi"), b"").expect(65).stderr;
+    let etc = site.path().join("etc");
+    fs::create_dir(&etc).unwrap();
+    fs::write(etc.join("main.cf"), "compatibility_level = 3.6\n").unwrap();
+    let mut postalias = Command::new(find("postalias").unwrap());
+    postalias.arg("-c").arg(&etc).arg(format!("hash:{}", aliases.display()));
+    let theirs = run(&mut postalias, b"").expect(0).stderr;
+    for (number, (line, us, them)) in (1..).zip(WRONG) {
+        assert_eq!(ours.contains(&format!("aliases:{number}: ")), us, "{line}: {ours}");
+        assert!(theirs.contains(them), "{line}: {theirs}");
+    }
+    let told = WRONG.iter().filter(|(.., them)| !them.is_empty());
+    assert_eq!(theirs.lines().count(), told.count(), "{theirs}");
 }
