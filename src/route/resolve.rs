@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::forward::{self, Entry};
-use super::table::{self, Value};
+use super::table::{self, MAX_FILE, Value};
 use super::{MAX_MEMBERS, before_extension};
 use crate::config::Config;
 use crate::message::Address;
@@ -84,6 +84,7 @@ pub fn resolve(
         path: Vec::new(),
         circle: None,
         count: 0,
+        included: 0,
     };
     if let Some(end) = making.address(address, 0)? {
         return Ok(end);
@@ -186,8 +187,10 @@ struct Making<'a, L> {
     path: Vec<String>,
     /// A circle that was found.
     circle: Option<String>,
-    /// Members so far.
+    /// Members and files so far.
     count: usize,
+    /// Bytes of files so far.
+    included: u64,
 }
 
 impl<L: Lookups> Making<'_, L> {
@@ -333,11 +336,19 @@ impl<L: Lookups> Making<'_, L> {
 
     fn include(&mut self, file: &Path, group: usize) -> Result<(), String> {
         let name = format!(":include:{}", file.display());
+        self.count()?;
         if !self.enter(&name)? {
             return Ok(());
         }
         self.expansion.steps.push(name);
         let text = self.lookups.include(file)?;
+        self.included += text.len() as u64;
+        if self.included > MAX_FILE {
+            return Err(format!(
+                "the files that are included have more than {} MiB",
+                MAX_FILE >> 20
+            ));
+        }
         let about = |what: String| format!("{}: {what}", file.display());
         let entries = forward::parse_at_most(&text, self.config.origin(), MAX_MEMBERS)
             .map_err(|error| format!("{}:{error}", file.display()))?;

@@ -239,9 +239,9 @@ fn describe(expansion: &Expansion, made: &[Id]) -> String {
     if ids.is_empty() { text } else { format!("{text}, sent on as {}", ids.join(", ")) }
 }
 
-/// What keeps a recipient from being followed, in one line.
+/// What keeps a recipient from being followed, in one line; it may quote a file.
 fn reason(what: &str) -> String {
-    line::printable(what).collect()
+    line::printable(what).take(1000).collect()
 }
 
 #[cfg(test)]
