@@ -430,7 +430,8 @@ fn edit(over: &AtomicBool, begin: impl Fn(), end: impl Fn()) -> bool {
 fn while_a_table_is_written_no_name_in_it_is_unknown() {
     const ALIASES: [&str; 2] = ["first: toshi\n", "good: hunt\n"];
     const VIRTUAL: &str = "v.example -\ngood@v.example hunt\n";
-    let site = Site::new();
+    // Where no journal holds an editor up.
+    let site = Site::plan().in_memory().build();
     let (aliases, table) = (site.path().join("aliases"), site.path().join("virtual"));
     let text = fs::read_to_string(site.configuration()).unwrap();
     let key = format!("[paths]\nvirtual = {:?}", table.to_str().unwrap());
@@ -438,24 +439,21 @@ fn while_a_table_is_written_no_name_in_it_is_unknown() {
     fs::write(&aliases, ALIASES.concat()).unwrap();
     fs::write(&table, VIRTUAL).unwrap();
     let (_server, address) = site.serve("smtpd");
-    let append = |text: &str| {
-        fs::File::options()
-            .append(true)
-            .open(&aliases)
-            .unwrap()
-            .write_all(text.as_bytes())
-            .unwrap();
+    // One editor writes a file in its place, one moves it away first.
+    let first = || fs::write(&aliases, ALIASES[0]).unwrap();
+    let last = || {
+        let mut file = fs::File::options().append(true).open(&aliases).unwrap();
+        file.write_all(ALIASES[1].as_bytes()).unwrap();
     };
+    let away = || fs::rename(&table, table.with_extension("old")).unwrap();
+    let back = || fs::write(&table, VIRTUAL).unwrap();
     let (mut rounds, mut sent) = (0, 0);
     for _ in 0..10 {
         let over = AtomicBool::new(false);
         let mut wrong = Vec::new();
         let quick = thread::scope(|scope| {
-            // One that writes a file in its place, and one that moves it away first.
-            let first = || fs::write(&aliases, ALIASES[0]).unwrap();
-            let one = scope.spawn(|| edit(&over, first, || append(ALIASES[1])));
-            let away = || fs::rename(&table, table.with_extension("old")).unwrap();
-            let two = scope.spawn(|| edit(&over, away, || fs::write(&table, VIRTUAL).unwrap()));
+            let one = scope.spawn(|| edit(&over, &first, &last));
+            let two = scope.spawn(|| edit(&over, &away, &back));
             let hours = Hours(&over);
             let started = Instant::now();
             let mut old = Peer::connect(address);

@@ -219,7 +219,7 @@ pub fn compile(path: &Path, syntax: Syntax, origin: &str) -> io::Result<Summary>
 
 fn read(path: &Path, syntax: Syntax, origin: &str) -> io::Result<(Summary, Stamp)> {
     let file = table::open(path)?;
-    let (text, stamp) = table::read_settled(&file)?;
+    let (text, stamp) = table::read_settled(&file, None)?;
     let mut summary = Summary::default();
     let mut seen = std::collections::HashMap::new();
     for line in table::lines(&text) {

@@ -252,6 +252,8 @@ struct Opened {
     stamp: Stamp,
     file: File,
     index: Option<Index>,
+    /// As it was read last.
+    read: Option<Stamp>,
     /// When it was looked for an index: its own stamp, if there was one.
     index_stamp: Option<Stamp>,
 }
@@ -291,7 +293,7 @@ impl Table {
             Some(found) => found.clone().map_err(io::Error::other),
         };
         current.map_err(named)?;
-        let Some(Opened { file, index, .. }) = opened.as_mut() else {
+        let Some(Opened { file, index, read, .. }) = opened.as_mut() else {
             return Ok(None);
         };
         if let Some(found) = index.as_ref().map(|index| self.look_up(file, index, key)) {
@@ -301,7 +303,8 @@ impl Table {
                 Err(_) => *index = None,
             }
         }
-        let (text, _) = read_settled(file).map_err(named)?;
+        let (text, stamp) = read_settled(file, *read).map_err(named)?;
+        *read = Some(stamp);
         let found = lines(&text).find_map(|line| self.value(&line, key));
         if let Some(long) = found.as_ref().filter(|value| value.text.len() > MAX_LINE) {
             return Err(io::Error::other(long.at(1, format!("is longer than {MAX_LINE} bytes"))));
@@ -326,7 +329,7 @@ impl Table {
         let metadata = file.metadata()?;
         let stamp = Stamp::of(&metadata);
         let index = Index::open(&index_path, &metadata, self.syntax).ok();
-        *opened = Some(Opened { stamp, file, index, index_stamp });
+        *opened = Some(Opened { stamp, file, index, read: None, index_stamp });
         Ok(())
     }
 
@@ -399,15 +402,21 @@ pub fn open(path: &Path) -> io::Result<File> {
 }
 
 /// All of a file, as nobody has changed it for a moment: what is written in its place, and is not
-/// whole yet, is waited for.
-pub fn read_settled(file: &File) -> io::Result<(Vec<u8>, Stamp)> {
+/// whole yet, is waited for. `seen` is how it was found before.
+pub fn read_settled(file: &File, mut seen: Option<Stamp>) -> io::Result<(Vec<u8>, Stamp)> {
     for _ in 0..PATIENCE {
         let found = file.metadata()?;
+        let stamp = Stamp::of(&found);
         if settle(&found) {
             continue;
         }
+        // ext4 makes a file empty before it says when.
+        if found.len() == 0 && seen != Some(stamp) {
+            seen = Some(stamp);
+            std::thread::sleep(SETTLED);
+            continue;
+        }
         let text = read_all(file)?;
-        let stamp = Stamp::of(&found);
         if Stamp::of(&file.metadata()?) == stamp {
             return Ok((text, stamp));
         }

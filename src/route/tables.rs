@@ -74,7 +74,7 @@ impl<F: Fn(&str) -> io::Result<bool>> Lookups for Files<'_, F> {
         if opened.metadata().map_err(failed)?.len() > MAX_INCLUDE {
             return Err(too_long());
         }
-        let (text, _) = table::read_settled(&opened).map_err(failed)?;
+        let (text, _) = table::read_settled(&opened, None).map_err(failed)?;
         // Not every file tells its size.
         if text.len() as u64 > MAX_INCLUDE {
             return Err(too_long());
