@@ -57,9 +57,8 @@ fn cases(name: &str) -> Vec<Case> {
         };
         let one = |key: &str| all(key).pop().map(|value| value.trim().to_owned());
         let [to] = &all("> ")[..] else { panic!("no case: {block}") };
-        let address = |to: &str| match to.contains('@') {
-            true => to.to_owned(),
-            false => format!("{to}@smkwlab.net"),
+        let address = |to: &str| {
+            if to.contains('@') { to.to_owned() } else { format!("{to}@smkwlab.net") }
         };
         let lines = all("| ").into_iter().map(|line| line.replace("@CR@", "\r") + "\n");
         let case = Case {
@@ -93,7 +92,7 @@ impl Host {
             .set("", "relay_domains", "[\"relay.example\"]")
             .set("smtp", "relay_networks", "[]")
             .build();
-        let key = format!("[paths]\nvirtual = {:?}", site.path().join("virtual"));
+        let key = format!("[paths]\nvirtual = \"{}\"", site.path().join("virtual").display());
         let text = fs::read_to_string(site.configuration()).unwrap();
         fs::write(site.configuration(), text.replace("[paths]", &key)).unwrap();
         site.let_users_send();
@@ -129,7 +128,10 @@ impl Host {
             ("inc-crlf", "hunt\r\n# no\r\ntoshi,bob\r\n"),
             ("inc-noend", "toshi"),
             ("inc-long", &format!("{}hunt\n", "# a comment of some length\n".repeat(5000))),
-            ("inc-many", &(0..60).map(|n| format!("u{n}@far.example\n")).collect::<String>()),
+            (
+                "inc-many",
+                &(0..60).map(|n| format!("u{n}@far.example\n")).collect::<Vec<_>>().concat(),
+            ),
             ("with-command", "hunt\n\"|@RUN@ included\"\n"),
             ("with-file", "hunt\n@DIR@/included\n"),
         ] {
@@ -183,7 +185,9 @@ impl Host {
             *fact = fact.replace(open.to_str().unwrap(), "@DIR@");
             *fact = fact.replace(self.site.path().join("run").to_str().unwrap(), "@RUN@");
         }
-        all.values_mut().for_each(|facts| facts.sort());
+        for facts in all.values_mut() {
+            facts.sort();
+        }
         all
     }
 }
