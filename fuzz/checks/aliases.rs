@@ -82,7 +82,7 @@ fn check_lookups(input: &[u8], syntax: Syntax, slow: &[(usize, Vec<u8>)]) {
     let path = directory.path().join("table");
     fs::write(&path, input).unwrap();
     // A file that was written just now would be waited for.
-    let before = SystemTime::now() - Duration::from_secs(60);
+    let before = SystemTime::now() - Duration::from_mins(1);
     File::options().write(true).open(&path).unwrap().set_modified(before).unwrap();
     let check_all = || {
         let table = Table::new(&path, syntax);
