@@ -317,7 +317,7 @@ fn newaliases_helps_and_forgetting_it_costs_no_mail() {
 #[test]
 fn explain_tells_the_way_step_by_step() {
     let aliases = "list: hunt+x, toshi, far@other.example, \"|cmd\"\nowner-list: toshi\n";
-    let site = site(aliases, "v.example -\nl@v.example list\n");
+    let site = site(aliases, "v.example -\nl@v.example list\nm@v.example n@v.example\n");
     site.write_home("hunt", ".forward", "toshi\n");
     let explain = |address: &str, code| {
         let mut command = site.command("mailctl");
@@ -338,6 +338,7 @@ fn explain_tells_the_way_step_by_step() {
     }
     assert!(explain("nobody", 67).contains("there is no such account"));
     assert!(explain("x@v.example", 67).contains("refused"));
+    assert!(explain("m@v.example", 0).contains("n@v.example: there is no such virtual user"));
     assert!(explain("x@relay.example", 0).contains("a relay domain"));
 }
 

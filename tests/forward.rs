@@ -17,7 +17,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use support::run::{Ran, run};
-use support::site::{Site, program};
+use support::site::Site;
 use support::{is_root, report, skip};
 
 const NONE: [&str; 0] = [];
@@ -26,17 +26,7 @@ const TEMPFAIL: i32 = 75;
 /// A site whose users can send mail on, and whose commands have little time.
 fn site() -> Site {
     let site = Site::plan().set("delivery", "command_time_limit", "\"2s\"").build();
-    // Not setgid, as the installed one is: there it would take no configuration from its caller. So
-    // all may put files into drop/, and they get its group.
-    let sendmail = site.path().join("sendmail");
-    fs::copy(program("sendmail"), &sendmail).unwrap();
-    let drop = fs::Permissions::from_mode(if is_root() { 0o3733 } else { 0o1733 });
-    fs::set_permissions(site.queue().join("drop"), drop).unwrap();
-    let text = fs::read_to_string(site.configuration()).unwrap();
-    let (program, configuration) = (sendmail.display(), site.configuration());
-    let configuration = configuration.display();
-    let key = format!("[delivery]\nsendmail = [\"{program}\", \"-C\", \"{configuration}\"]");
-    fs::write(site.configuration(), text.replace("[delivery]", &key)).unwrap();
+    site.let_users_send();
     site
 }
 

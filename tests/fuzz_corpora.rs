@@ -14,6 +14,8 @@ use std::path::Path;
 
 #[path = "../fuzz/checks/addresses.rs"]
 mod addresses;
+#[path = "../fuzz/checks/aliases.rs"]
+mod aliases;
 #[path = "../fuzz/checks/command.rs"]
 mod command;
 #[path = "../fuzz/checks/data.rs"]
@@ -50,6 +52,11 @@ fn replay(target: &str, check: impl Fn(&[u8])) {
 #[test]
 fn an_address_is_read_back_as_it_is_printed() {
     replay("addresses", addresses::check);
+}
+
+#[test]
+fn a_table_reads_as_its_manual_page_says_with_an_index_and_without() {
+    replay("aliases", aliases::check);
 }
 
 #[test]

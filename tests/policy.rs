@@ -14,6 +14,9 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use support::dns::{Dns, Trouble};
 use support::peer::Peer;
 use support::run::{Server, run};
@@ -259,6 +262,20 @@ fn vrfy_and_expn_tell_where_that_is_wanted() {
     let mut peer = host.client("10.0.0.1");
     peer.greet();
     assert!(peer.command("EXPN list").starts_with("452 4.5.3 "), "{}", peer.dialogue());
+}
+
+#[test]
+fn where_nobody_is_left_who_knows_lists_no_list_is_empty() {
+    let plan = Site::plan().set("smtp", "vrfy", "true").set("smtp", "expn", "true");
+    let host = Host::new(plan, "");
+    fs::write(host.site.path().join("aliases"), "list: hunt, toshi\n").unwrap();
+    let mut peer = host.client("10.0.0.1");
+    peer.greet();
+    assert!(peer.command("EXPN list").contains("250 2.1.5 <toshi@mx.smkwlab.net>"));
+    kill(Pid::from_raw(host.server.policy().unwrap()), Signal::SIGKILL).unwrap();
+    for command in ["EXPN list", "EXPN list", "VRFY hunt", "VRFY list"] {
+        assert!(peer.command(command).starts_with("451 4.3.0 "), "{}", peer.dialogue());
+    }
 }
 
 #[test]

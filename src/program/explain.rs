@@ -8,7 +8,7 @@ use super::mailctl::follow;
 use crate::config::Config;
 use crate::delivery::local;
 use crate::message::{Address, list};
-use crate::route::{self, Destination, Expansion, Route, Tables};
+use crate::route::{self, Destination, Expansion, Route, Tables, Verdict};
 use crate::sys::Exit;
 
 /// Prints where mail for an address goes; `Exit::NoUser` where that is nowhere, `Exit::Config`
@@ -33,7 +33,7 @@ pub fn explain(config: &Config, text: &str) -> Result<Exit, Failure> {
                 Exit::NoUser
             }
             Ok(Destination::Expanded(expansion)) => {
-                expanded(config, address, &expansion, &mut out);
+                expanded(config, &tables, address, &expansion, &mut out);
                 Exit::Ok
             }
             Ok(Destination::Account | Destination::Remote) => {
@@ -44,7 +44,13 @@ pub fn explain(config: &Config, text: &str) -> Result<Exit, Failure> {
     Ok(exit)
 }
 
-fn expanded(config: &Config, address: &Address, expansion: &Expansion, out: &mut String) {
+fn expanded(
+    config: &Config,
+    tables: &Tables,
+    address: &Address,
+    expansion: &Expansion,
+    out: &mut String,
+) {
     let _ = writeln!(out, "{address}: stands for others");
     for step in &expansion.steps {
         let _ = writeln!(out, "  {step}");
@@ -54,7 +60,11 @@ fn expanded(config: &Config, address: &Address, expansion: &Expansion, out: &mut
             let _ = writeln!(out, "from <{owner}>, who hears of failures:");
         }
         for member in &group.members {
-            last(config, member, "  ", out);
+            if route::verify(config, tables, member) == Ok(Verdict::Unknown) {
+                let _ = writeln!(out, "  {member}: there is no such virtual user");
+            } else {
+                last(config, member, "  ", out);
+            }
         }
     }
     let user = &config.delivery.alias_user;

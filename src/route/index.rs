@@ -14,7 +14,6 @@ use std::fs::{File, Metadata};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use super::MAX_MEMBERS;
 use super::access::Access;
@@ -23,8 +22,6 @@ use super::table::{self, MAX_LINE, Syntax};
 
 const HEAD: usize = 96;
 const RECORD: usize = 24;
-/// A file that was changed so recently may change again without a new time in its inode.
-const SETTLED: Duration = Duration::from_millis(50);
 
 /// What tells one state of a file from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -222,15 +219,7 @@ pub fn compile(path: &Path, syntax: Syntax, origin: &str) -> io::Result<Summary>
 
 fn read(path: &Path, syntax: Syntax, origin: &str) -> io::Result<(Summary, Stamp)> {
     let file = table::open(path)?;
-    let settled = file.metadata()?.modified()? + SETTLED;
-    if let Ok(left) = settled.duration_since(SystemTime::now()) {
-        std::thread::sleep(left.min(SETTLED));
-    }
-    let stamp = Stamp::of(&file.metadata()?);
-    let text = table::read_all(&file)?;
-    if Stamp::of(&file.metadata()?) != stamp {
-        return Err(io::Error::other("changed while it was read; try again"));
-    }
+    let (text, stamp) = table::read_settled(&file, None)?;
     let mut summary = Summary::default();
     let mut seen = std::collections::HashMap::new();
     for line in table::lines(&text) {

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::forward::{self, Entry};
-use super::table::{self, Value};
+use super::table::{self, MAX_FILE, Value};
 use super::{MAX_MEMBERS, before_extension};
 use crate::config::Config;
 use crate::message::Address;
@@ -84,6 +84,7 @@ pub fn resolve(
         path: Vec::new(),
         circle: None,
         count: 0,
+        included: 0,
     };
     if let Some(end) = making.address(address, 0)? {
         return Ok(end);
@@ -139,9 +140,17 @@ pub fn virtual_user(
             return Ok(Virtual::User { key, value, extension: extension.to_owned() });
         }
     }
+    Ok(if is_virtual_domain(config, lookups, domain)? { Virtual::Unknown } else { Virtual::No })
+}
+
+/// Whether a domain is a virtual one: who has no line there, is nobody.
+fn is_virtual_domain(
+    config: &Config,
+    lookups: &impl Lookups,
+    domain: &str,
+) -> Result<bool, String> {
     let is_local = config.is_local_domain(domain);
-    let known = is_local || lookups.virtual_user(&domain.to_ascii_lowercase())?.is_none();
-    Ok(if known { Virtual::No } else { Virtual::Unknown })
+    Ok(!is_local && lookups.virtual_user(&domain.to_ascii_lowercase())?.is_some())
 }
 
 /// The alias that a local-part means: the very name, else what stands before the extension.
@@ -178,8 +187,10 @@ struct Making<'a, L> {
     path: Vec<String>,
     /// A circle that was found.
     circle: Option<String>,
-    /// Members so far.
+    /// Members and files so far.
     count: usize,
+    /// Bytes of files so far.
+    included: u64,
 }
 
 impl<L: Lookups> Making<'_, L> {
@@ -202,6 +213,10 @@ impl<L: Lookups> Making<'_, L> {
                     return Ok(None);
                 }
                 if !self.path.contains(&key) {
+                    return Ok(None);
+                }
+                if is_virtual_domain(config, lookups, address.domain())? {
+                    self.circle(&key);
                     return Ok(None);
                 }
                 // Met inside itself, as in `hunt@here hunt@here, archive`: an address as others.
@@ -260,9 +275,7 @@ impl<L: Lookups> Making<'_, L> {
             if lookups.has_account(address.local())? {
                 self.member(address, group);
             } else {
-                let from = self.path.iter().position(|other| other == name).unwrap_or(0);
-                let circle = self.path.get(from..).unwrap_or_default();
-                self.circle = Some(format!("{} -> {name}", circle.join(" -> ")));
+                self.circle(name);
             }
             return Ok(());
         }
@@ -323,11 +336,19 @@ impl<L: Lookups> Making<'_, L> {
 
     fn include(&mut self, file: &Path, group: usize) -> Result<(), String> {
         let name = format!(":include:{}", file.display());
+        self.count()?;
         if !self.enter(&name)? {
             return Ok(());
         }
         self.expansion.steps.push(name);
         let text = self.lookups.include(file)?;
+        self.included += text.len() as u64;
+        if self.included > MAX_FILE {
+            return Err(format!(
+                "the files that are included have more than {} MiB",
+                MAX_FILE >> 20
+            ));
+        }
         let about = |what: String| format!("{}: {what}", file.display());
         let entries = forward::parse_at_most(&text, self.config.origin(), MAX_MEMBERS)
             .map_err(|error| format!("{}:{error}", file.display()))?;
@@ -352,6 +373,13 @@ impl<L: Lookups> Making<'_, L> {
         }
         self.path.push(name.to_owned());
         Ok(true)
+    }
+
+    /// Remembers that a name was met inside itself, and is nobody else.
+    fn circle(&mut self, name: &str) {
+        let from = self.path.iter().position(|other| other == name).unwrap_or(0);
+        let circle = self.path.get(from..).unwrap_or_default();
+        self.circle = Some(format!("{} -> {name}", circle.join(" -> ")));
     }
 
     fn count(&mut self) -> Result<(), String> {

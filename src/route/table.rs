@@ -14,10 +14,11 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::MAX_MEMBERS;
 use super::forward::{self, Entry};
@@ -30,6 +31,13 @@ pub const MAX_FILE: u64 = 64 << 20;
 
 /// The longest line with those that go on with it, in bytes.
 pub const MAX_LINE: usize = 1 << 20;
+
+/// A file that was changed so recently may be changing still, or change again without a new time in
+/// its inode.
+const SETTLED: Duration = Duration::from_millis(50);
+
+/// So many times it is waited for.
+const PATIENCE: usize = 20;
 
 /// How the key of a line is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,6 +252,8 @@ struct Opened {
     stamp: Stamp,
     file: File,
     index: Option<Index>,
+    /// As it was read last.
+    read: Option<Stamp>,
     /// When it was looked for an index: its own stamp, if there was one.
     index_stamp: Option<Stamp>,
 }
@@ -283,7 +293,7 @@ impl Table {
             Some(found) => found.clone().map_err(io::Error::other),
         };
         current.map_err(named)?;
-        let Some(Opened { file, index, .. }) = opened.as_mut() else {
+        let Some(Opened { file, index, read, .. }) = opened.as_mut() else {
             return Ok(None);
         };
         if let Some(found) = index.as_ref().map(|index| self.look_up(file, index, key)) {
@@ -293,21 +303,22 @@ impl Table {
                 Err(_) => *index = None,
             }
         }
-        let text = read_all(file).map_err(named)?;
+        let (text, stamp) = read_settled(file, *read).map_err(named)?;
+        *read = Some(stamp);
         let found = lines(&text).find_map(|line| self.value(&line, key));
+        if let Some(long) = found.as_ref().filter(|value| value.text.len() > MAX_LINE) {
+            return Err(io::Error::other(long.at(1, format!("is longer than {MAX_LINE} bytes"))));
+        }
         Ok(found)
     }
 
     /// Opens the file, and its index, where that has not been done or they have changed since.
     fn refresh(&self, opened: &mut Option<Opened>) -> io::Result<()> {
-        let found = match std::fs::metadata(&self.path) {
-            Ok(found) => Stamp::of(&found),
-            Err(error) if is_missing(&error) => {
-                *opened = None;
-                return Ok(());
-            }
-            Err(error) => return Err(error),
+        let Some(found) = look(&self.path)? else {
+            *opened = None;
+            return Ok(());
         };
+        let found = Stamp::of(&found);
         let index_path = index::path_of(&self.path);
         let index_stamp = std::fs::metadata(&index_path).ok().map(|found| Stamp::of(&found));
         if opened.as_ref().is_some_and(|o| o.stamp == found && o.index_stamp == index_stamp) {
@@ -318,7 +329,7 @@ impl Table {
         let metadata = file.metadata()?;
         let stamp = Stamp::of(&metadata);
         let index = Index::open(&index_path, &metadata, self.syntax).ok();
-        *opened = Some(Opened { stamp, file, index, index_stamp });
+        *opened = Some(Opened { stamp, file, index, read: None, index_stamp });
         Ok(())
     }
 
@@ -351,6 +362,32 @@ pub fn is_missing(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
+/// What is at `path`, if there is something. Editors move a file away before they write it anew, so
+/// that one that has just gone may come back; and a link that leads to nothing is no missing file.
+fn look(path: &Path) -> io::Result<Option<Metadata>> {
+    for _ in 0..PATIENCE {
+        match std::fs::metadata(path) {
+            Err(error) if is_missing(&error) => {}
+            found => return found.map(Some),
+        }
+        if !path.parent().is_some_and(|parent| parent.metadata().is_ok_and(|found| settle(&found)))
+        {
+            break;
+        }
+    }
+    match std::fs::symlink_metadata(path) {
+        Ok(_) => Err(io::Error::other("is a link to a file that is not there")),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Waits until the last change is no recent one any more; false where it is none now.
+fn settle(found: &Metadata) -> bool {
+    let age = found.modified().ok().and_then(|changed| changed.elapsed().ok());
+    let left = age.and_then(|age| SETTLED.checked_sub(age)).filter(|left| !left.is_zero());
+    left.map(std::thread::sleep).is_some()
+}
+
 /// Opens a table, which must be a regular file: a FIFO in its place is not waited for.
 pub fn open(path: &Path) -> io::Result<File> {
     let file = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
@@ -364,8 +401,30 @@ pub fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// All of a table.
-pub fn read_all(file: &File) -> io::Result<Vec<u8>> {
+/// All of a file, as nobody has changed it for a moment: what is written in its place, and is not
+/// whole yet, is waited for. `seen` is how it was found before.
+pub fn read_settled(file: &File, mut seen: Option<Stamp>) -> io::Result<(Vec<u8>, Stamp)> {
+    for _ in 0..PATIENCE {
+        let found = file.metadata()?;
+        let stamp = Stamp::of(&found);
+        if settle(&found) {
+            continue;
+        }
+        // ext4 makes a file empty before it says when.
+        if found.len() == 0 && seen != Some(stamp) {
+            seen = Some(stamp);
+            std::thread::sleep(SETTLED);
+            continue;
+        }
+        let text = read_all(file)?;
+        if Stamp::of(&file.metadata()?) == stamp {
+            return Ok((text, stamp));
+        }
+    }
+    Err(io::Error::other("is being changed; try again"))
+}
+
+fn read_all(file: &File) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     let mut from_start = io::BufReader::with_capacity(64 * 1024, At { file, offset: 0 });
     from_start.by_ref().take(MAX_FILE).read_to_end(&mut text)?;

@@ -1,6 +1,6 @@
 //! The alias file, the file of virtual users and the access table, as they are on disk.
 
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use super::resolve::{self, Lookups, Virtual};
@@ -66,12 +66,18 @@ impl<F: Fn(&str) -> io::Result<bool>> Lookups for Files<'_, F> {
 
     fn include(&self, file: &Path) -> Result<Vec<u8>, String> {
         let failed = |error: io::Error| format!("{}: {error}; it is included", file.display());
-        let opened = table::open(file).map_err(failed)?;
-        let mut text = Vec::new();
-        opened.take(MAX_INCLUDE + 1).read_to_end(&mut text).map_err(failed)?;
-        if text.len() as u64 > MAX_INCLUDE {
+        let too_long = || {
             let what = format!("is longer than {MAX_INCLUDE} bytes");
-            return Err(failed(io::Error::other(what)));
+            failed(io::Error::other(what))
+        };
+        let opened = table::open(file).map_err(failed)?;
+        if opened.metadata().map_err(failed)?.len() > MAX_INCLUDE {
+            return Err(too_long());
+        }
+        let (text, _) = table::read_settled(&opened, None).map_err(failed)?;
+        // Not every file tells its size.
+        if text.len() as u64 > MAX_INCLUDE {
+            return Err(too_long());
         }
         Ok(text)
     }

@@ -373,15 +373,14 @@ impl Line {
     fn find(&mut self, question: Question, address: &Address) -> Result<Found, String> {
         let (status, text) = self.ask(question, &address.to_string()).ok_or_else(silent)?;
         let text = || String::from_utf8_lossy(&text).into_owned();
-        Ok(match status {
-            Status::Found if question == Question::Expand => {
-                Found::Members(text().lines().map(ToOwned::to_owned).collect())
-            }
-            Status::Found => Found::Known,
-            Status::Account => Found::Account,
-            Status::None => Found::Elsewhere,
-            Status::Refused => Found::Refused(refusal(text().as_bytes())?),
-            Status::Unknown => return Err(text()),
+        Ok(match (status, question) {
+            (Status::Found, Question::Expand) => Found::Members(members(&text())?),
+            (Status::Found, _) => Found::Known,
+            (Status::Account, Question::Verify) => Found::Account,
+            (Status::None, Question::Verify) => Found::Elsewhere,
+            (Status::Refused, _) => Found::Refused(refusal(text().as_bytes())?),
+            (Status::Unknown, _) => return Err(text()),
+            _ => return Err("the policy process answers another question".into()),
         })
     }
 
@@ -441,6 +440,15 @@ fn refusal(text: &[u8]) -> Result<Reply, String> {
     Reply::parse_refusal(&text).ok_or_else(|| "the policy process does not refuse rightly".into())
 }
 
+/// The process's list, a member a line. An empty one would be no reply at all.
+fn members(text: &str) -> Result<Vec<String>, String> {
+    let members: Vec<String> = text.lines().map(ToOwned::to_owned).collect();
+    if members.is_empty() || members.iter().any(String::is_empty) {
+        return Err("the policy process names no members".into());
+    }
+    Ok(members)
+}
+
 /// A name as it may stand in a header field and in the log. A name of digits would look like an
 /// address.
 fn host_name(name: &[u8]) -> Option<String> {
@@ -451,7 +459,17 @@ fn host_name(name: &[u8]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{host_name, refusal};
+    use super::{Found, Line, host_name, refusal};
+    use crate::message::Address;
+    use crate::sys::channel::Channel;
+
+    /// A line to a process that answers this to each of two questions.
+    fn line(answer: &[u8]) -> (Line, Channel) {
+        let (ours, theirs) = Channel::pair().unwrap();
+        theirs.send(answer).unwrap();
+        theirs.send(answer).unwrap();
+        (Line::of(Some(ours)), theirs)
+    }
 
     #[test]
     fn a_name_that_could_be_taken_for_something_else_is_none() {
@@ -477,6 +495,31 @@ mod tests {
         ] {
             assert_eq!(host_name(bad), None, "{}", bad.escape_ascii());
         }
+    }
+
+    #[test]
+    fn what_is_no_list_of_members_is_an_error_and_no_list() {
+        let list = Address::parse(b"list@here").unwrap();
+        let expand = |answer: &[u8]| line(answer).0.expand(&list);
+        let members = vec!["<a@here>".to_owned(), "a program".to_owned()];
+        assert_eq!(expand(b"+<a@here>\na program"), Ok(Found::Members(members)));
+        assert!(matches!(expand(b"x550 5.1.1 no"), Ok(Found::Refused(_))));
+        for answer in
+            [&b""[..], b"+", b"+\n", b"+<a@here>\n\n<b@here>", b"a", b"-", b"x", b"?", b"!"]
+        {
+            assert!(expand(answer).is_err(), "{}", answer.escape_ascii());
+        }
+        assert!(Line::default().expand(&list).is_err());
+        // Somebody is somebody, whatever else is said of him.
+        for (answer, found) in
+            [(&b"+"[..], Found::Known), (b"a", Found::Account), (b"-x", Found::Elsewhere)]
+        {
+            assert_eq!(line(answer).0.verify(&list), Ok(found));
+        }
+        let (mut line, process) = line(b"+");
+        drop(process);
+        assert!(line.expand(&list).is_err(), "nobody is there");
+        assert!(line.verify(&list).is_err());
     }
 
     #[test]

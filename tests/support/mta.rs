@@ -318,6 +318,13 @@ impl Mta {
             .sum()
     }
 
+    /// One of Postfix's commands, about this Postfix.
+    pub fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(find(name).unwrap());
+        command.arg("-c").arg(self.setting.path("etc"));
+        command
+    }
+
     /// Waits until it has nothing left to do.
     #[track_caller]
     pub fn wait_until_idle(&self) {
@@ -388,8 +395,7 @@ impl Mta {
             }
             // What it puts off while its own look into the queue is under way it forgets for long.
             if asked.elapsed() > Duration::from_secs(2) {
-                let mut postqueue = Command::new(find("postqueue").unwrap());
-                must(postqueue.arg("-c").arg(self.setting.path("etc")).arg("-f"));
+                must(self.command("postqueue").arg("-f"));
                 asked = Instant::now();
             }
             None

@@ -211,6 +211,21 @@ impl Site {
         fs::write(self.configuration(), text).unwrap();
     }
 
+    /// Lets users, and what is run as them, send mail by `sendmail`.
+    pub fn let_users_send(&self) {
+        // Not setgid, as the installed one is: there it would take no configuration from its caller.
+        // So all may put files into drop/, and they get its group.
+        let sendmail = self.path.join("sendmail");
+        fs::copy(program("sendmail"), &sendmail).unwrap();
+        let drop = fs::Permissions::from_mode(if is_root() { 0o3733 } else { 0o1733 });
+        fs::set_permissions(self.queue().join("drop"), drop).unwrap();
+        let text = fs::read_to_string(self.configuration()).unwrap();
+        let (program, configuration) = (sendmail.display(), self.configuration());
+        let configuration = configuration.display();
+        let key = format!("[delivery]\nsendmail = [\"{program}\", \"-C\", \"{configuration}\"]");
+        fs::write(self.configuration(), text.replace("[delivery]", &key)).unwrap();
+    }
+
     /// The directory of the built programs; copies of them in the site where the users could not
     /// reach those (a checkout below a private home directory, with root).
     fn libexec(&self) -> PathBuf {

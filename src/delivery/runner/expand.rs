@@ -3,6 +3,8 @@
 //! What they lead to becomes messages of its own in the queue, and only when those last is the
 //! recipient done. A runner that is killed in between sends some of them twice, and forgets nobody.
 
+use std::io;
+
 use super::super::fate::Fate;
 use super::super::flight::Flight;
 use super::super::launcher;
@@ -12,6 +14,7 @@ use crate::config::Config;
 use crate::message::Address;
 use crate::queue::spool::Error;
 use crate::queue::{Entry, Envelope, Id, Origin, Outcome};
+use crate::route::resolve::{Virtual, virtual_user};
 use crate::route::{self, Destination, Expansion, Files, Group};
 use crate::smtp::Recipient;
 use crate::smtp::dsn::{Notify, OriginalRecipient};
@@ -26,11 +29,18 @@ impl Run<'_> {
     pub(super) fn follow(&self, flight: &Flight, to: &Recipient) -> Option<Fate> {
         let address = &to.address;
         let entry = &flight.entry;
-        if matches!(entry.envelope.origin, Origin::Alias(_)) {
-            return None;
-        }
         let later = |what: String| Fate::ours(Outcome::Deferred, "4.3.5", reason(&what));
-        let expansion = match self.resolve(address) {
+        let resolved = match entry.envelope.origin {
+            // It was followed already; but in a virtual domain it may be nobody.
+            Origin::Alias(_) => virtual_user(self.runner.config, &self.lookups(), address).map(
+                |found| match found {
+                    Virtual::Unknown => Destination::Unknown,
+                    Virtual::No | Virtual::User { .. } => Destination::Account,
+                },
+            ),
+            _ => route::resolve(self.runner.config, &self.lookups(), address),
+        };
+        let expansion = match resolved {
             Ok(Destination::Account | Destination::Remote) => return None,
             Ok(Destination::Unknown) => {
                 let text = "there is no such user in this virtual domain";
@@ -58,12 +68,12 @@ impl Run<'_> {
         })
     }
 
-    /// Where a recipient of an entry leads.
-    fn resolve(&self, address: &Address) -> Result<Destination, String> {
-        let runner = self.runner;
-        let has_account = |local: &str| launcher::is_known(runner.launcher, local);
-        let lookups = Files { tables: &self.tables, has_account };
-        route::resolve(runner.config, &lookups, address)
+    fn lookups(&self) -> Files<'_, impl Fn(&str) -> io::Result<bool>> {
+        let launcher = self.runner.launcher;
+        Files {
+            tables: &self.tables,
+            has_account: |local: &str| launcher::is_known(launcher, local),
+        }
     }
 
     /// Puts what a recipient stands for into the queue; the new messages.
@@ -193,7 +203,7 @@ fn is_own(config: &Config, alias: &Address, member: &Address) -> bool {
 }
 
 /// Whether a message was sent on by this address before: its header has the mark.
-fn was_sent_on_by(entry: &Entry, address: &Address) -> std::io::Result<bool> {
+fn was_sent_on_by(entry: &Entry, address: &Address) -> io::Result<bool> {
     let mut header = vec![0; report::MAX_HEADER];
     let mut length = 0;
     while let Some(room) = header.get_mut(length..).filter(|room| !room.is_empty()) {
@@ -229,9 +239,9 @@ fn describe(expansion: &Expansion, made: &[Id]) -> String {
     if ids.is_empty() { text } else { format!("{text}, sent on as {}", ids.join(", ")) }
 }
 
-/// What keeps a recipient from being followed, in one line.
+/// What keeps a recipient from being followed, in one line; it may quote a file.
 fn reason(what: &str) -> String {
-    line::printable(what).collect()
+    line::printable(what).take(1000).collect()
 }
 
 #[cfg(test)]

@@ -101,6 +101,24 @@ fn a_name_met_inside_itself_is_the_account_or_nobody() {
 }
 
 #[test]
+fn a_virtual_user_met_inside_itself_is_nobody_where_the_domain_is_virtual() {
+    let lines = [
+        ("v.org", "-"),
+        ("a@v.org", "b@v.org"),
+        ("b@v.org", "a@v.org"),
+        ("c@v.org", "c@v.org, x"),
+        ("d@here", "d@here, x"),
+        ("e@there", "e@there, x"),
+    ];
+    let tables = Tables { virtual_users: pairs(&lines), ..Tables::default() };
+    let error = ask(&tables, "a@v.org").unwrap_err();
+    assert!(error.contains("a@v.org -> b@v.org -> a@v.org"), "{error}");
+    assert_eq!(members(&tables, "c@v.org"), ["x@here"]);
+    assert_eq!(members(&tables, "d@here"), ["d@here", "x@here"]);
+    assert_eq!(members(&tables, "e@there"), ["e@there", "x@here"]);
+}
+
+#[test]
 fn a_list_with_an_owner_has_its_own_sender() {
     let lines = [("l", "x, m, \"|c\""), ("owner-l", "o"), ("m", "y"), ("owner-m", "p"), ("n", "l")];
     let tables = aliases(&lines);

@@ -67,7 +67,7 @@ fn main_cf(setting: &Setting) -> String {
     };
     // What is put off for a second counts as due at once, when its agent has it open still; then it
     // is not looked at again for minutes.
-    format!(
+    let usual = format!(
         "compatibility_level = 3.6
 queue_directory = {at}/spool
 data_directory = {at}/data
@@ -107,10 +107,15 @@ smtp_tls_loglevel = 1
 smtp_line_length_limit = 0
 queue_run_delay = 1s
 minimal_backoff_time = 2s
-{words}
 ",
         at = setting.at.display(),
-    )
+    );
+    // Each of its programs would warn of a word that stands twice.
+    let key = |line: &str| line.split_once(" =").map(|(key, _)| key.to_owned());
+    let keys: Vec<_> = words.lines().filter_map(key).collect();
+    let kept = usual.lines().filter(|line| !key(line).is_some_and(|key| keys.contains(&key)));
+    let kept: Vec<&str> = kept.chain(words.lines()).collect();
+    kept.join("\n") + "\n"
 }
 
 fn master_cf(setting: &Setting) -> String {
