@@ -21,6 +21,12 @@ use crate::sys::{fd, jail, lock};
 /// Text is written in pieces of about this size; a message that is shorter costs one write.
 const BUFFER: usize = 128 * 1024;
 
+/// A piece of this size is written as it comes: that costs less than to gather it.
+const PIECE: usize = 32 * 1024;
+
+/// When so much is written, the disk begins with it while the rest comes in.
+const STRIDE: u64 = 1024 * 1024;
+
 /// A directory of the queue into which messages enter.
 pub struct Inlet {
     directory: OwnedFd,
@@ -99,6 +105,7 @@ impl Inlet {
             crc: crc32fast::Hasher::new(),
             buffer,
             written: 0,
+            begun: 0,
             committed: false,
         })
     }
@@ -118,8 +125,9 @@ pub struct Draft<'a> {
     envelope_crc: u32,
     crc: crc32fast::Hasher,
     buffer: Vec<u8>,
-    /// Bytes of the file that are written.
+    /// Bytes of the file that are written, and that the disk has begun with.
     written: u64,
+    begun: u64,
     committed: bool,
 }
 
@@ -132,10 +140,11 @@ impl Draft<'_> {
     /// Adds text of the message; line ends must be CRLF.
     pub fn write(&mut self, text: &[u8]) -> io::Result<()> {
         self.crc.update(text);
-        if self.buffer.len() + text.len() > BUFFER {
+        let is_piece = text.len() >= PIECE;
+        if is_piece || self.buffer.len() + text.len() > BUFFER {
             self.flush()?;
         }
-        if text.len() >= BUFFER {
+        if is_piece {
             return self.put(text);
         }
         self.buffer.extend_from_slice(text);
@@ -205,6 +214,11 @@ impl Draft<'_> {
     fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all_at(bytes, self.written)?;
         self.written += bytes.len() as u64;
+        let waiting = self.written - self.begun;
+        if waiting >= STRIDE {
+            fd::begin_sync(&self.file, self.begun, waiting);
+            self.begun = self.written;
+        }
         Ok(())
     }
 }

@@ -83,6 +83,20 @@ pub fn unnamed_file(directory: impl AsFd, mode: u32) -> io::Result<File> {
     Ok(File::from(openat(directory, ".", flags, Mode::from_bits_truncate(mode))?))
 }
 
+/// Has the system begin to write a part of a file to the disk: fsync(2) then has less to wait for. It
+/// promises nothing, so that it can't fail.
+#[allow(unsafe_code, reason = "nix and rustix have no sync_file_range")]
+pub fn begin_sync(file: &File, offset: u64, length: u64) {
+    let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else {
+        return;
+    };
+    // SAFETY: the call takes numbers only, and the descriptor is open.
+    unsafe {
+        let flags = nix::libc::SYNC_FILE_RANGE_WRITE;
+        nix::libc::sync_file_range(file.as_raw_fd(), offset, length, flags);
+    }
+}
+
 /// /proc, for [`link`], where a process finds its own descriptors. To be opened before it loses
 /// sight of it.
 pub fn open_proc() -> io::Result<OwnedFd> {

@@ -211,6 +211,7 @@ fn session_filter(parent: bool) -> io::Result<BpfProgram> {
         libc::SYS_fsync,
         libc::SYS_syncfs,
         libc::SYS_fdatasync,
+        libc::SYS_sync_file_range,
         libc::SYS_ftruncate,
         libc::SYS_linkat,
         libc::SYS_renameat2,

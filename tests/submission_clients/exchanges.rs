@@ -124,6 +124,6 @@ fn what_is_no_login_is_said_to_be_none() {
     let (mut peer, _) = under_tls(&host, "submission");
     let other = encoded(&format!("bob\0hunt\0{PASSWORD}"));
     let answer = peer.command(format!("AUTH PLAIN {other}"));
-    assert!(answer.starts_with("501 5.5.2 "), "{answer}");
+    assert!(answer.starts_with("535 5.7.8 "), "{answer}");
     assert!(peer.command("MAIL FROM:<hunt@smkwlab.net>").starts_with("530 5.7.0 "));
 }
