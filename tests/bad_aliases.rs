@@ -277,6 +277,25 @@ fn an_included_file_of_any_kind_costs_the_mail_for_its_list_and_no_other() {
 }
 
 #[test]
+fn many_files_that_seem_to_be_unfinished_are_not_waited_for_one_by_one() {
+    let site = Site::plan().in_memory().build();
+    let file = site.path().join("empty");
+    fs::write(&file, "").unwrap();
+    thread::sleep(Duration::from_millis(100));
+    let names =
+        (0..400).map(|depth| format!("{}/{}empty", site.path().display(), "./".repeat(depth)));
+    let members = names.map(|name| format!(":include:{}", name.replace("//", "/")));
+    let members = members.collect::<Vec<_>>().join(", ");
+    replace(&site.path().join("aliases"), format!("list: {members}, hunt\n").as_bytes());
+    let started = Instant::now();
+    let mut command = site.command("mailctl");
+    let text = run(command.args(["explain", "list@smkwlab.net"]), b"").expect(0).text();
+    assert!(text.trim_end().ends_with("hunt"), "{text}");
+    // One by one they took twenty seconds.
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+#[test]
 fn what_stands_in_the_place_of_the_alias_file_is_not_waited_for_and_not_taken_for_none() {
     let site = Site::new();
     let aliases = site.path().join("aliases");

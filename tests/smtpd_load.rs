@@ -14,6 +14,7 @@ mod support;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -288,7 +289,8 @@ fn slow_clients_cost_little_hold_up_nobody_and_have_to_go() {
 
 #[test]
 fn a_command_has_its_time_however_it_trickles_in_and_the_next_one_has_it_again() {
-    let site = plan(10).set("smtp", "command_time_limit", "\"1s\"").build();
+    let plan = plan(10).set("smtp", "command_time_limit", "\"1s\"");
+    let site = plan.set("smtp", "max_message_size", "65536").build();
     let (_server, address) = serve(&site);
     let mut peer = Peer::connect(address);
     peer.greet();
@@ -314,6 +316,55 @@ fn a_command_has_its_time_however_it_trickles_in_and_the_next_one_has_it_again()
         std::thread::sleep(Duration::from_millis(300));
     }
     assert!(peer.command("\r\n.").starts_with("250 2.0.0 "));
+    // Of one that is refused already as well: its sender has to hear why.
+    for command in [&format!("MAIL FROM:<{FROM}>"), &format!("RCPT TO:<{}>", TO[0]), "DATA"] {
+        assert!(peer.command(command).starts_with(['2', '3']));
+    }
+    assert!(peer.send(b"Too large.\r\n".repeat(6000)));
+    for _ in 0..6 {
+        assert!(peer.send("x\r\n"));
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    assert!(peer.command(".").starts_with("552 5.3.4 "));
+}
+
+#[test]
+fn who_is_turned_away_is_let_go_whatever_others_ask_at_that_moment() {
+    const BUSY: usize = 4;
+    let site = plan(BUSY + 1).build();
+    let (server, address) = serve(&site);
+    let (over, began) = (AtomicBool::new(false), Instant::now());
+    std::thread::scope(|scope| {
+        // Lines of the log, between which the listener does not look at what sessions want.
+        for mut busy in crowd(address, BUSY) {
+            busy.greet();
+            let over = &over;
+            scope.spawn(move || {
+                // Not for ever, where the test fails.
+                while !over.load(Ordering::Relaxed) && began.elapsed() < PATIENCE {
+                    busy.mail(FROM, TO, TEXT);
+                }
+            });
+        }
+        for _ in 0..10 {
+            let mut other = Peer::connect(address);
+            other.greet();
+            other.command(format!("MAIL FROM:<{FROM}>"));
+            std::thread::sleep(Duration::from_millis(10));
+            server.signal(Signal::SIGSTOP);
+            // A question, and one client too many.
+            other.send("RCPT TO:<nobody@smkwlab.net>\r\n");
+            std::thread::sleep(Duration::from_millis(20));
+            let mut third = Peer::connect(address);
+            server.signal(Signal::SIGCONT);
+            let said = third.rest();
+            assert!(said.starts_with("421 "), "{said}");
+            assert!(other.reply().starts_with("550 "));
+            drop(other);
+            wait_until("a place", || (server.sessions().len() == BUSY).then_some(()));
+        }
+        over.store(true, Ordering::Relaxed);
+    });
 }
 
 #[test]

@@ -129,7 +129,7 @@ impl Lookups for Text<'_> {
         Ok(self.find(Syntax::Virtual, key))
     }
 
-    fn include(&self, _: &Path) -> Result<Vec<u8>, String> {
+    fn include(&self, _: &Path, _: bool) -> Result<Vec<u8>, String> {
         Ok(self.input.to_vec())
     }
 

@@ -48,7 +48,8 @@ impl Socket {
 
     /// Gets ready to be polled. Clients' sockets block all the same, for [`READ_TIMEOUT`], and send
     /// what they are given at once: replies are written whole, and waiting for more would only delay
-    /// them. (Linux has an accepted socket inherit that.)
+    /// them. (Linux has the sockets of those who connect from now on
+    /// inherit that.)
     pub fn prepare(&self) -> io::Result<()> {
         if let Self::Tcp(socket) = self {
             setsockopt(socket, sockopt::TcpNoDelay, &true)?;

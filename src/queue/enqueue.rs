@@ -216,7 +216,7 @@ impl Draft<'_> {
         self.written += bytes.len() as u64;
         let waiting = self.written - self.begun;
         if waiting >= STRIDE {
-            fd::begin_sync(&self.file, self.begun, waiting);
+            fd::begin_sync(&self.file, self.begun, waiting)?;
             self.begun = self.written;
         }
         Ok(())

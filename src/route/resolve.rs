@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::forward::{self, Entry};
 use super::table::{self, MAX_FILE, Value};
@@ -17,6 +18,10 @@ use crate::message::Address;
 /// So deep may aliases lead to each other, and files include each other.
 const MAX_DEPTH: usize = 20;
 
+/// After so long, files that are being changed are waited for no more: who may write one that is
+/// included must not hold up everybody's mail.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// What is asked while an address is followed. An error says that it can't be told now, and names
 /// what has to be mended.
 pub trait Lookups {
@@ -24,8 +29,9 @@ pub trait Lookups {
     fn alias(&self, name: &str) -> Result<Option<Value>, String>;
     /// The line of `user@domain`, `@domain` or `domain`, in lower case.
     fn virtual_user(&self, key: &str) -> Result<Option<Value>, String>;
-    /// The text of a file that an alias includes.
-    fn include(&self, file: &Path) -> Result<Vec<u8>, String>;
+    /// The text of a file that an alias includes; `patient` where one that is being changed may be
+    /// waited for.
+    fn include(&self, file: &Path, patient: bool) -> Result<Vec<u8>, String>;
     /// Whether a local-part leads to an account of this host.
     fn has_account(&self, local: &str) -> Result<bool, String>;
 }
@@ -85,6 +91,7 @@ pub fn resolve(
         circle: None,
         count: 0,
         included: 0,
+        waited: Duration::ZERO,
     };
     if let Some(end) = making.address(address, 0)? {
         return Ok(end);
@@ -189,8 +196,9 @@ struct Making<'a, L> {
     circle: Option<String>,
     /// Members and files so far.
     count: usize,
-    /// Bytes of files so far.
+    /// Bytes of files so far, and the time that they took.
     included: u64,
+    waited: Duration,
 }
 
 impl<L: Lookups> Making<'_, L> {
@@ -341,7 +349,9 @@ impl<L: Lookups> Making<'_, L> {
             return Ok(());
         }
         self.expansion.steps.push(name);
-        let text = self.lookups.include(file)?;
+        let began = Instant::now();
+        let text = self.lookups.include(file, self.waited < PATIENCE)?;
+        self.waited += began.elapsed();
         self.included += text.len() as u64;
         if self.included > MAX_FILE {
             return Err(format!(

@@ -383,9 +383,13 @@ fn look(path: &Path) -> io::Result<Option<Metadata>> {
 
 /// Waits until the last change is no recent one any more; false where it is none now.
 fn settle(found: &Metadata) -> bool {
-    let age = found.modified().ok().and_then(|changed| changed.elapsed().ok());
-    let left = age.and_then(|age| SETTLED.checked_sub(age)).filter(|left| !left.is_zero());
-    left.map(std::thread::sleep).is_some()
+    unsettled(found).map(std::thread::sleep).is_some()
+}
+
+/// How long it takes until the last change is no recent one any more, where it is one.
+fn unsettled(found: &Metadata) -> Option<Duration> {
+    let age = found.modified().ok().and_then(|changed| changed.elapsed().ok())?;
+    SETTLED.checked_sub(age).filter(|left| !left.is_zero())
 }
 
 /// Opens a table, which must be a regular file: a FIFO in its place is not waited for.
@@ -421,7 +425,21 @@ pub fn read_settled(file: &File, mut seen: Option<Stamp>) -> io::Result<(Vec<u8>
             return Ok((text, stamp));
         }
     }
-    Err(io::Error::other("is being changed; try again"))
+    Err(being_changed())
+}
+
+/// All of a file; one that has just been changed is not waited for.
+pub fn read_at_once(file: &File) -> io::Result<Vec<u8>> {
+    let found = file.metadata()?;
+    let text = read_all(file)?;
+    if unsettled(&found).is_some() || Stamp::of(&file.metadata()?) != Stamp::of(&found) {
+        return Err(being_changed());
+    }
+    Ok(text)
+}
+
+fn being_changed() -> io::Error {
+    io::Error::other("is being changed; try again")
 }
 
 fn read_all(file: &File) -> io::Result<Vec<u8>> {

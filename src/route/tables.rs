@@ -64,7 +64,7 @@ impl<F: Fn(&str) -> io::Result<bool>> Lookups for Files<'_, F> {
         self.tables.virtual_users.find(key).map_err(|error| error.to_string())
     }
 
-    fn include(&self, file: &Path) -> Result<Vec<u8>, String> {
+    fn include(&self, file: &Path, patient: bool) -> Result<Vec<u8>, String> {
         let failed = |error: io::Error| format!("{}: {error}; it is included", file.display());
         let too_long = || {
             let what = format!("is longer than {MAX_INCLUDE} bytes");
@@ -74,7 +74,12 @@ impl<F: Fn(&str) -> io::Result<bool>> Lookups for Files<'_, F> {
         if opened.metadata().map_err(failed)?.len() > MAX_INCLUDE {
             return Err(too_long());
         }
-        let (text, _) = table::read_settled(&opened, None).map_err(failed)?;
+        let text = if patient {
+            table::read_settled(&opened, None).map(|(text, _)| text)
+        } else {
+            table::read_at_once(&opened)
+        };
+        let text = text.map_err(failed)?;
         // Not every file tells its size.
         if text.len() as u64 > MAX_INCLUDE {
             return Err(too_long());

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::socket::{
     MsgFlags, SockaddrStorage, getpeername, getsockopt, recv, send, setsockopt, sockopt,
 };
+use nix::sys::time::TimeValLike;
 use rustls::ServerConfig;
 
 use crate::net::tls::client_certificate::Shown;
@@ -110,8 +111,12 @@ pub struct Connection {
 impl Connection {
     /// A client that the listener has accepted, whose socket is as the listening one was.
     pub fn accepted(client: OwnedFd, address: Option<IpAddr>) -> Self {
-        let is_unix = address.is_none();
-        let wire = Wire { input: client, output: None, is_socket: true, gives_up: !is_unix };
+        // Who was there before the listening socket was made ready has a socket that does not.
+        let timeout = getsockopt(&client, sockopt::ReceiveTimeout);
+        let gives_up = timeout.is_ok_and(|time| {
+            (1..=activation::READ_TIMEOUT.into()).contains(&time.num_milliseconds())
+        });
+        let wire = Wire { input: client, output: None, is_socket: true, gives_up };
         Self { wire, tls: None, peer: Peer { address } }
     }
 
@@ -350,7 +355,7 @@ impl Wire {
 #[cfg(test)]
 mod tests {
     use std::io::{self, Read, Write};
-    use std::net::Shutdown;
+    use std::net::{Shutdown, TcpListener, TcpStream};
     use std::os::unix::net::UnixStream;
     use std::sync::Arc;
 
@@ -360,6 +365,7 @@ mod tests {
 
     use super::Connection;
     use crate::config::Tls;
+    use crate::net::activation::Socket;
     use crate::net::tls::identity::Identity;
     use crate::net::tls::server::settings;
 
@@ -462,6 +468,20 @@ mod tests {
         connection.send(&text, TIMEOUT).unwrap();
         connection.finish();
         assert!(other.join().unwrap() == text);
+    }
+
+    #[test]
+    fn a_client_that_came_before_the_listener_was_ready_is_no_more_patiently_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let _early = TcpStream::connect(address).unwrap();
+        let socket = Socket::Tcp(listener);
+        socket.prepare().unwrap();
+        let _late = TcpStream::connect(address).unwrap();
+        for gives_up in [false, true] {
+            let (client, from) = socket.accept().unwrap();
+            assert_eq!(Connection::accepted(client, from).wire.gives_up, gives_up);
+        }
     }
 
     #[test]

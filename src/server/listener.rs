@@ -240,25 +240,26 @@ impl Listener<'_> {
         }
     }
 
-    /// Whether there is a place for one more client from there.
-    fn enter(&mut self, address: IpAddr, sessions: &mut impl Sessions) -> bool {
-        if self.connections.enter(address) {
-            return true;
-        }
-        // One may be free since a moment ago.
-        self.reap(sessions);
-        sessions.attend(&mut || self.forget());
-        self.free_places(sessions);
-        self.connections.enter(address)
-    }
-
     fn admit(&mut self, client: Client, sessions: &mut impl Sessions) {
         let address = client.address();
-        if !self.enter(address, sessions) {
-            self.log.warning(&format!("too many connections, client=[{address}] turned away"));
-            turn_away(&client.socket, self.busy);
-            return;
+        let mut client = Some(client);
+        if !self.connections.enter(address) {
+            // A place may be free since a moment ago.
+            self.reap(sessions);
+            sessions.attend(&mut || {
+                self.forget();
+                client = None;
+            });
+            self.free_places(sessions);
+            if !self.connections.enter(address) {
+                self.log.warning(&format!("too many connections, client=[{address}] turned away"));
+                if let Some(client) = client {
+                    turn_away(&client.socket, self.busy);
+                }
+                return;
+            }
         }
+        let Some(client) = client else { return };
         if let Err((client, error)) = sessions.begin(client, &mut || self.forget()) {
             self.log.error(&format!("can't fork a session: {error}"));
             self.connections.leave(address);

@@ -499,6 +499,11 @@ impl Session {
         self.reset();
     }
 
+    /// Whether what comes next belongs to a message's text.
+    pub fn is_amid_text(&self) -> bool {
+        matches!(self.state, State::Text | State::Chunk(_) | State::Skip(..))
+    }
+
     /// A piece of the message's text.
     fn text<'a>(&mut self, text: &'a [u8]) -> Option<Action<'a>> {
         if self.refusal.is_some() || text.is_empty() {

@@ -83,17 +83,18 @@ pub fn unnamed_file(directory: impl AsFd, mode: u32) -> io::Result<File> {
     Ok(File::from(openat(directory, ".", flags, Mode::from_bits_truncate(mode))?))
 }
 
-/// Has the system begin to write a part of a file to the disk: fsync(2) then has less to wait for. It
-/// promises nothing, so that it can't fail.
+/// Has the system begin to write a part of a file to the disk: fsync(2) then has less to wait for. An
+/// error is that of a write; a file system that can't do it is none.
 #[allow(unsafe_code, reason = "nix and rustix have no sync_file_range")]
-pub fn begin_sync(file: &File, offset: u64, length: u64) {
-    let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else {
-        return;
-    };
+pub fn begin_sync(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    let offset = i64::try_from(offset).map_err(io::Error::other)?;
+    let length = i64::try_from(length).map_err(io::Error::other)?;
+    let flags = nix::libc::SYNC_FILE_RANGE_WRITE;
     // SAFETY: the call takes numbers only, and the descriptor is open.
-    unsafe {
-        let flags = nix::libc::SYNC_FILE_RANGE_WRITE;
-        nix::libc::sync_file_range(file.as_raw_fd(), offset, length, flags);
+    let code = unsafe { nix::libc::sync_file_range(file.as_raw_fd(), offset, length, flags) };
+    match nix::errno::Errno::result(code) {
+        Ok(_) | Err(nix::Error::ENOSYS | nix::Error::EINVAL | nix::Error::ESPIPE) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

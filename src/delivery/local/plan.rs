@@ -151,7 +151,7 @@ impl Lookups for Programs<'_> {
         self.0.virtual_users.find(key).map_err(|error| error.to_string())
     }
 
-    fn include(&self, _: &Path) -> Result<Vec<u8>, String> {
+    fn include(&self, _: &Path, _: bool) -> Result<Vec<u8>, String> {
         Ok(Vec::new())
     }
 

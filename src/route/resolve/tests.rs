@@ -28,7 +28,7 @@ impl Lookups for Tables {
         Ok(self.virtual_users.get(key).map(|text| value(text)))
     }
 
-    fn include(&self, file: &Path) -> Result<Vec<u8>, String> {
+    fn include(&self, file: &Path, _: bool) -> Result<Vec<u8>, String> {
         let text = self.files.get(file).map(|text| text.clone().into_bytes());
         text.ok_or_else(|| format!("{}: is missing", file.display()))
     }

@@ -195,14 +195,13 @@ impl<'a> Talk<'a> {
         let mut incoming: Option<Result<Incoming<'a>, Trouble>> = None;
         // A command may not trickle in for ever: what counts is that it has its reply.
         let mut silent = Instant::now();
-        let mut stored = false;
         loop {
             let mut input = buffer.get(taken..length).unwrap_or_default();
             let action = session.step(&mut input);
             taken = length - input.len();
             match action {
                 Action::Read => {
-                    if std::mem::take(&mut stored) || !session.output().is_empty() {
+                    if session.is_amid_text() || !session.output().is_empty() {
                         silent = Instant::now();
                     }
                     self.slow_down(session);
@@ -226,7 +225,10 @@ impl<'a> Talk<'a> {
                         }
                     };
                 }
-                Action::StartTls => self.start_tls(session)?,
+                Action::StartTls => {
+                    self.start_tls(session)?;
+                    silent = Instant::now();
+                }
                 Action::Authenticate(mechanism, question) => {
                     self.flush(session)?;
                     let answer = login::ask(self.monitor, mechanism, question);
@@ -258,7 +260,6 @@ impl<'a> Talk<'a> {
                     }
                 },
                 Action::Store(text) => {
-                    stored = true;
                     if let Some(Ok(message)) = &mut incoming
                         && let Err(trouble) =
                             self.submitter(session, |submitter| message.write(text, submitter))
