@@ -347,8 +347,11 @@ fn who_is_turned_away_is_let_go_whatever_others_ask_at_that_moment() {
             });
         }
         for _ in 0..10 {
-            let mut other = Peer::connect(address);
-            other.greet();
+            let mut other = wait_until("a place", || {
+                let mut peer = Peer::connect(address);
+                peer.line().starts_with("220 ").then_some(peer)
+            });
+            other.command("EHLO client.example");
             other.command(format!("MAIL FROM:<{FROM}>"));
             std::thread::sleep(Duration::from_millis(10));
             server.signal(Signal::SIGSTOP);
@@ -360,8 +363,6 @@ fn who_is_turned_away_is_let_go_whatever_others_ask_at_that_moment() {
             let said = third.rest();
             assert!(said.starts_with("421 "), "{said}");
             assert!(other.reply().starts_with("550 "));
-            drop(other);
-            wait_until("a place", || (server.sessions().len() == BUSY).then_some(()));
         }
         over.store(true, Ordering::Relaxed);
     });
