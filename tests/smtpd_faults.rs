@@ -330,6 +330,12 @@ fn a_fault_that_lasts_for_a_while_costs_the_messages_of_that_while_only() {
         assert!(reply.starts_with("452 4.3.1 "), "{reply}");
         drop(fault);
     }
+    // The disk has begun with a large message before all of it is there.
+    let large = [TEXT, &b"A line of a large message.\n".repeat(100_000)].concat();
+    let fault = Fault::of(&[session], "sync_file_range", "error=ENOSPC");
+    let reply = peer.mail(FROM, TO, &large);
+    assert!(reply.starts_with("452 4.3.1 "), "{reply}");
+    drop(fault);
     server.wait_for_log(&format!("can't keep a message in {}: ", site.queue().display()));
     assert!(peer.mail(FROM, TO, TEXT).starts_with("250 2.0.0 "));
     comes_once_if_accepted(&site, 2).unwrap();

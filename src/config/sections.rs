@@ -64,7 +64,7 @@ pub struct Smtp {
     pub max_connections_per_ip: usize,
     /// The most sessions that begin in a minute from one address; 0: any.
     pub max_connections_per_minute: usize,
-    /// How long a client may take for a command, or for a piece of a message.
+    /// How long a client may take for a command, or be silent in the middle of a message.
     pub command_time_limit: Interval,
     /// How long a session may last.
     pub session_time_limit: Interval,

@@ -48,8 +48,7 @@ impl Socket {
 
     /// Gets ready to be polled. Clients' sockets block all the same, for [`READ_TIMEOUT`], and send
     /// what they are given at once: replies are written whole, and waiting for more would only delay
-    /// them. (Linux has the sockets of those who connect from now on
-    /// inherit that.)
+    /// them. (Linux has the sockets of those who connect from now on inherit that.)
     pub fn prepare(&self) -> io::Result<()> {
         if let Self::Tcp(socket) = self {
             setsockopt(socket, sockopt::TcpNoDelay, &true)?;
@@ -153,7 +152,6 @@ mod tests {
 
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     use nix::sys::socket::{getsockopt, sockopt};
-
     use nix::sys::time::TimeValLike;
 
     use super::{READ_TIMEOUT, Socket, bind};

@@ -133,9 +133,11 @@ impl Listener<'_> {
         crate::sys::clock::zone();
         let mut pause_ends = None;
         loop {
-            let resting = pause_ends.is_some_and(|end| Instant::now() < end);
-            let watched = sessions.descriptor().filter(|_| !resting);
-            let ready = self.wait(&signals, watched, resting)?;
+            let pause =
+                pause_ends.map(|end: Instant| end.saturating_duration_since(Instant::now()));
+            let pause = pause.filter(|left| !left.is_zero());
+            let watched = sessions.descriptor().filter(|_| pause.is_none());
+            let ready = self.wait(&signals, watched, pause)?;
             while ready.signals
                 && let Some(signal) = signals.next()
             {
@@ -181,16 +183,15 @@ impl Listener<'_> {
         self.spawner = None;
     }
 
-    /// Waits for clients, signals, sessions or the FIFO; no longer than a pause where that is so.
+    /// Waits for clients, signals, sessions or the FIFO, as long as what is left of a pause at most.
     fn wait(
         &mut self,
         signals: &Signals,
         sessions: Option<BorrowedFd<'_>>,
-        is_pause: bool,
+        pause: Option<Duration>,
     ) -> io::Result<Ready> {
         let spawner = self.spawner.as_mut();
         let timeout = spawner.and_then(|spawner| spawner.tend(self.log));
-        let pause = is_pause.then(|| PAUSE.saturating_sub(Duration::from_millis(1)));
         let timeout = timeout.into_iter().chain(pause).min();
         // Rounded up, or else the last millisecond is spent in turning round.
         let timeout = timeout.map_or(PollTimeout::NONE, |left| {

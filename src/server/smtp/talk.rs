@@ -65,8 +65,6 @@ pub(super) struct Talk<'a> {
     pub(super) monitor: &'a Channel,
     /// The last byte that a pipe or a terminal brought.
     last: u8,
-    /// How long the client may say nothing, and take nothing.
-    patience: Duration,
     /// When the session has lasted long enough.
     end: Instant,
     /// Refused commands that the client has waited for.
@@ -99,8 +97,7 @@ impl<'a> Talk<'a> {
         policy: Line,
         monitor: &'a Channel,
     ) -> Self {
-        let smtp = &server.config.smtp;
-        let most = Duration::from_secs(smtp.session_time_limit.seconds());
+        let most = Duration::from_secs(server.config.smtp.session_time_limit.seconds());
         Self {
             server,
             connection,
@@ -110,7 +107,6 @@ impl<'a> Talk<'a> {
             name: None,
             monitor,
             last: b'\n',
-            patience: Duration::from_secs(smtp.command_time_limit.seconds()),
             end: Instant::now() + most,
             errors: 0,
         }
@@ -308,7 +304,8 @@ impl<'a> Talk<'a> {
 
     /// How long the client may still take that has been waited for since then; milliseconds.
     fn patience(&self, since: Instant) -> u32 {
-        let mut end = since + self.patience;
+        let limit = self.server.config.smtp.command_time_limit.seconds();
+        let mut end = since + Duration::from_secs(limit);
         if self.connection.is_remote() {
             end = end.min(self.end);
         }
