@@ -8,11 +8,14 @@
 pub mod directory;
 pub mod dotlock;
 mod helper;
+pub mod index;
 mod lock;
 pub mod maildir;
 pub mod mbox;
 mod message;
 mod stage;
+pub mod store;
+pub mod uids;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,6 +28,8 @@ pub use maildir::Maildir;
 pub use mbox::{Error, Mbox, Snapshot};
 pub use message::{NewMessage, Staged};
 pub use stage::{StageError, Stager};
+pub use store::Store;
+pub use uids::UidSet;
 
 /// How long locks of other programs are waited for.
 pub const LOCK_TIMEOUT: Duration = Duration::from_secs(30);

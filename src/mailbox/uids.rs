@@ -1,0 +1,129 @@
+//! Sets of UIDs, kept as ranges: `1:*` of a mailbox of any size is one of them.
+
+use std::ops::RangeInclusive;
+
+/// What a message is called for as long as its mailbox is called by the same UIDVALIDITY. Never 0
+/// (RFC 9051 section 2.3.1.1).
+pub type Uid = u32;
+
+/// A set of UIDs: ascending ranges that don't touch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UidSet(Vec<RangeInclusive<Uid>>);
+
+impl UidSet {
+    /// The empty set.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether `uid` is in it.
+    pub fn contains(&self, uid: Uid) -> bool {
+        let at = self.0.partition_point(|range| *range.end() < uid);
+        self.0.get(at).is_some_and(|range| range.contains(&uid))
+    }
+
+    /// How many UIDs are in it.
+    pub fn len(&self) -> u64 {
+        self.0.iter().fold(0, |sum, range| {
+            sum.saturating_add(u64::from(range.end() - range.start()).saturating_add(1))
+        })
+    }
+
+    /// The ranges, ascending.
+    pub fn ranges(&self) -> &[RangeInclusive<Uid>] {
+        &self.0
+    }
+
+    /// The UIDs, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = Uid> + '_ {
+        self.0.iter().flat_map(Clone::clone)
+    }
+
+    /// Puts one more in. Costs little where it is the largest.
+    pub fn insert(&mut self, uid: Uid) {
+        self.insert_range(uid..=uid);
+    }
+
+    /// Puts a range in; an empty one is nothing.
+    pub fn insert_range(&mut self, range: RangeInclusive<Uid>) {
+        let (mut start, mut end) = range.into_inner();
+        if start > end {
+            return;
+        }
+        // Those that overlap or touch it become one with it.
+        let from = self.0.partition_point(|other| other.end().saturating_add(1) < start);
+        let to = self.0.partition_point(|other| *other.start() <= end.saturating_add(1));
+        if let (Some(first), Some(last)) = (self.0.get(from), self.0.get(to.wrapping_sub(1)))
+            && from < to
+        {
+            start = start.min(*first.start());
+            end = end.max(*last.end());
+        }
+        self.0.splice(from..to.max(from), [start..=end]);
+    }
+}
+
+impl FromIterator<Uid> for UidSet {
+    fn from_iter<I: IntoIterator<Item = Uid>>(uids: I) -> Self {
+        let mut set = Self::new();
+        for uid in uids {
+            set.insert(uid);
+        }
+        set
+    }
+}
+
+impl From<RangeInclusive<Uid>> for UidSet {
+    fn from(range: RangeInclusive<Uid>) -> Self {
+        let mut set = Self::new();
+        set.insert_range(range);
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::UidSet;
+
+    #[test]
+    fn a_set_is_the_same_in_whatever_order_it_was_filled() {
+        let mut seed = 7_u32;
+        let mut dice = move |most: u32| {
+            seed = seed.wrapping_mul(1_103_515_245).wrapping_add(12345);
+            (seed >> 8) % most
+        };
+        for _ in 0..300 {
+            let mut set = UidSet::new();
+            let mut model = BTreeSet::new();
+            for _ in 0..dice(30) {
+                let start = dice(60) + 1;
+                let end = start + dice(6);
+                set.insert_range(start..=end);
+                model.extend(start..=end);
+            }
+            assert!(set.iter().eq(model.iter().copied()), "{set:?}");
+            assert_eq!(set.len(), model.len() as u64);
+            let apart = set.ranges().windows(2).all(|pair| *pair[0].end() + 1 < *pair[1].start());
+            assert!(apart, "{set:?}");
+            for uid in 0..70 {
+                assert_eq!(set.contains(uid), model.contains(&uid));
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_uids_are_uids_like_others() {
+        let mut set: UidSet = (u32::MAX - 1..=u32::MAX).into();
+        set.insert(1);
+        set.insert(u32::MAX - 2);
+        assert_eq!(set.len(), 4);
+        assert!(set.contains(u32::MAX) && !set.contains(2));
+    }
+}
