@@ -213,10 +213,9 @@ impl State {
 
     /// What has happened since `modseq`.
     pub fn changes_since(&self, modseq: u64) -> Changes {
-        let changed = match modseq >= self.modseq {
-            true => Vec::new(),
-            false => self.messages.iter().filter(|m| m.modseq > modseq).map(|m| m.uid).collect(),
-        };
+        let newer = self.messages.iter().filter(|message| message.modseq > modseq);
+        let changed =
+            if modseq < self.modseq { newer.map(|m| m.uid).collect() } else { Vec::new() };
         let mut vanished = UidSet::new();
         let from = self.gone.partition_point(|(when, _)| *when <= modseq);
         for range in self.gone.iter().skip(from).flat_map(|(_, uids)| uids.ranges()) {

@@ -11,7 +11,7 @@ fn message(uid: u32, modseq: u64) -> Message {
         modseq,
         size: 95,
         date: 0,
-        digest: [uid as u8; 16],
+        digest: u128::from(uid).to_le_bytes(),
         extent,
     }
 }
