@@ -126,6 +126,7 @@ impl State {
                 for message in &mut self.messages {
                     if uids.contains(message.uid) {
                         message.extent.unwritten = false;
+                        message.extent.stored = message.marks.flags;
                     }
                 }
             }
