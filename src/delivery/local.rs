@@ -35,7 +35,7 @@ use command::Program;
 use duplicates::Duplicates;
 
 pub use plan::{Plan, forward_file};
-pub use recipient::{Folder, address_of, become_recipient, inbox_place, mailbox_of};
+pub use recipient::{Folder, address_of, become_recipient, inbox_place, open_inbox};
 
 /// What the envelope says of one message for one recipient.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

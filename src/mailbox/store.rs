@@ -5,9 +5,12 @@
 //! did, and by its own changes; [`Store::changes_since`] tells what has happened since a MODSEQ,
 //! which is what NOOP, IDLE and a client that comes again (RFC 7162) ask alike.
 
+use std::collections::HashMap;
 use std::io;
 use std::ops::{BitAnd, BitOr, BitXor, Not, Range};
 use std::os::fd::BorrowedFd;
+
+use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 use super::uids::{Uid, UidSet};
 use super::{Error, NewMessage};
@@ -154,8 +157,40 @@ pub struct Extent {
     pub quoted: bool,
     /// Its marks are in the index only, not in the mailbox itself yet.
     pub unwritten: bool,
-    /// Its header has no room for them.
+    /// The mailbox itself has its UID, too.
+    pub named: bool,
+    /// Its header has no room for marks and UID.
     pub no_room: bool,
+}
+
+impl Extent {
+    /// Where the next message stands, or the file ends.
+    pub fn end(&self) -> u64 {
+        let before = self.start.saturating_add(u64::from(self.from_line));
+        before.saturating_add(self.length).saturating_add(u64::from(self.gap))
+    }
+
+    /// Where its header begins.
+    pub fn text(&self) -> u64 {
+        self.start.saturating_add(u64::from(self.from_line))
+    }
+}
+
+/// A name for each message that stays the same in every session, and without an index: 32 hexadecimal
+/// digits of its digest (RFC 1939's unique-id). Messages that are the same are told apart by their
+/// order.
+pub fn unique_ids(messages: &[Message]) -> Vec<String> {
+    let mut seen: HashMap<[u8; 16], u32> = HashMap::new();
+    let name = |message: &Message| {
+        let count = seen.entry(message.digest).or_insert(0);
+        let digest = match *count {
+            0 => u128::from_be_bytes(message.digest),
+            _ => xxh3_128_with_seed(&message.digest, u64::from(*count)),
+        };
+        *count = count.saturating_add(1);
+        format!("{digest:032x}")
+    };
+    messages.iter().map(name).collect()
 }
 
 /// What a mailbox is like as a whole (STATUS, and the answers to SELECT).

@@ -13,7 +13,7 @@ use nix::unistd::{Gid, Group, fsync};
 
 use crate::config::{self, Config};
 use crate::delivery::Failure;
-use crate::mailbox::{LOCK_TIMEOUT, Mbox, Place, directory, names_maildir};
+use crate::mailbox::{self, LOCK_TIMEOUT, Place, Store, directory, names_maildir};
 use crate::sys::{Account, privilege};
 
 /// Becomes the recipient, for good. As root, a missing inbox is made first, as the user and with the
@@ -120,14 +120,9 @@ pub fn address_of(config: &Config, account: &Account, extension: &str) -> String
     format!("{user}{delimiter}{extension}@{domain}")
 }
 
-/// The account's inbox, for a reader. Maildirs are only written yet.
-pub fn mailbox_of(config: &Config, account: &Account) -> Result<Mbox, Failure> {
-    let place = place_of(config, account, inbox_of(config, account)?)?;
-    if names_maildir(&place.path) {
-        let text = "[paths] inbox is a Maildir, which this version delivers into but can't read";
-        return Err(Failure::temporary("4.3.5", text));
-    }
-    Ok(Mbox::new(place))
+/// The account's inbox, open for a reader.
+pub fn open_inbox(config: &Config, account: &Account) -> Result<Box<dyn Store>, Failure> {
+    Ok(mailbox::open(inbox_place(config, account)?)?)
 }
 
 /// The place of the account's inbox.

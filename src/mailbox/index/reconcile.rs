@@ -39,19 +39,22 @@ pub struct Claims {
     pub uid_last: Uid,
 }
 
-/// Gives `emit` the changes that bring `state` in line with what was found, which is all of the
-/// mailbox, in the order in which it stands there. All have one MODSEQ, the next one.
+/// Gives `emit` the changes that bring `state` in line with what was found, in the order in which it
+/// stands there: all of the mailbox, or all that stands at `from` or behind. All have one MODSEQ, the
+/// next one.
 ///
 /// A message that is known keeps its UID wherever it stands now. One that is not gets the UID that
 /// the mailbox has for it, if no message can have had it before, or else the next one.
 pub fn reconcile(
     state: &State,
+    from: Option<u64>,
     found: &[Found],
     claims: Option<Claims>,
     emit: &mut dyn FnMut(Change),
 ) {
     let modseq = state.next_modseq();
-    let known = recognise(state, found);
+    let is_meant = |message: &Message| message.extent.start >= from.unwrap_or(0);
+    let known = recognise(state, is_meant, found);
     let mut names = Names::new(state);
     let is_new = |at: &usize| known.get(*at).is_some_and(Option::is_none);
 
@@ -61,8 +64,8 @@ pub fn reconcile(
             *left = false;
         }
     }
-    let gone: UidSet =
-        state.messages.iter().zip(&left).filter(|(_, left)| **left).map(|(m, _)| m.uid).collect();
+    let gone = state.messages.iter().zip(&left).filter(|(message, left)| **left && is_meant(message));
+    let gone: UidSet = gone.map(|(message, _)| message.uid).collect();
     if !gone.is_empty() {
         emit(Change::Expunge { uids: gone, modseq });
     }
@@ -112,7 +115,7 @@ fn message(found: &Found, uid: Uid, keywords: u64, modseq: u64) -> Message {
         size: found.size,
         date: found.date,
         digest: found.digest,
-        extent: Extent { stored: found.flags, ..found.extent },
+        extent: Extent { stored: found.flags, named: found.uid == Some(uid), ..found.extent },
     }
 }
 
@@ -135,15 +138,21 @@ fn known_again(
         emit(Change::Mark { uids, marking: Marking::Replace, by: marks, modseq });
     }
     let unwritten = message.extent.unwritten || marks.flags != found.flags;
-    let extent = Extent { stored: found.flags, unwritten, ..found.extent };
+    let named = found.uid == Some(message.uid);
+    let extent = Extent { stored: found.flags, unwritten, named, ..found.extent };
     if extent != message.extent || marks != ours {
         emit(Change::Placed { uid: message.uid, extent });
     }
 }
 
 /// For each that was found, which message of the state it is.
-fn recognise(state: &State, found: &[Found]) -> Vec<Option<usize>> {
-    let mut places: Vec<usize> = (0..state.messages.len()).collect();
+fn recognise(
+    state: &State,
+    is_meant: impl Fn(&Message) -> bool,
+    found: &[Found],
+) -> Vec<Option<usize>> {
+    let each = state.messages.iter().enumerate();
+    let mut places: Vec<usize> = each.filter(|(_, m)| is_meant(m)).map(|(at, _)| at).collect();
     let start = |at: &usize| state.messages.get(*at).map_or(0, |message| message.extent.start);
     places.sort_by_key(start);
     let is = |at: usize, found: &Found| {

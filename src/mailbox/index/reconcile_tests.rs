@@ -16,7 +16,7 @@ fn found(letters: &str) -> Vec<Found> {
 
 fn follow(state: &mut State, found: &[Found], claims: Option<Claims>) -> usize {
     let mut changes = Vec::new();
-    reconcile(state, found, claims, &mut |change| changes.push(change));
+    reconcile(state, None, found, claims, &mut |change| changes.push(change));
     let count = changes.len();
     for change in changes {
         state.apply(change).unwrap();
@@ -48,6 +48,18 @@ fn messages_keep_their_uids_wherever_they_stand() {
     assert_eq!(shown(&state), [(1, 'a', 1), (3, 'c', 3), (4, 'd', 0), (5, 'x', 2)]);
     assert_eq!(state.changes_since(11).vanished.iter().collect::<Vec<_>>(), [2]);
     assert_eq!(state.changes_since(11).changed, [5]);
+}
+
+#[test]
+fn where_a_part_was_looked_at_the_rest_is_as_it_was() {
+    let mut state = state("abab");
+    let mut changes = Vec::new();
+    let tail = &found("abaxc")[2..];
+    reconcile(&state, Some(200), tail, None, &mut |change| changes.push(change));
+    for change in changes {
+        state.apply(change).unwrap();
+    }
+    assert_eq!(shown(&state), [(1, 'a', 0), (2, 'b', 1), (3, 'a', 2), (5, 'x', 3), (6, 'c', 4)]);
 }
 
 #[test]

@@ -4,8 +4,9 @@ use std::io;
 use std::rc::Rc;
 
 use super::quote::Quoter;
-use super::{fields, from_line};
+use super::{fields, from_line, own};
 use crate::mailbox::message::{NewMessage, Staged};
+use crate::mailbox::store::Flags;
 
 /// Room for flags and keywords that are later written in place; blank, each means the same as if it
 /// were not there. (A blank X-UID would not: c-client then numbers all messages anew.)
@@ -32,8 +33,13 @@ pub(super) struct Stored {
 }
 
 impl Stored {
-    /// `first`: of an empty mailbox.
+    /// A message that nobody has marked yet. `first`: of an empty mailbox.
     pub fn of(message: &NewMessage, first: bool) -> Self {
+        Self::marked(message, first, Flags::default(), &[])
+    }
+
+    /// A message with its marks.
+    pub fn marked(message: &NewMessage, first: bool, flags: Flags, keywords: &[String]) -> Self {
         let text = Rc::clone(&message.text);
         let body = text.length().saturating_sub(text.header).saturating_add(text.from_lines);
         let mut head = from_line::write(&message.sender, message.at);
@@ -42,9 +48,20 @@ impl Stored {
         if text.from_lines > 0 {
             head.extend_from_slice(format!("{}: yes\n", fields::QUOTED).as_bytes());
         }
-        let keywords = if first { FIRST_KEYWORDS } else { KEYWORDS };
-        for (field, width) in [("Status", STATUS), ("X-Status", STATUS), ("X-Keywords", keywords)] {
-            head.extend_from_slice(format!("{field}:{:width$}\n", "").as_bytes());
+        let room = if first { FIRST_KEYWORDS } else { KEYWORDS };
+        let letters = |table: &[(u8, Flags)]| {
+            let letters = table.iter().filter(|(_, flag)| flags.has(*flag));
+            letters.map(|(letter, _)| char::from(*letter)).collect::<String>()
+        };
+        let words = keywords.iter().map(|word| format!(" {word}")).collect::<String>();
+        let room = room.saturating_add(words.len());
+        for (field, value, width) in [
+            ("Status", letters(&own::STATUS), STATUS),
+            ("X-Status", letters(&own::X_STATUS), STATUS),
+            ("X-Keywords", words, room),
+        ] {
+            let blank = if value.is_empty() || value.starts_with(' ') { "" } else { " " };
+            head.extend_from_slice(format!("{field}:{:width$}\n", [blank, &value].concat()).as_bytes());
         }
         Self { head, text }
     }

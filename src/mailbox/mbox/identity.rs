@@ -1,9 +1,11 @@
 //! How a file is known again.
 
-use std::fs::{File, Metadata};
+use std::fs::{File, FileTimes, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::mailbox::index::Base;
 
 /// A file as it was when it was looked at, under a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,5 +48,42 @@ impl Identity {
         self.settled
             && (self.dev, self.ino, self.size) == (now.dev, now.ino, now.size)
             && (self.mtime, self.ctime) == (now.mtime, now.ctime)
+    }
+
+    /// Looks at a file that we have changed, or have looked at whole, under its write locks, and
+    /// gives it a time that nobody else gives it: the clock of the file system ticks slowly, and a
+    /// change within the same tick would not show.
+    pub fn stamp(file: &File) -> io::Result<Self> {
+        file.set_times(FileTimes::new().set_modified(SystemTime::now()))?;
+        Ok(Self { settled: true, ..Self::of(file)? })
+    }
+
+    /// As an index keeps it; `verified` where all of the file was looked at, not only what is new.
+    /// Not the device: its number may be another one after a restart.
+    pub fn base(&self, verified: bool) -> Base {
+        let bits = u64::from(self.settled) | u64::from(verified) << 1;
+        let [(m, m_ns), (c, c_ns)] = [self.mtime, self.ctime];
+        let times = [m, m_ns, c, c_ns].map(i64::cast_unsigned);
+        let [m, m_ns, c, c_ns] = times;
+        [bits, self.ino, self.size, m, m_ns, c, c_ns, 0]
+    }
+
+    /// Whether the file is certainly as it was when an index kept this.
+    pub fn is_of(&self, base: &Base) -> bool {
+        let [bits, kept @ ..] = base;
+        let [_, now @ ..] = self.base(false);
+        bits & 1 == 1 && *kept == now
+    }
+
+    /// Whether it is the same file, and larger than when an index kept this.
+    pub fn has_grown_from(&self, base: &Base) -> bool {
+        let [_, ino, size, ..] = *base;
+        self.ino == ino && self.size > size
+    }
+
+    /// Whether all of the file was looked at.
+    pub fn is_verified(base: &Base) -> bool {
+        let [bits, ..] = base;
+        bits & 2 == 2
     }
 }

@@ -6,7 +6,9 @@ use std::io;
 use super::{CHUNK, READ, STUCK, Wire, shown};
 use crate::config::Config;
 use crate::delivery::local;
-use crate::mailbox::mbox::{Mbox, Snapshot};
+use crate::mailbox::store::{self, Store, unique_ids};
+use crate::mailbox::uids::{Uid, UidSet};
+use crate::mailbox::Error;
 use crate::pop3::session::{Action, Message, Session};
 use crate::server::Connection;
 use crate::sys::{Account, Exit, Log};
@@ -30,7 +32,7 @@ pub fn session(
 ) -> Exit {
     let peer = client.peer;
     let who = format!("user=<{}>, rip={peer}", shown(account.name.as_bytes()));
-    let (mut mailbox, snapshot) = match open(config, account) {
+    let mut mailbox = match local::open_inbox(config, account) {
         Ok(opened) => opened,
         Err(what) => {
             log.error(&format!("Mailbox: {who}, status=unavailable: {what}"));
@@ -40,8 +42,13 @@ pub fn session(
     };
     let mut wire = Wire::new(client);
     let mut tally = Tally::default();
-    let served = Maildrop { mailbox: &mut mailbox, snapshot: &snapshot, log, who: &who }
+    // What POP3 shows is what there was at the beginning, whatever others do.
+    let messages = mailbox.messages().to_vec();
+    let served = Maildrop { mailbox: mailbox.as_mut(), messages: &messages, log, who: &who }
         .serve(&mut wire, leftover, &mut tally);
+    for warning in mailbox.take_warnings() {
+        log.warning(&format!("Mailbox: {who}: {warning}"));
+    }
     let (end, exit) = match &served {
         Ok(true) => ("quit".to_owned(), Exit::Ok),
         Ok(false) => ("gone".to_owned(), Exit::Ok),
@@ -55,16 +62,10 @@ pub fn session(
     exit
 }
 
-fn open(config: &Config, account: &Account) -> Result<(Mbox, Snapshot), String> {
-    let mut mailbox = local::mailbox_of(config, account).map_err(|failure| failure.to_string())?;
-    let snapshot = mailbox.scan().map_err(|error| error.to_string())?;
-    Ok((mailbox, snapshot))
-}
-
 /// An open mailbox and those who hear about it.
 struct Maildrop<'a> {
-    mailbox: &'a mut Mbox,
-    snapshot: &'a Snapshot,
+    mailbox: &'a mut dyn Store,
+    messages: &'a [store::Message],
     log: &'a Log,
     who: &'a str,
 }
@@ -77,11 +78,9 @@ impl Maildrop<'_> {
         leftover: &[u8],
         tally: &mut Tally,
     ) -> io::Result<bool> {
-        let messages: Vec<Message> = (0..self.snapshot.len())
-            .filter_map(|n| {
-                let size = self.snapshot.size(n)?;
-                Some(Message { size, unique_id: self.snapshot.unique_id(n)? })
-            })
+        let each = self.messages.iter().zip(unique_ids(self.messages));
+        let messages: Vec<Message> = each
+            .map(|(message, unique_id)| Message { size: message.size, unique_id })
             .collect();
         tally.messages = messages.len();
         let mut session = Session::new(messages);
@@ -134,7 +133,7 @@ impl Maildrop<'_> {
         wire.out.extend_from_slice(reply);
         let mut stuffer = Stuffer::default();
         let mut lost = None;
-        let read = self.mailbox.read(self.snapshot, index, body_lines, &mut |piece| {
+        let read = self.read(index, body_lines, &mut |piece| {
             stuffer.push(piece, &mut wire.out);
             if wire.out.len() < CHUNK {
                 return Ok(());
@@ -163,10 +162,47 @@ impl Maildrop<'_> {
         }
     }
 
+    /// Gives a message to `sink`, with at most so many lines of its body.
+    fn read(
+        &mut self,
+        index: usize,
+        body_lines: Option<u64>,
+        sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), Error> {
+        let message = self.messages.get(index).ok_or(Error::Changed)?;
+        let end = match body_lines {
+            Some(lines) => self.end_of_lines(message, lines)?,
+            None => message.size,
+        };
+        self.mailbox.read(message.uid, 0..end, sink)
+    }
+
+    /// Where so many lines of a message's body end.
+    fn end_of_lines(&mut self, message: &store::Message, lines: u64) -> Result<u64, Error> {
+        let (mut end, mut left) = (u64::from(message.header), lines);
+        while left > 0 && end < message.size {
+            let next = end.saturating_add(CHUNK as u64).min(message.size);
+            self.mailbox.read(message.uid, end..next, &mut |piece| {
+                let most = usize::try_from(left).unwrap_or(usize::MAX);
+                let line_ends = memchr::memchr_iter(b'\n', piece).take(most);
+                let (count, last) = line_ends.fold((0_u64, 0), |(count, _), at| (count + 1, at + 1));
+                if left > 0 {
+                    let taken = if count == left { last } else { piece.len() };
+                    end = end.saturating_add(taken as u64);
+                }
+                left = left.saturating_sub(count);
+                Ok(())
+            })?;
+        }
+        Ok(end)
+    }
+
     /// Removes messages; how many it were that were still there, or `None` where it can't.
     fn expunge(&mut self, indexes: &[usize]) -> Option<usize> {
-        match self.mailbox.expunge(self.snapshot, indexes) {
-            Ok(removed) => Some(removed),
+        let uid = |index: &usize| self.messages.get(*index).map(|message| message.uid);
+        let uids: Vec<Uid> = indexes.iter().filter_map(uid).collect();
+        match self.mailbox.expunge(&uids.into_iter().collect::<UidSet>()) {
+            Ok(removed) => Some(usize::try_from(removed.len()).unwrap_or(usize::MAX)),
             Err(error) => {
                 self.log.error(&format!("Mailbox: {}, status=not removed: {error}", self.who));
                 None

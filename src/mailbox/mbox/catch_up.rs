@@ -1,0 +1,154 @@
+//! What others did to an mbox comes into its index.
+//!
+//! Where the file has only grown, and the last message that is known is still where it was, no more
+//! than what is new is read. Else all of it is, and messages are known again by their digests. What
+//! is more than one read is read without the write locks, one read after the other under the read
+//! locks; only then the write locks are taken, and what has come meanwhile is read.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::identity::Identity;
+use super::scan::{self, Listing};
+use super::store::MboxStore;
+use super::{Opened, in_place};
+use crate::mailbox::Error;
+use crate::mailbox::index::{Change, Claims, State, reconcile};
+
+/// So much is read while the write locks are held, in bytes.
+const ONE_READ: u64 = 1024 * 1024;
+
+/// With more changes than this the index is written anew.
+const MOST_CHANGES: usize = 10_000;
+
+impl MboxStore {
+    /// Tries once to bring the index in line with the file; false where others changed it so that
+    /// what was read is worth nothing. `whole`: also where it has only grown.
+    pub(super) fn catch_up(&mut self, whole: bool) -> Result<bool, Error> {
+        let directory = self.mbox.directory();
+        let Some(mut opened) = self.mbox.lock_for_writing(&directory, false)? else {
+            return self.forget_all().map(|()| true);
+        };
+        self.index.refresh()?;
+        if self.describes(Some(&opened.identity)) && !whole {
+            return Ok(true);
+        }
+        let from = if whole { None } else { self.grown_from(&opened)? };
+        if opened.identity.size.saturating_sub(from.unwrap_or(0)) <= ONE_READ {
+            let listing = Listing::under(&opened, from).map_err(|error| self.at_path(error))?;
+            return self.take_in(&mut opened, &listing).map(|()| true);
+        }
+        drop(opened);
+        let Some(mut listing) = Listing::by_reads(&mut self.mbox, from)? else {
+            return Ok(false);
+        };
+        let Some(mut opened) = self.mbox.lock_for_writing(&directory, false)? else {
+            return Ok(false);
+        };
+        self.index.refresh()?;
+        if !listing.go_on_under(&opened).map_err(|error| self.at_path(error))? {
+            return Ok(false);
+        }
+        self.take_in(&mut opened, &listing).map(|()| true)
+    }
+
+    /// The same while the write locks are held, which keep others from changing it.
+    pub(super) fn catch_up_under(
+        &mut self,
+        opened: &mut Opened,
+        whole: bool,
+    ) -> Result<(), Error> {
+        let from = if whole { None } else { self.grown_from(opened)? };
+        let listing = Listing::under(opened, from).map_err(|error| self.at_path(error))?;
+        self.take_in(opened, &listing)
+    }
+
+    fn at_path(&self, error: Error) -> Error {
+        error.at(&self.mbox.place.path)
+    }
+
+    /// Where the last message stands that is known, if it still does and the file has only grown.
+    fn grown_from(&self, opened: &Opened) -> Result<Option<u64>, Error> {
+        let state = self.state();
+        if !opened.identity.has_grown_from(&state.base) {
+            return Ok(None);
+        }
+        let last = state.messages.iter().max_by_key(|message| message.extent.start);
+        let Some(last) = last else {
+            return Ok(None);
+        };
+        let there = scan::message_at(&opened.file, opened.identity.size, last.extent.start)
+            .map_err(|error| self.fail("be read", error))?;
+        Ok(there.filter(|there| there.digest == last.digest).map(|there| there.extent.start))
+    }
+
+    /// Brings the index in line with what was found under the write locks.
+    fn take_in(&mut self, opened: &mut Opened, listing: &Listing) -> Result<(), Error> {
+        let whole = listing.from.is_none();
+        if whole {
+            self.verified = Some(Instant::now());
+        }
+        let claims = listing.claims;
+        let state = self.state();
+        let validity = claims.map_or(state.uid_validity, |claims| claims.uid_validity);
+        // The mailbox's own word counts: others go by it as well.
+        let anew = state.uid_validity == 0 || validity != state.uid_validity;
+        let mut changes = Vec::new();
+        if !anew {
+            let mut most = MOST_CHANGES;
+            reconcile(state, listing.from, &listing.found, claims, &mut |change| {
+                most = most.saturating_sub(1);
+                if most > 0 {
+                    changes.push(change);
+                }
+            });
+            if most > 0 {
+                self.name(opened, &mut changes, claims)?;
+                return self.commit(opened, changes, whole || Identity::is_verified(&self.state().base));
+            }
+        }
+        let mut state = if anew {
+            let validity = match claims {
+                Some(claims) => claims.uid_validity,
+                None => self.mbox.directory().new_uid_validity(),
+            };
+            State::new(validity, self.state().modseq.max(now()))
+        } else {
+            self.state().clone()
+        };
+        let mut damaged = None;
+        let known = state.clone();
+        reconcile(&known, listing.from, &listing.found, claims, &mut |change| {
+            damaged = damaged.or(state.apply(change).err());
+        });
+        drop(known);
+        if let Some(damaged) = damaged {
+            return Err(self.fail("be listed", std::io::Error::other(damaged)));
+        }
+        if anew {
+            let seen = listing.found.iter().zip(&state.messages).filter(|(found, _)| found.old);
+            state.recent = seen.map(|(_, message)| message.uid).max().unwrap_or(0);
+        }
+        self.name_all(opened, &mut state, claims)?;
+        let identity = Identity::stamp(&opened.file).map_err(|e| self.fail("be looked at", e))?;
+        opened.identity = identity;
+        state.base = identity.base(whole);
+        self.index.lock()?.replace(state)
+    }
+
+    /// There is no file: no message is left.
+    pub(super) fn forget_all(&mut self) -> Result<(), Error> {
+        if self.state().messages.is_empty() {
+            return Ok(());
+        }
+        let mut changes = Vec::new();
+        reconcile(self.state(), None, &[], None, &mut |change| changes.push(change));
+        changes.push(Change::Base(Default::default()));
+        self.index.lock()?.commit(changes, true)
+    }
+}
+
+/// A MODSEQ that no index had before whose place this one takes: microseconds since 1970.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_micros()).unwrap_or(0)
+}

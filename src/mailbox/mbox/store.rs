@@ -1,0 +1,390 @@
+//! An mbox as a store: the file is what counts, its index says what is where.
+//!
+//! What the index says holds for the file as it looked then ([`Identity`]); a file that looks
+//! otherwise is read again before anything is done with it ([`super::catch_up`]). Who gives UIDs or
+//! moves bytes has the write locks; who only marks messages needs no more than the index.
+
+use std::io;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use super::cursor::Cursor;
+use super::form::{Batch, Stored};
+use super::identity::Identity;
+use super::{Mbox, Opened, append, in_place, redo, scan};
+use crate::mailbox::index::{Change, Directory, Index, State};
+use crate::mailbox::store::{
+    Arrival, Changes, Extent, Flags, Marking, Marks, Message, Status, Store,
+};
+use crate::mailbox::uids::{Uid, UidSet};
+use crate::mailbox::watch::Watch;
+use crate::mailbox::{Error, Place};
+
+/// Others may change a mailbox so often between two looks before it is looked at under the lock.
+const TRIES: u32 = 4;
+
+/// What was parsed only from where it had grown is looked at whole after so long.
+const VERIFY: Duration = Duration::from_mins(1);
+
+/// A session's handle on an mbox.
+#[derive(Debug)]
+pub struct MboxStore {
+    pub(super) mbox: Mbox,
+    pub(super) index: Index,
+    cursor: Option<Cursor>,
+    watch: Option<Watch>,
+    /// When all of the file was last looked at by this handle.
+    pub(super) verified: Option<Instant>,
+    pub(super) warnings: Vec<String>,
+}
+
+impl MboxStore {
+    /// Opens the mailbox at this place, which need not exist yet.
+    pub fn open(place: Place) -> Result<Self, Error> {
+        let directory = Directory::new(&place.index, &place.path, place.owner);
+        let (index, opened) = Index::open(directory)?;
+        let mut warnings = Vec::new();
+        if let Some(why) = opened.damage() {
+            let path = place.path.display();
+            warnings.push(format!("{path}: its index is damaged ({why}) and is made anew"));
+        }
+        let mut store = Self {
+            mbox: Mbox::new(place),
+            index,
+            cursor: None,
+            watch: None,
+            verified: None,
+            warnings,
+        };
+        store.sync()?;
+        Ok(store)
+    }
+
+    pub(super) fn state(&self) -> &State {
+        self.index.state()
+    }
+
+    pub(super) fn fail(&self, doing: &'static str, error: io::Error) -> Error {
+        Error::io(&self.mbox.place.path, doing, error)
+    }
+
+    /// Whether the index describes the file as it is now.
+    pub(super) fn describes(&self, now: Option<&Identity>) -> bool {
+        match now {
+            Some(now) => now.is_of(&self.state().base),
+            None => self.state().messages.is_empty(),
+        }
+    }
+
+    /// Whether so much of the file may go on unseen.
+    fn is_verified(&self) -> bool {
+        Identity::is_verified(&self.state().base)
+            || self.verified.is_some_and(|when| when.elapsed() < VERIFY)
+    }
+
+    /// The file under its write locks, with an index that describes it; `None` where there is none.
+    pub(super) fn lock_current(&mut self, create: bool) -> Result<Option<Opened>, Error> {
+        let directory = self.mbox.directory();
+        for tries in 0.. {
+            self.sync()?;
+            let Some(mut opened) = self.mbox.lock_for_writing(&directory, create)? else {
+                return Ok(None);
+            };
+            self.index.refresh()?;
+            if self.describes(Some(&opened.identity)) {
+                return Ok(Some(opened));
+            }
+            if tries >= TRIES || opened.identity.size == 0 {
+                self.catch_up_under(&mut opened, true)?;
+                return Ok(Some(opened));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Gives the index what was done to the file under its locks.
+    pub(super) fn commit(
+        &mut self,
+        opened: &mut Opened,
+        mut changes: Vec<Change>,
+        verified: bool,
+    ) -> Result<(), Error> {
+        let identity = Identity::stamp(&opened.file).map_err(|e| self.fail("be looked at", e))?;
+        opened.identity = identity;
+        changes.push(Change::Base(identity.base(verified)));
+        self.index.lock()?.commit(changes, true)
+    }
+
+    /// Where the message stands, first the file's own order.
+    fn in_file_order(&self) -> Vec<&Message> {
+        let mut messages: Vec<&Message> = self.state().messages.iter().collect();
+        messages.sort_by_key(|message| message.extent.start);
+        messages
+    }
+
+    /// The ranges of these messages, and what becomes of the messages before them.
+    fn removal(
+        &self,
+        opened: &Opened,
+        uids: &UidSet,
+    ) -> Result<(Vec<(u64, u64)>, Vec<Change>), Error> {
+        let order = self.in_file_order();
+        let ranges: Vec<(u64, u64)> = order
+            .iter()
+            .filter(|message| uids.contains(message.uid))
+            .map(|message| (message.extent.start, message.extent.end()))
+            .collect();
+        let wanted = scan::removable(&opened.file, opened.identity, ranges.clone())
+            .map_err(|error| self.fail("be read", error))?;
+        // Where a line end was left, it ends the message before.
+        let mut placed = Vec::new();
+        for (start, end) in &wanted {
+            let left = order
+                .iter()
+                .find(|message| message.extent.end() == end.saturating_add(1))
+                .is_some_and(|message| uids.contains(message.uid));
+            let at = order.partition_point(|message| message.extent.start < *start);
+            if left && let Some(before) = at.checked_sub(1).and_then(|at| order.get(at)) {
+                let gap = before.extent.gap.saturating_add(1);
+                let extent = Extent { gap, ..before.extent };
+                placed.push(Change::Placed { uid: before.uid, extent });
+            }
+        }
+        Ok((wanted, placed))
+    }
+
+    /// The bits of these keywords, and the changes that make those that are new.
+    fn keyword_bits(state: &State, names: &[String]) -> Result<(u64, Vec<Change>), Error> {
+        let (mut bits, mut changes) = (0, Vec::new());
+        let mut known: Vec<&String> = state.keywords.iter().collect();
+        for name in names {
+            let at = match known.iter().position(|known| known.eq_ignore_ascii_case(name)) {
+                Some(at) => at,
+                None => {
+                    known.push(name);
+                    changes.push(Change::Keyword(name.clone()));
+                    known.len() - 1
+                }
+            };
+            let bit = u32::try_from(at).ok().and_then(|at| 1_u64.checked_shl(at));
+            bits |= bit.ok_or(Error::TooManyKeywords)?;
+        }
+        Ok((bits, changes))
+    }
+}
+
+impl Store for MboxStore {
+    fn sync(&mut self) -> Result<(), Error> {
+        self.index.refresh()?;
+        for _ in 0..TRIES {
+            let now = self.mbox.look()?;
+            let whole = !self.is_verified();
+            if self.describes(now.as_ref()) && !whole {
+                return Ok(());
+            }
+            if self.catch_up(whole)? {
+                return Ok(());
+            }
+        }
+        let directory = self.mbox.directory();
+        match self.mbox.lock_for_writing(&directory, false)? {
+            Some(mut opened) => self.catch_up_under(&mut opened, true),
+            None => self.forget_all(),
+        }
+    }
+
+    fn status(&self) -> Status {
+        self.state().status()
+    }
+
+    fn messages(&self) -> &[Message] {
+        &self.state().messages
+    }
+
+    fn keywords(&self) -> &[String] {
+        &self.state().keywords
+    }
+
+    fn read(
+        &mut self,
+        uid: Uid,
+        range: Range<u64>,
+        sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), Error> {
+        let message = *self.message(uid).ok_or(Error::Changed)?;
+        let end = range.end.min(message.size);
+        let mut cursor = match self.cursor.take() {
+            Some(cursor) if cursor.is_of(&message) && cursor.at() <= range.start => cursor,
+            _ => Cursor::new(&message),
+        };
+        while cursor.at() < end {
+            if cursor.skip_to(range.start) {
+                sink(cursor.take(end)).map_err(Error::Sink)?;
+            } else if !self.fill(&mut cursor)? {
+                break;
+            }
+        }
+        self.cursor = Some(cursor);
+        Ok(())
+    }
+
+    fn append(&mut self, arrivals: &[Arrival]) -> Result<Vec<Uid>, Error> {
+        if arrivals.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut opened = self.lock_current(true)?.ok_or_else(|| self.mbox.missing())?;
+        // A limit is found before anything is written.
+        for arrival in arrivals {
+            Self::keyword_bits(self.state(), &arrival.keywords)?;
+        }
+        let before = opened.identity.size;
+        let stored: Vec<Stored> = (0..)
+            .zip(arrivals)
+            .map(|(number, one)| {
+                let first = number == 0 && before == 0;
+                Stored::marked(&one.message, first, one.flags, &one.keywords)
+            })
+            .collect();
+        let batch = Batch(&stored);
+        let length = batch.length().unwrap_or(u64::MAX);
+        self.mbox.place.has_room(before.saturating_add(length).saturating_add(1))?;
+        let directory = self.mbox.directory();
+        let uid_next = self.state().uid_next;
+        append::append(&mut opened, &directory, batch)?;
+        if let Err(error) = self.catch_up_under(&mut opened, false) {
+            // Nobody has seen them: the locks are still held.
+            let _ = opened.file.set_len(before).and_then(|()| opened.file.sync_all());
+            return Err(error);
+        }
+        Ok(self.messages().iter().map(|m| m.uid).filter(|uid| *uid >= uid_next).collect())
+    }
+
+    fn mark(
+        &mut self,
+        uids: &UidSet,
+        marking: Marking,
+        flags: Flags,
+        keywords: &[String],
+        unchanged_since: Option<u64>,
+    ) -> Result<UidSet, Error> {
+        self.sync()?;
+        let mut locked = self.index.lock()?;
+        let state = locked.state();
+        let limit = unchanged_since.unwrap_or(u64::MAX);
+        let newer: UidSet = state
+            .messages
+            .iter()
+            .filter(|message| message.modseq > limit && uids.contains(message.uid))
+            .map(|message| message.uid)
+            .collect();
+        let (keywords, mut changes) = Self::keyword_bits(state, keywords)?;
+        let by = Marks { flags, keywords };
+        let uids: UidSet = if newer.is_empty() {
+            uids.clone()
+        } else {
+            let others = state.messages.iter().map(|message| message.uid);
+            others.filter(|uid| uids.contains(*uid) && !newer.contains(*uid)).collect()
+        };
+        let changed = |message: &Message| {
+            uids.contains(message.uid) && marking.of(message.marks, by) != message.marks
+        };
+        if state.messages.iter().any(changed) {
+            let modseq = state.next_modseq();
+            changes.push(Change::Mark { uids, marking, by, modseq });
+        }
+        if !changes.is_empty() {
+            // In the kernel's hands: a killed process loses no mark. The disk has it with the next
+            // checkpoint, as a sync costs more than all the rest.
+            locked.commit(changes, false)?;
+        }
+        Ok(newer)
+    }
+
+    fn expunge(&mut self, uids: &UidSet) -> Result<UidSet, Error> {
+        let Some(mut opened) = self.lock_current(false)? else {
+            return Ok(UidSet::new());
+        };
+        let present = self.messages().iter().map(|message| message.uid);
+        let uids: UidSet = present.filter(|uid| uids.contains(*uid)).collect();
+        if uids.is_empty() {
+            return Ok(uids);
+        }
+        let (ranges, mut changes) = self.removal(&opened, &uids)?;
+        let directory = self.mbox.directory();
+        in_place::keep_base(&opened, self.state(), &uids)
+            .map_err(|error| self.fail("be written", error))?;
+        redo::remove(&mut opened, &directory, &ranges)?;
+        let modseq = self.state().next_modseq();
+        changes.push(Change::Expunge { uids: uids.clone(), modseq });
+        changes.push(Change::Removed(ranges));
+        let verified = Identity::is_verified(&self.state().base);
+        self.commit(&mut opened, changes, verified)?;
+        Ok(uids)
+    }
+
+    fn changes_since(&self, modseq: u64) -> Changes {
+        self.state().changes_since(modseq)
+    }
+
+    fn claim_recent(&mut self) -> Result<Uid, Error> {
+        let mut locked = self.index.lock()?;
+        let before = locked.state().recent;
+        if let Some(last) = locked.state().messages.last().map(|message| message.uid)
+            && last > before
+        {
+            locked.commit(vec![Change::Recent(last)], false)?;
+        }
+        Ok(before)
+    }
+
+    fn watch(&mut self) -> Result<Option<BorrowedFd<'_>>, Error> {
+        if self.watch.is_none() {
+            let place = &self.mbox.place;
+            self.watch = Some(Watch::new(&place.path, &place.index)?);
+        }
+        Ok(self.watch.as_ref().map(Watch::descriptor))
+    }
+
+    fn checkpoint(&mut self) -> Result<(), Error> {
+        let unwritten = |message: &Message| message.extent.unwritten && !message.extent.no_room;
+        if !self.messages().iter().any(unwritten) {
+            return Ok(());
+        }
+        let Some(mut opened) = self.lock_current(false)? else {
+            return Ok(());
+        };
+        let changes = in_place::write_marks(&opened, self.state())
+            .map_err(|error| self.fail("be written", error))?;
+        // In the file for good before the index forgets that they are not.
+        opened.file.sync_data().map_err(|error| self.fail("be written", error))?;
+        let verified = Identity::is_verified(&self.state().base);
+        self.commit(&mut opened, changes, verified)
+    }
+
+    fn take_warnings(&mut self) -> Vec<String> {
+        let mut warnings = self.mbox.take_warnings();
+        warnings.append(&mut self.warnings);
+        warnings
+    }
+}
+
+impl MboxStore {
+    /// Reads on in a message; false at its end.
+    fn fill(&mut self, cursor: &mut Cursor) -> Result<bool, Error> {
+        for _ in 0..TRIES {
+            let opened = self.mbox.lock_for_reading()?.ok_or(Error::Changed)?;
+            self.index.refresh()?;
+            if self.describes(Some(&opened.identity)) {
+                let message = self.message(cursor.uid()).ok_or(Error::Changed)?;
+                return cursor.fill(&opened.file, message).map_err(|error| match error.kind() {
+                    io::ErrorKind::UnexpectedEof => Error::Changed,
+                    _ => self.fail("be read", error),
+                });
+            }
+            drop(opened);
+            self.sync()?;
+        }
+        Err(Error::Changed)
+    }
+}
