@@ -1,14 +1,13 @@
 //! The mbox reader against a second, slow reading of hikyaku-mbox(5), on files of any content.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Write;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::UNIX_EPOCH;
 
 use hikyaku::mailbox::mbox::{fields, from_line};
 use hikyaku::mailbox::{NewMessage, Snapshot, Stager};
-use sha2::{Digest, Sha256};
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::dice::Dice;
 use crate::home::Home;
@@ -28,7 +27,7 @@ pub fn check_listing(input: &[u8]) {
     let mut home = Home::new(&file);
     let snapshot = home.mailbox.scan().unwrap();
     if snapshot.len() == listed.len()
-        && ids(&snapshot) == digests(listed)
+        && ids(&snapshot) == digests(&file, listed)
         && listed.iter().enumerate().all(|(n, m)| snapshot.size(n) == Some(m.shown.len() as u64))
     {
         return;
@@ -173,6 +172,11 @@ impl Message {
         let room = (self.place.end - self.body.start) as u64;
         self.content_length.is_some_and(|length| length > room)
     }
+
+    fn digest(&self, file: &[u8]) -> u128 {
+        let header = &self.shown[..header_end(&self.shown)];
+        xxh3_128(&[header, &file[self.body.clone()]].concat())
+    }
 }
 
 /// Those that clients are shown.
@@ -191,21 +195,21 @@ fn ids(snapshot: &Snapshot) -> Vec<String> {
     (0..snapshot.len()).map(|n| snapshot.unique_id(n).unwrap()).collect()
 }
 
-/// The unique ids: digests of what clients get, and of the number of messages that were the same.
-fn digests(listed: &[Message]) -> Vec<String> {
+/// The unique ids: digests of headers as clients get them and bodies as stored, and of the number of
+/// messages that were the same.
+fn digests(file: &[u8], listed: &[Message]) -> Vec<String> {
     let mut seen = HashMap::new();
     let digest = |message: &Message| {
-        let digest = Sha256::digest(&message.shown);
+        let digest = message.digest(file);
         let before: &mut u32 = seen.entry(digest).or_insert(0);
         *before += 1;
-        let digest = match *before - 1 {
-            0 => digest,
-            n => Sha256::digest([&digest[..], &n.to_le_bytes()].concat()),
-        };
-        digest.iter().take(16).fold(String::new(), |mut id, byte| {
-            write!(id, "{byte:02x}").unwrap();
-            id
-        })
+        match *before - 1 {
+            0 => format!("{digest:032x}"),
+            n => {
+                let again = [&digest.to_be_bytes()[..], &n.to_le_bytes()].concat();
+                format!("{:032x}", xxh3_128(&again))
+            }
+        }
     };
     listed.iter().map(digest).collect()
 }

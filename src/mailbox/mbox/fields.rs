@@ -3,23 +3,54 @@
 /// Says that we quoted lines of this body (`>From `), so that one `>` comes off again for clients.
 pub const QUOTED: &str = "X-Mbox-Quoted";
 
-/// Fields that clients never see, and that are stripped from arriving mail: a stranger must not
-/// set flags, UIDs or lengths.
-const HIDDEN: [&str; 9] = [
-    "Status",
-    "X-Status",
-    "X-Keywords",
-    "X-UID",
-    "X-IMAPbase",
-    "X-IMAP",
-    "Content-Length",
-    "Lines",
-    QUOTED,
+/// A field that clients never see, and that is stripped from arriving mail: a stranger must not set
+/// flags, UIDs or lengths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hidden {
+    /// `Status`
+    Status,
+    /// `X-Status`
+    XStatus,
+    /// `X-Keywords`
+    Keywords,
+    /// `X-UID`
+    Uid,
+    /// `X-IMAPbase`
+    ImapBase,
+    /// `X-IMAP`
+    Imap,
+    /// `Content-Length`
+    ContentLength,
+    /// `Lines`
+    Lines,
+    /// [`QUOTED`]
+    Quoted,
+}
+
+const HIDDEN: [(&str, Hidden); 9] = [
+    ("Status", Hidden::Status),
+    ("X-Status", Hidden::XStatus),
+    ("X-Keywords", Hidden::Keywords),
+    ("X-UID", Hidden::Uid),
+    ("X-IMAPbase", Hidden::ImapBase),
+    ("X-IMAP", Hidden::Imap),
+    ("Content-Length", Hidden::ContentLength),
+    ("Lines", Hidden::Lines),
+    (QUOTED, Hidden::Quoted),
 ];
+
+impl Hidden {
+    /// The field of this name, if it is one that is hidden.
+    pub fn of(name: &[u8]) -> Option<Self> {
+        let mut all = HIDDEN.iter();
+        let found = all.find(|(hidden, _)| name.eq_ignore_ascii_case(hidden.as_bytes()))?;
+        Some(found.1)
+    }
+}
 
 /// Whether a field of this name is ours to hide.
 pub fn is_hidden(name: &[u8]) -> bool {
-    HIDDEN.iter().any(|hidden| name.eq_ignore_ascii_case(hidden.as_bytes()))
+    Hidden::of(name).is_some()
 }
 
 /// A longer name, with the blanks before its colon, is none: RFC 5322 section 2.1.1 has no longer
@@ -31,6 +62,9 @@ pub const LONGEST: usize = 998;
 /// `field-name = 1*ftext` (RFC 5322 section 3.6.8), with blanks before the colon as the obsolete
 /// syntax has them.
 pub fn name(line: &[u8]) -> Option<&[u8]> {
+    if !line.first()?.is_ascii_graphic() {
+        return None;
+    }
     let colon = memchr::memchr(b':', line.get(..LONGEST).unwrap_or(line))?;
     let name = line.get(..colon)?.trim_ascii_end();
     (!name.is_empty() && name.iter().all(u8::is_ascii_graphic)).then_some(name)

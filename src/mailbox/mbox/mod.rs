@@ -18,8 +18,11 @@ pub mod from_line;
 mod identity;
 mod index;
 mod intent;
+mod list;
+mod measure;
 mod moment;
 mod open;
+mod own;
 pub mod piped;
 mod present;
 pub mod quote;
@@ -41,7 +44,10 @@ use crate::sys::lock::Kind;
 use crate::sys::signal;
 
 pub use error::Error;
-pub use scan::{Message, Snapshot};
+pub use list::{Message, Snapshot};
+pub use own::{ImapBase, Own, Room, is_keyword};
+pub use scan::{Found, Scanner};
+pub use window::Source;
 
 use form::{Batch, Stored};
 use identity::Identity;
@@ -49,7 +55,6 @@ use index::Index;
 use intent::Intent;
 use open::Spool;
 use present::Presenter;
-use window::Window;
 
 /// How much of a message is read under one lock.
 const CHUNK: u64 = 256 * 1024;
@@ -120,7 +125,7 @@ impl Mbox {
         let Some(opened) = self.lock_for_reading()? else {
             return Ok(Snapshot::default());
         };
-        let snapshot = scan::scan(&opened.file, opened.identity)
+        let snapshot = list::list(&opened.file, opened.identity)
             .map_err(|error| error.at(&self.place.path))?;
         Ok(snapshot)
     }
@@ -137,7 +142,7 @@ impl Mbox {
     ) -> Result<(), Error> {
         let mut message = snapshot.messages.get(n).ok_or(Error::Changed)?.clone();
         let mut identity = snapshot.identity;
-        let mut presenter = Presenter::new(message.quoted, body_lines);
+        let mut presenter = Presenter::new(message.extent.quoted, body_lines);
         let mut done = 0_u64;
         let (mut stored, mut out) = (Vec::new(), Vec::new());
         while presenter.wants_more() {
@@ -151,8 +156,8 @@ impl Mbox {
                 identity = Some(opened.identity);
                 message = found;
             }
-            let from = message.header.saturating_add(done);
-            let length = message.body_end.saturating_sub(from).min(CHUNK);
+            let from = message.extent.header_start().saturating_add(done);
+            let length = message.extent.body_end().saturating_sub(from).min(CHUNK);
             stored.resize(usize::try_from(length).unwrap_or(0), 0);
             opened.file.read_exact_at(&mut stored, from).map_err(|error| match error.kind() {
                 io::ErrorKind::UnexpectedEof => Error::Changed,
@@ -179,8 +184,8 @@ impl Mbox {
         if wanted.is_empty() {
             return Ok(0);
         }
-        wanted.sort_unstable_by_key(|message| message.start);
-        wanted.dedup_by_key(|message| message.start);
+        wanted.sort_unstable_by_key(|message| message.extent.start);
+        wanted.dedup_by_key(|message| message.extent.start);
         let index = self.index();
         let Some(mut opened) = self.lock_for_writing(&index, false)? else {
             return Ok(0);
@@ -189,7 +194,7 @@ impl Mbox {
         ranges.sort_unstable();
         ranges.dedup();
         let count = ranges.len();
-        let ranges = scan::removable(&opened.file, opened.identity, ranges)
+        let ranges = list::removable(&opened.file, opened.identity, ranges)
             .map_err(|error| Error::io(&self.place.path, "be read", error))?;
         redo::remove(&mut opened, &index, &ranges)?;
         Ok(count)
@@ -198,21 +203,23 @@ impl Mbox {
     /// Where messages (in their order) stand now, as [`Self::find`] tells of one: in one pass over
     /// the file, or two.
     fn places(&self, opened: &Opened, wanted: &[&Message]) -> Result<Vec<(u64, u64)>, Error> {
-        let mut window = Window::new(&opened.file, opened.identity.size);
+        let mut scanner = Scanner::new(&opened.file, opened.identity.size);
         let mut all = None;
         let mut places = Vec::new();
         for message in wanted {
-            let there = scan::message_at(&mut window, message.start)
+            let there = scanner
+                .message_at(message.extent.start)
                 .map_err(|error| Error::io(&self.place.path, "be read", error))?;
             if let Some(there) = there.filter(|there| there.digest == message.digest) {
-                places.push((there.start, there.end));
+                places.push((there.extent.start, there.end()));
                 continue;
             }
             if all.is_none() {
-                let list = scan::scan(&opened.file, opened.identity)
+                let list = list::list(&opened.file, opened.identity)
                     .map_err(|error| error.at(&self.place.path))?;
                 let list = list.messages.into_iter();
-                let place = |m: Message| ((m.digest, m.occurrence), (m.start, m.end));
+                let place =
+                    |m: Message| ((m.digest, m.occurrence), (m.extent.start, m.extent.end()));
                 all = Some(list.map(place).collect::<HashMap<_, _>>());
             }
             let key = (message.digest, message.occurrence);
@@ -224,12 +231,13 @@ impl Mbox {
     /// Where a message stands now: where it stood, or else wherever its like is found, the same
     /// one in the order of its likes.
     fn find(&mut self, opened: &Opened, message: &Message) -> Result<Option<Message>, Error> {
-        let mut window = Window::new(&opened.file, opened.identity.size);
-        let there = scan::message_at(&mut window, message.start)
+        let mut scanner = Scanner::new(&opened.file, opened.identity.size);
+        let there = scanner
+            .message_at(message.extent.start)
             .map_err(|error| Error::io(&self.place.path, "be read", error))?;
         let there = there.filter(|there| there.digest == message.digest);
-        if there.is_some() {
-            return Ok(there);
+        if let Some(there) = there {
+            return Ok(Some(Message { occurrence: message.occurrence, ..there.into() }));
         }
         let known = self
             .listed
@@ -237,7 +245,7 @@ impl Mbox {
             .filter(|list| list.identity.is_some_and(|i| i.unchanged(&opened.identity)));
         let list = match known {
             Some(list) => list,
-            None => scan::scan(&opened.file, opened.identity)
+            None => list::list(&opened.file, opened.identity)
                 .map_err(|error| error.at(&self.place.path))?,
         };
         let found = list
@@ -332,8 +340,8 @@ impl Mbox {
 /// Where the next byte stands in a message that another program has rewritten: in the body it is
 /// known even when the header's flags take more or less room now.
 fn moved(done: u64, old: &Message, new: &Message) -> Option<u64> {
-    let header = |m: &Message| m.body.saturating_sub(m.header);
-    let body = |m: &Message| m.body_end.saturating_sub(m.body);
+    let header = |m: &Message| u64::from(m.extent.header);
+    let body = |m: &Message| m.extent.body_end().saturating_sub(m.extent.body_start());
     if body(old) != body(new) {
         return None;
     }

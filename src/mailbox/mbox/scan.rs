@@ -1,257 +1,275 @@
-//! Where the messages of an mbox begin and end.
+//! Where the messages of an mbox begin and end, and what they are: all in one pass over the file.
 //!
 //! A message begins at the start of the file or behind a blank line with a [`from_line`]; without
 //! the blank line where a header field follows. (procmail writes none behind a message that came
 //! without its last line end. To take what follows for its text would delete it with it.)
 //! Content-Length is believed only where a `From_` line or the end of the file follows the bytes
 //! that it counts (Dovecot does not quote and relies on it); else its end is looked for.
+//!
+//! What is found does not depend on how the window cuts the file.
 
-use std::collections::HashMap;
-use std::fs::File;
 use std::io;
 
 use memchr::memmem::Finder;
-use sha2::{Digest, Sha256};
 
 use super::error::Error;
-use super::identity::Identity;
-use super::present::Presenter;
-use super::window::Window;
-use super::{fields, from_line};
+use super::fields::{self, Hidden};
+use super::from_line;
+use super::measure::Measure;
+use super::own::{LOOK, Own, Reader};
+use super::window::{CAPACITY, Source, Window};
+use crate::mailbox::index::MOST_MESSAGES;
+use crate::mailbox::store::Extent;
 
-/// More messages than this are not listed: a hostile file must not cost all memory.
-const MOST: usize = 1_000_000;
-
-/// What is looked at around a place where a message may begin.
-const LOOK: usize = 2 * from_line::LONGEST;
-
-/// One message of an mbox: where its parts stand, and what it is.
+/// A message of an mbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// Its `From_` line.
-    pub(super) start: u64,
-    /// Its header.
-    pub(super) header: u64,
-    /// Its body.
-    pub(super) body: u64,
-    /// The end of its body, before the blank line that ends the message.
-    pub(super) body_end: u64,
-    /// The next message, or the end of the file.
-    pub(super) end: u64,
-    /// Octets as a client gets them.
-    pub(super) size: u64,
-    /// SHA-256 of what a client gets: fields that other programs change in place don't count.
-    pub(super) digest: [u8; 32],
-    /// Which one it is of the messages that are the same.
-    pub(super) occurrence: u32,
-    /// We quoted it.
-    pub(super) quoted: bool,
+pub struct Found {
+    /// Where it stands.
+    pub extent: Extent,
+    /// Its octets, as a client gets them.
+    pub size: u64,
+    /// Those of its header with the blank line.
+    pub header: u64,
+    /// When it arrived by its `From_` line, in seconds since 1970; 0 where that names no day.
+    pub date: i64,
+    /// xxh3-128 of its header as a client gets it and its body as stored: fields that other programs
+    /// change in place don't count.
+    pub digest: [u8; 16],
+    /// What the mailbox's own fields say.
+    pub own: Own,
     /// It is c-client's pseudo message, which is nobody's mail.
-    internal: bool,
+    pub internal: bool,
 }
 
-/// The messages of a mailbox as it was at one moment.
-#[derive(Clone, Debug, Default)]
-pub struct Snapshot {
-    pub(super) messages: Vec<Message>,
-    pub(super) identity: Option<Identity>,
+impl Found {
+    /// Where the next message begins, or the file ends.
+    pub fn end(&self) -> u64 {
+        self.extent.end()
+    }
 }
 
-impl Snapshot {
-    /// How many messages there are.
-    pub fn len(&self) -> usize {
-        self.messages.len()
+impl Extent {
+    /// Where its header begins.
+    pub fn header_start(&self) -> u64 {
+        self.start.saturating_add(self.from_line.into())
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.messages.is_empty()
+    /// Where its body begins.
+    pub fn body_start(&self) -> u64 {
+        self.header_start().saturating_add(self.header.into())
     }
 
-    /// The octets of message `n` (counted from 0), exactly as [`super::Mbox::read`] gives them.
-    pub fn size(&self, n: usize) -> Option<u64> {
-        self.messages.get(n).map(|message| message.size)
+    /// Where its body ends, before the blank line that ends the message.
+    pub fn body_end(&self) -> u64 {
+        self.header_start().saturating_add(self.length)
     }
 
-    /// A name for message `n` that stays the same in every session: 32 hexadecimal digits of its
-    /// digest (RFC 1939's unique-id). Identical messages are told apart by their order.
-    pub fn unique_id(&self, n: usize) -> Option<String> {
-        let message = self.messages.get(n)?;
-        let mut digest = message.digest;
-        if message.occurrence > 0 {
-            let mut hash = Sha256::new();
-            hash.update(digest);
-            hash.update(message.occurrence.to_le_bytes());
-            digest = hash.finalize().into();
+    /// Where the next message begins, or the file ends.
+    pub fn end(&self) -> u64 {
+        self.body_end().saturating_add(self.gap.into())
+    }
+}
+
+/// Finds one message after the other.
+pub struct Scanner<S> {
+    window: Window<S>,
+    finder: Finder<'static>,
+    measure: Measure,
+    /// Where the next one begins; `None` before the first.
+    next: Option<u64>,
+    found: usize,
+}
+
+impl<S: Source> Scanner<S> {
+    /// Of all messages in the first `end` bytes of a file.
+    pub fn new(source: S, end: u64) -> Self {
+        Self::with_window(source, end, CAPACITY)
+    }
+
+    /// The same, reading so many bytes at once (at least what has to be looked at together).
+    pub fn with_window(source: S, end: u64, capacity: usize) -> Self {
+        Self {
+            window: Window::new(source, end, capacity.max(2 * LOOK)),
+            finder: Finder::new(b"\nFrom "),
+            measure: Measure::new(),
+            next: None,
+            found: 0,
         }
-        Some(digest.iter().take(16).fold(String::new(), |mut id, b| {
-            for digit in [b >> 4, b & 15] {
-                id.extend(char::from_digit(digit.into(), 16));
+    }
+
+    /// Goes on at a place where a message begins, or the file ends: what was found before it is
+    /// known.
+    pub fn go_to(&mut self, at: u64) {
+        self.next = Some(at);
+    }
+
+    /// The message that begins exactly at `at`, if one does.
+    pub fn message_at(&mut self, at: u64) -> io::Result<Option<Found>> {
+        let before = at.min(3);
+        let from = at.saturating_sub(before);
+        let behind = self.window.peek(from, usize::try_from(before).unwrap_or(0))?;
+        let behind = behind.to_vec();
+        if !is_boundary(&behind, from == 0, self.window.view(at, LOOK)?) {
+            return Ok(None);
+        }
+        self.message(at, false)
+    }
+
+    fn advance(&mut self) -> Result<Option<Found>, Error> {
+        let (at, is_first) = match self.next {
+            Some(at) => (at, false),
+            None => (self.first().map_err(Error::reading)?, true),
+        };
+        let found = self.message(at, is_first).map_err(Error::reading)?;
+        self.next = Some(found.as_ref().map_or(at, Found::end));
+        if let Some(found) = &found
+            && !found.internal
+        {
+            if self.found >= MOST_MESSAGES {
+                return Err(Error::TooMany(MOST_MESSAGES));
             }
-            id
-        }))
-    }
-}
-
-/// Lists the messages of a file.
-pub(super) fn scan(file: &File, identity: Identity) -> Result<Snapshot, Error> {
-    let mut window = Window::new(file, identity.size);
-    let mut seen: HashMap<[u8; 32], u32> = HashMap::new();
-    let mut messages = Vec::new();
-    let first = first(&mut window).map_err(Error::reading)?;
-    let mut at = first;
-    while let Some(mut message) = message(&mut window, at).map_err(Error::reading)? {
-        at = message.end;
-        // c-client's is the first message or none.
-        if message.internal && message.start == first {
-            continue;
+            self.found += 1;
         }
-        let count = seen.entry(message.digest).or_insert(0);
-        message.occurrence = *count;
-        *count = count.saturating_add(1);
-        if messages.len() >= MOST {
-            return Err(Error::TooMany(MOST));
+        Ok(found)
+    }
+
+    /// Where the first message begins: blank lines and garbage before it are nobody's.
+    fn first(&mut self) -> io::Result<u64> {
+        if from_line::begins(self.window.view(0, LOOK)?) {
+            return Ok(0);
         }
-        messages.push(message);
+        Ok(to_boundary(&mut self.window, &self.finder, 0, &mut |_| {})?.1)
     }
-    Ok(Snapshot { messages, identity: Some(identity) })
-}
 
-/// The message that begins exactly at `at`, if one does.
-pub(super) fn message_at(window: &mut Window<'_>, at: u64) -> io::Result<Option<Message>> {
-    let before = at.min(3);
-    let from = at.saturating_sub(before);
-    let behind = window.peek(from, usize::try_from(before).unwrap_or(0))?;
-    let behind = behind.to_vec();
-    if !is_boundary(&behind, from == 0, window.view(at, LOOK)?) {
-        return Ok(None);
-    }
-    message(window, at)
-}
-
-/// What may be removed of these messages (sorted, apart) so that what stands behind them does not
-/// become text of what stands before: where a blank line is missing there, their last line end stays
-/// and makes it.
-pub(super) fn removable(
-    file: &File,
-    identity: Identity,
-    ranges: Vec<(u64, u64)>,
-) -> io::Result<Vec<(u64, u64)>> {
-    let mut window = Window::new(file, identity.size);
-    let mut joined: Vec<(u64, u64)> = Vec::new();
-    for (start, end) in ranges {
-        match joined.last_mut() {
-            Some((_, last)) if *last == start => *last = end,
-            _ => joined.push((start, end)),
+    /// c-client's pseudo message is the first or none.
+    fn message(&mut self, start: u64, is_first: bool) -> io::Result<Option<Found>> {
+        let view = self.window.view(start, LOOK)?;
+        if !from_line::begins(view) {
+            return Ok(None);
         }
+        let line = memchr::memchr(b'\n', view).map_or(view.len(), |at| at + 1);
+        let date = from_line::seconds(view);
+        let header = start.saturating_add(count(line));
+        let facts = self.header(header)?;
+        let shown_header = self.measure.end_header(facts.quoted);
+        let believed = match facts.content_length {
+            Some(length) => counted(&mut self.window, facts.body, length)?,
+            None => None,
+        };
+        let (body_end, end) = match believed {
+            Some((body_end, end)) => {
+                self.copy(facts.body, body_end)?;
+                (body_end, end)
+            }
+            None => {
+                let measure = &mut self.measure;
+                let mut sink = |bytes: &[u8]| measure.body(bytes);
+                to_boundary(&mut self.window, &self.finder, facts.body, &mut sink)?
+            }
+        };
+        let (size, digest) = self.measure.finish();
+        let internal = is_first && facts.imap && facts.dont_delete;
+        let extent = Extent {
+            start,
+            length: body_end.saturating_sub(header),
+            from_line: short(header.saturating_sub(start)),
+            header: short(facts.body.saturating_sub(header)),
+            gap: short(end.saturating_sub(body_end)),
+            quoted: facts.quoted,
+            unwritten: false,
+            no_room: false,
+        };
+        let own = facts.own.finish(internal);
+        Ok(Some(Found { extent, size, header: shown_header, date, digest, own, internal }))
     }
-    for (start, end) in &mut joined {
-        let from = start.saturating_sub(3);
-        let length = usize::try_from(start.saturating_sub(from)).unwrap_or(0);
-        if *end < identity.size && !after_blank_line(window.peek(from, length)?, from == 0) {
-            *end = end.saturating_sub(1);
-        }
-    }
-    Ok(joined)
-}
 
-/// Where the first message begins: blank lines and garbage before it are nobody's.
-fn first(window: &mut Window<'_>) -> io::Result<u64> {
-    if from_line::begins(window.view(0, LOOK)?) {
-        return Ok(0);
-    }
-    Ok(to_boundary(window, 0, &mut |_| {})?.1)
-}
-
-fn message(window: &mut Window<'_>, start: u64) -> io::Result<Option<Message>> {
-    let view = window.view(start, LOOK)?;
-    if !from_line::begins(view) {
-        return Ok(None);
-    }
-    let line = memchr::memchr(b'\n', view).map_or(view.len(), |at| at + 1);
-    let header = start.saturating_add(count(line));
-    let facts = Facts::of_header(window, header)?;
-    let mut client = Client::new(facts.quoted);
-    client.copy(window, header, facts.body)?;
-    let (body_end, end) = match facts
-        .content_length
-        .map(|length| counted(window, facts.body, length))
-        .transpose()?
-        .flatten()
-    {
-        Some((body_end, end)) => {
-            client.copy(window, facts.body, body_end)?;
-            (body_end, end)
-        }
-        None => to_boundary(window, facts.body, &mut |bytes| client.take(bytes))?,
-    };
-    let (size, digest) = client.finish();
-    Ok(Some(Message {
-        start,
-        header,
-        body: facts.body,
-        body_end,
-        end,
-        size,
-        digest,
-        occurrence: 0,
-        quoted: facts.quoted,
-        internal: facts.imap && facts.dont_delete,
-    }))
-}
-
-/// What a header tells the scanner.
-#[derive(Default)]
-struct Facts {
-    body: u64,
-    content_length: Option<u64>,
-    quoted: bool,
-    imap: bool,
-    dont_delete: bool,
-}
-
-impl Facts {
-    fn of_header(window: &mut Window<'_>, header: u64) -> io::Result<Self> {
-        let mut facts = Self::default();
-        let mut at = header;
-        let mut within_line = false;
+    fn header(&mut self, header: u64) -> io::Result<Facts> {
+        let mut facts = Facts { body: header, ..Facts::default() };
+        let (mut within_line, mut hidden) = (false, false);
+        self.measure.start();
         loop {
-            let view = window.view(at, LOOK)?;
+            let view = self.window.view(facts.body, LOOK)?;
             if view.is_empty() {
-                break;
+                return Ok(facts);
             }
             // What a field says does not depend on how much more the window holds.
             let view = view.get(..LOOK).unwrap_or(view);
             let end = memchr::memchr(b'\n', view).map(|end| end + 1);
             let line = view.get(..end.unwrap_or(view.len())).unwrap_or_default();
-            at = at.saturating_add(count(line.len()));
+            facts.body = facts.body.saturating_add(count(line.len()));
             if !within_line {
                 // A CR alone is the last byte of the file: half of the blank line.
                 if matches!(line, b"\n" | b"\r\n" | b"\r") {
-                    break;
+                    return Ok(facts);
                 }
-                facts.field(line);
+                hidden = facts.line(line, hidden);
+            }
+            if !hidden {
+                self.measure.header(line);
             }
             within_line = end.is_none();
         }
-        facts.body = at;
-        Ok(facts)
     }
 
-    fn field(&mut self, line: &[u8]) {
-        let Some(name) = fields::name(line) else {
-            return;
-        };
-        let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
-        if is("Content-Length") && self.content_length.is_none() {
-            self.content_length = decimal(fields::value(line));
-        } else if is(fields::QUOTED) {
-            self.quoted = true;
-        } else if is("X-IMAP") {
-            self.imap = true;
-        } else if is("Subject") {
-            self.dont_delete = fields::value(line).starts_with(b"DON'T DELETE THIS MESSAGE");
+    /// Measures what stands from here to there.
+    fn copy(&mut self, mut from: u64, to: u64) -> io::Result<()> {
+        while from < to {
+            let view = self.window.view(from, 1)?;
+            if view.is_empty() {
+                break;
+            }
+            let left = usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX);
+            let bytes = view.get(..left).unwrap_or(view);
+            from = from.saturating_add(count(bytes.len()));
+            self.measure.body(bytes);
         }
+        Ok(())
+    }
+}
+
+impl<S: Source> Iterator for Scanner<S> {
+    type Item = Result<Found, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.advance().transpose()
+    }
+}
+
+/// What a header tells the scanner.
+#[derive(Default)]
+struct Facts {
+    /// Where the body begins.
+    body: u64,
+    content_length: Option<u64>,
+    quoted: bool,
+    imap: bool,
+    dont_delete: bool,
+    own: Reader,
+}
+
+impl Facts {
+    /// Takes a line, or its beginning; whether the field before was hidden counts for a folded
+    /// one. Whether this one is.
+    fn line(&mut self, line: &[u8], hidden: bool) -> bool {
+        if let Some(b' ' | b'\t') = line.first() {
+            self.own.folded_line(line);
+            return hidden;
+        }
+        let name = fields::name(line);
+        let field = name.and_then(Hidden::of);
+        self.own.line(field, line);
+        match field {
+            Some(Hidden::ContentLength) if self.content_length.is_none() => {
+                self.content_length = decimal(fields::value(line));
+            }
+            Some(Hidden::Quoted) => self.quoted = true,
+            Some(Hidden::Imap) => self.imap = true,
+            None if name.is_some_and(|name| name.eq_ignore_ascii_case(b"Subject")) => {
+                self.dont_delete = fields::value(line).starts_with(b"DON'T DELETE THIS MESSAGE");
+            }
+            _ => {}
+        }
+        field.is_some()
     }
 }
 
@@ -266,7 +284,11 @@ fn decimal(digits: &[u8]) -> Option<u64> {
 }
 
 /// The end of the body and of the message by Content-Length, if what follows bears it out.
-fn counted(window: &mut Window<'_>, body: u64, length: u64) -> io::Result<Option<(u64, u64)>> {
+fn counted<S: Source>(
+    window: &mut Window<S>,
+    body: u64,
+    length: u64,
+) -> io::Result<Option<(u64, u64)>> {
     let Some(body_end) = body.checked_add(length).filter(|end| *end <= window.end()) else {
         return Ok(None);
     };
@@ -289,12 +311,12 @@ fn counted(window: &mut Window<'_>, body: u64, length: u64) -> io::Result<Option
 
 /// From a line's start on, finds where the next message begins; gives `sink` what is before the
 /// blank line in front of it. Returns the end of that, and where the next message begins.
-fn to_boundary(
-    window: &mut Window<'_>,
+fn to_boundary<S: Source>(
+    window: &mut Window<S>,
+    finder: &Finder<'_>,
     start: u64,
     sink: &mut dyn FnMut(&[u8]),
 ) -> io::Result<(u64, u64)> {
-    let finder = Finder::new(b"\nFrom ");
     let mut at = start;
     loop {
         let last_read = window.end();
@@ -346,7 +368,7 @@ fn is_boundary(before: &[u8], from_line_start: bool, line: &[u8]) -> bool {
 }
 
 /// Whether a line that begins behind these bytes stands behind a blank line (or at the start).
-fn after_blank_line(before: &[u8], from_line_start: bool) -> bool {
+pub(super) fn after_blank_line(before: &[u8], from_line_start: bool) -> bool {
     before.ends_with(b"\n\n")
         || before.ends_with(b"\n\r\n")
         || (from_line_start && matches!(before, b"" | b"\n" | b"\r\n"))
@@ -367,55 +389,9 @@ fn count(bytes: usize) -> u64 {
     u64::try_from(bytes).unwrap_or(u64::MAX)
 }
 
-/// Counts and digests what a client would get.
-struct Client {
-    presenter: Presenter,
-    out: Vec<u8>,
-    size: u64,
-    hash: Sha256,
-}
-
-impl Client {
-    fn new(quoted: bool) -> Self {
-        Self {
-            presenter: Presenter::new(quoted, None),
-            out: Vec::new(),
-            size: 0,
-            hash: Sha256::new(),
-        }
-    }
-
-    fn copy(&mut self, window: &mut Window<'_>, mut from: u64, to: u64) -> io::Result<()> {
-        while from < to {
-            let view = window.view(from, 1)?;
-            if view.is_empty() {
-                break;
-            }
-            let left = usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX);
-            let bytes = view.get(..left).unwrap_or(view);
-            let length = count(bytes.len());
-            self.take(bytes);
-            from = from.saturating_add(length);
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, bytes: &[u8]) {
-        self.presenter.push(bytes, &mut self.out);
-        self.flush();
-    }
-
-    fn flush(&mut self) {
-        self.size = self.size.saturating_add(count(self.out.len()));
-        self.hash.update(&self.out);
-        self.out.clear();
-    }
-
-    fn finish(mut self) -> (u64, [u8; 32]) {
-        self.presenter.finish(&mut self.out);
-        self.flush();
-        (self.size, self.hash.finalize().into())
-    }
+/// Such a part of a message is always shorter; and if it is not, it is no message that is kept.
+fn short(bytes: u64) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

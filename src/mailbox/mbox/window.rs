@@ -4,22 +4,51 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-const CAPACITY: usize = 1024 * 1024;
+/// So much is read at once: it stays in the processor's cache until it has been looked at.
+pub const CAPACITY: usize = 256 * 1024;
+
+/// Where the bytes come from.
+pub trait Source {
+    /// Reads from `at` on, as [`FileExt::read_at`] does. Each call is one look at the file: this is
+    /// where a lock is taken, and where is seen whether the file is still the same.
+    fn read_at(&mut self, buffer: &mut [u8], at: u64) -> io::Result<usize>;
+}
+
+impl Source for &File {
+    fn read_at(&mut self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        FileExt::read_at(*self, buffer, at)
+    }
+}
+
+impl Source for &[u8] {
+    fn read_at(&mut self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        let rest = usize::try_from(at).ok().and_then(|at| self.get(at..)).unwrap_or_default();
+        let length = rest.len().min(buffer.len());
+        for (space, byte) in buffer.iter_mut().zip(rest) {
+            *space = *byte;
+        }
+        Ok(length)
+    }
+}
 
 /// Reads a file through one buffer that is moved along it.
-pub struct Window<'a> {
-    file: &'a File,
+pub struct Window<S> {
+    source: S,
     /// Where the file ends, as of the beginning of the reading.
     end: u64,
     start: u64,
     buffer: Vec<u8>,
+    /// So much of the buffer is of the file.
+    filled: usize,
+    capacity: usize,
     peeked: Vec<u8>,
 }
 
-impl<'a> Window<'a> {
-    /// On the first `end` bytes of `file`.
-    pub fn new(file: &'a File, end: u64) -> Self {
-        Self { file, end, start: 0, buffer: Vec::new(), peeked: Vec::new() }
+impl<S: Source> Window<S> {
+    /// On the first `end` bytes of a file, of which so many are read at once.
+    pub fn new(source: S, end: u64, capacity: usize) -> Self {
+        let (buffer, peeked) = (Vec::new(), Vec::new());
+        Self { source, end, start: 0, buffer, filled: 0, capacity, peeked }
     }
 
     /// Where the file ends.
@@ -27,27 +56,22 @@ impl<'a> Window<'a> {
         self.end
     }
 
-    /// The bytes from `at`: `want` at least (up to 64 KiB), unless the file ends before.
+    /// The bytes from `at`: `want` at least (up to the capacity), unless the file ends before.
     pub fn view(&mut self, at: u64, want: usize) -> io::Result<&[u8]> {
-        let kept = at
-            .checked_sub(self.start)
-            .and_then(|skip| usize::try_from(skip).ok())
-            .filter(|skip| *skip <= self.buffer.len());
-        let held = kept.map_or(0, |skip| self.buffer.len().saturating_sub(skip));
         let left = usize::try_from(self.end.saturating_sub(at)).unwrap_or(usize::MAX);
-        let offset = match kept {
-            Some(skip) if held >= want.min(left) => skip,
-            _ => {
-                match kept {
-                    Some(skip) => drop(self.buffer.drain(..skip)),
-                    None => self.buffer.clear(),
-                }
-                self.start = at;
-                self.fill(left)?;
-                0
+        let mut offset = self.offset(at);
+        let held = offset.map_or(0, |offset| self.filled.saturating_sub(offset));
+        if offset.is_none() || held < want.min(left) {
+            match offset {
+                Some(offset) => self.buffer.copy_within(offset..self.filled, 0),
+                None => self.filled = 0,
             }
-        };
-        Ok(self.buffer.get(offset..).unwrap_or_default())
+            self.filled = held;
+            self.start = at;
+            self.fill(left)?;
+            offset = Some(0);
+        }
+        Ok(self.buffer.get(offset.unwrap_or(0)..self.filled).unwrap_or_default())
     }
 
     /// The bytes from `at`, `want` at most and unless the file ends before, without moving the
@@ -55,42 +79,55 @@ impl<'a> Window<'a> {
     pub fn peek(&mut self, at: u64, want: usize) -> io::Result<&[u8]> {
         let left = usize::try_from(self.end.saturating_sub(at)).unwrap_or(usize::MAX);
         let want = want.min(left);
-        let inside = at
-            .checked_sub(self.start)
-            .and_then(|skip| usize::try_from(skip).ok())
-            .and_then(|skip| Some(skip..skip.checked_add(want)?))
-            .filter(|range| range.end <= self.buffer.len());
+        let inside = self
+            .offset(at)
+            .and_then(|offset| Some(offset..offset.checked_add(want)?))
+            .filter(|range| range.end <= self.filled);
         if let Some(range) = inside {
             return Ok(self.buffer.get(range).unwrap_or_default());
         }
         self.peeked.resize(want, 0);
-        let read = read_full(self.file, &mut self.peeked, at)?;
+        let read = fill(&mut self.source, &mut self.peeked, at)?;
         self.peeked.truncate(read);
         Ok(&self.peeked)
     }
 
+    /// Where `at` is in the buffer, if it is there, or at its end.
+    fn offset(&self, at: u64) -> Option<usize> {
+        let offset = usize::try_from(at.checked_sub(self.start)?).ok()?;
+        (offset <= self.filled).then_some(offset)
+    }
+
     fn fill(&mut self, left: usize) -> io::Result<()> {
-        let filled = self.buffer.len();
-        let full = CAPACITY.min(left).max(filled);
-        self.buffer.resize(full, 0);
-        let at = (self.start).saturating_add(u64::try_from(filled).unwrap_or(0));
-        let space = self.buffer.get_mut(filled..).unwrap_or_default();
-        let read = read_full(self.file, space, at)?;
-        self.buffer.truncate(filled.saturating_add(read));
+        let full = self.capacity.min(left).max(self.filled);
         if self.buffer.len() < full {
+            self.buffer.resize(full, 0);
+        }
+        let at = self.start.saturating_add(count(self.filled));
+        let space = self.buffer.get_mut(self.filled..full).unwrap_or_default();
+        let read = fill(&mut self.source, space, at)?;
+        self.filled = self.filled.saturating_add(read);
+        if self.filled < full {
             // Somebody cut it off, without a lock of ours.
-            self.end = at.saturating_add(u64::try_from(read).unwrap_or(0));
+            self.end = at.saturating_add(count(read));
         }
         Ok(())
     }
 }
 
+fn count(bytes: usize) -> u64 {
+    u64::try_from(bytes).unwrap_or(u64::MAX)
+}
+
 /// Fills `space` from the file, or as much of it as the file has.
-pub fn read_full(file: &File, space: &mut [u8], at: u64) -> io::Result<usize> {
+pub fn read_full(mut file: &File, space: &mut [u8], at: u64) -> io::Result<usize> {
+    fill(&mut file, space, at)
+}
+
+fn fill(source: &mut impl Source, space: &mut [u8], at: u64) -> io::Result<usize> {
     let mut filled = 0;
     while let Some(rest) = space.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        let at = at.saturating_add(u64::try_from(filled).unwrap_or(u64::MAX));
-        match file.read_at(rest, at) {
+        match source.read_at(rest, at.saturating_add(count(filled))) {
             Ok(0) => break,
             Ok(n) => filled = filled.saturating_add(n),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -1,12 +1,12 @@
 use std::io::Write;
 
 use super::super::identity::Identity;
-use super::{Snapshot, scan};
+use super::super::list::{Snapshot, list as of_file};
 
 fn list(content: &[u8]) -> Snapshot {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(content).unwrap();
-    scan(&file, Identity::of(&file).unwrap()).unwrap()
+    of_file(&file, Identity::of(&file).unwrap()).unwrap()
 }
 
 /// The bodies as they stand in the file.
@@ -15,13 +15,17 @@ fn bodies(content: &str) -> Vec<&str> {
     let place = |n: u64| usize::try_from(n).unwrap();
     let mut last = None;
     for message in &snapshot.messages {
-        assert!(last.is_none_or(|end| end == message.start));
-        last = Some(message.end);
+        assert!(last.is_none_or(|end| end == message.extent.start));
+        last = Some(message.extent.end());
     }
     if let Some(end) = last {
         assert_eq!(place(end), content.len());
     }
-    snapshot.messages.iter().map(|m| &content[place(m.body)..place(m.body_end)]).collect()
+    snapshot
+        .messages
+        .iter()
+        .map(|m| &content[place(m.extent.body_start())..place(m.extent.body_end())])
+        .collect()
 }
 
 const FROM: &str = "From a@b Thu Jan  1 00:00:00 1970\n";
