@@ -163,19 +163,6 @@ pub struct Extent {
     pub no_room: bool,
 }
 
-impl Extent {
-    /// Where the next message stands, or the file ends.
-    pub fn end(&self) -> u64 {
-        let before = self.start.saturating_add(u64::from(self.from_line));
-        before.saturating_add(self.length).saturating_add(u64::from(self.gap))
-    }
-
-    /// Where its header begins.
-    pub fn text(&self) -> u64 {
-        self.start.saturating_add(u64::from(self.from_line))
-    }
-}
-
 /// A name for each message that stays the same in every session, and without an index: 32 hexadecimal
 /// digits of its digest (RFC 1939's unique-id). Messages that are the same are told apart by their
 /// order.

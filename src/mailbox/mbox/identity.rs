@@ -75,6 +75,13 @@ impl Identity {
         bits & 1 == 1 && *kept == now
     }
 
+    /// Whether a file that looks like `now` may be unchanged.
+    pub fn looks_like(&self, now: &Self) -> bool {
+        let [_, before @ ..] = self.base(false);
+        let [_, now @ ..] = now.base(false);
+        before == now
+    }
+
     /// Whether it is the same file, and larger than when an index kept this.
     pub fn has_grown_from(&self, base: &Base) -> bool {
         let [_, ino, size, ..] = *base;

@@ -176,8 +176,7 @@ impl<S: Source> Scanner<S> {
             header: short(facts.body.saturating_sub(header)),
             gap: short(end.saturating_sub(body_end)),
             quoted: facts.quoted,
-            unwritten: false,
-            no_room: false,
+            ..Extent::default()
         };
         let own = facts.own.finish(internal);
         Ok(Some(Found { extent, size, header: shown_header, date, digest, own, internal }))

@@ -1,0 +1,169 @@
+//! What stands in an mbox, all of it or from somewhere on, read under its locks.
+
+use std::io;
+use std::os::unix::fs::FileExt;
+
+use super::identity::Identity;
+use super::own::Believed;
+use super::scan::{self, Scanner};
+use super::window::Source;
+use super::{Mbox, Opened};
+use crate::mailbox::Error;
+use crate::mailbox::index::{Claims, Found};
+
+/// The messages of an mbox as it was at one moment.
+#[derive(Debug)]
+pub(super) struct Listing {
+    /// Where the first of them stands; `None` where it is the first of the file.
+    pub from: Option<u64>,
+    pub found: Vec<Found>,
+    /// What the file says of UIDs.
+    pub claims: Option<Claims>,
+    /// The names that it has for keywords.
+    pub keywords: Vec<String>,
+    /// How the file looked.
+    identity: Identity,
+    believed: Believed,
+}
+
+impl Listing {
+    /// Reads a file whose locks are held.
+    pub fn under(opened: &Opened, from: Option<u64>) -> Result<Self, Error> {
+        Self::read(&opened.file, opened.identity, from)
+    }
+
+    /// Reads a file with its locks for one read after the other. `None` where it was changed
+    /// meanwhile, but for what came behind, or is not there any more.
+    pub fn by_reads(mbox: &mut Mbox, from: Option<u64>) -> Result<Option<Self>, Error> {
+        let Some(opened) = mbox.lock_for_reading()? else {
+            return Ok(None);
+        };
+        let mut identity = opened.identity;
+        drop(opened);
+        let path = mbox.place.path.clone();
+        let mut failed = None;
+        let source = Reads { mbox, identity: &mut identity, failed: &mut failed };
+        let listing = Self::read(source, *source.identity, from);
+        match (listing, failed) {
+            (_, Some(Failed::Changed)) => Ok(None),
+            (_, Some(Failed::Error(error))) => Err(error),
+            (Err(error), None) => Err(error.at(&path)),
+            (Ok(listing), None) => Ok(Some(listing)),
+        }
+    }
+
+    fn read(source: impl Source, identity: Identity, from: Option<u64>) -> Result<Self, Error> {
+        let mut listing = Self {
+            from,
+            found: Vec::new(),
+            claims: None,
+            keywords: Vec::new(),
+            identity,
+            believed: Believed::default(),
+        };
+        let mut scanner = Scanner::new(source, identity.size);
+        if let Some(from) = from {
+            // What the file says of itself, it says at its beginning.
+            if let Some(first) = scanner.next().transpose()? {
+                listing.hear(&first);
+            }
+            scanner.go_to(from);
+        }
+        listing.take(scanner, from.is_none())?;
+        Ok(listing)
+    }
+
+    fn take<S: Source>(&mut self, scanner: Scanner<S>, mut first: bool) -> Result<(), Error> {
+        for found in scanner {
+            let found = found?;
+            if std::mem::take(&mut first) {
+                self.hear(&found);
+            }
+            if !found.internal {
+                let uid = self.believed.uid(&found.own);
+                self.found.push(known(found, uid));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the first message says of the whole.
+    fn hear(&mut self, first: &scan::Found) {
+        if let Some(base) = &first.own.base {
+            self.claims =
+                Some(Claims { uid_validity: base.uid_validity, uid_last: base.uid_last });
+            self.keywords.clone_from(&base.keywords);
+            self.believed = Believed::after(base);
+        }
+    }
+
+    /// Reads on, now that the write locks are held; false where it is another file now.
+    pub fn go_on_under(&mut self, opened: &Opened) -> Result<bool, Error> {
+        if self.identity.unchanged(&opened.identity) {
+            return Ok(true);
+        }
+        let base = self.identity.base(false);
+        let Some(last) = self.found.pop().filter(|_| opened.identity.has_grown_from(&base)) else {
+            return Ok(false);
+        };
+        let mut scanner = Scanner::new(&opened.file, opened.identity.size);
+        let there = scanner.message_at(last.extent.start).map_err(Error::reading)?;
+        let Some(there) = there.filter(|there| there.digest == last.digest) else {
+            return Ok(false);
+        };
+        scanner.go_to(there.end());
+        self.found.push(Found { extent: there.extent, ..last });
+        self.identity = opened.identity;
+        self.take(scanner, false).map(|()| true)
+    }
+}
+
+fn known(found: scan::Found, uid: Option<u32>) -> Found {
+    Found {
+        digest: found.digest,
+        extent: found.extent,
+        size: found.size,
+        header: u32::try_from(found.header).unwrap_or(u32::MAX),
+        date: found.date,
+        flags: found.own.flags,
+        keywords: found.own.keywords,
+        old: found.own.old,
+        uid,
+    }
+}
+
+/// Reads of a file, each under the locks.
+struct Reads<'a> {
+    mbox: &'a mut Mbox,
+    identity: &'a mut Identity,
+    failed: &'a mut Option<Failed>,
+}
+
+enum Failed {
+    Changed,
+    Error(Error),
+}
+
+impl Reads<'_> {
+    fn locked(&mut self) -> Result<Opened, Failed> {
+        let opened = self.mbox.lock_for_reading().map_err(Failed::Error)?;
+        let opened = opened.ok_or(Failed::Changed)?;
+        let grown = opened.identity.has_grown_from(&self.identity.base(false));
+        if !grown && !self.identity.looks_like(&opened.identity) {
+            return Err(Failed::Changed);
+        }
+        Ok(opened)
+    }
+}
+
+impl Source for Reads<'_> {
+    fn read_at(&mut self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        match self.locked() {
+            Ok(opened) => opened.file.read_at(buffer, at),
+            Err(failed) => {
+                *self.failed = Some(failed);
+                Err(io::ErrorKind::Other.into())
+            }
+        }
+    }
+}
