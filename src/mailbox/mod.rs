@@ -13,6 +13,7 @@ mod lock;
 pub mod maildir;
 pub mod mbox;
 mod message;
+mod moment;
 mod stage;
 pub mod store;
 pub mod uids;
