@@ -1,10 +1,12 @@
 //! The index of a mailbox: UIDs, flags, MODSEQs and places of its messages, for speed and for what
 //! the mailbox itself has no room for.
 
+mod plan;
 mod state;
 
 use std::fmt;
 
+pub use plan::MarkPlan;
 pub use state::{Base, Change, MOST_MESSAGES, State};
 
 /// An index says something that can't be: what is wrong.
