@@ -43,6 +43,7 @@ impl Memory {
     }
 
     /// One more handle on the same mailbox.
+    #[must_use]
     pub fn another(&self) -> Self {
         let view = self.mailbox.borrow().state.clone();
         Self { mailbox: Rc::clone(&self.mailbox), view }

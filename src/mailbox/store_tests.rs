@@ -124,7 +124,11 @@ impl Dice {
 /// What clients are to get of a message.
 fn shown(message: &NewMessage) -> Vec<u8> {
     let mut stored = message.trace.clone();
-    message.text.each(&mut |bytes| Ok(stored.extend_from_slice(bytes))).unwrap();
+    let mut take = |bytes: &[u8]| {
+        stored.extend_from_slice(bytes);
+        Ok(())
+    };
+    message.text.each(&mut take).unwrap();
     let mut text = Vec::new();
     for byte in stored {
         if byte == b'\n' && text.last() != Some(&b'\r') {
@@ -138,7 +142,11 @@ fn shown(message: &NewMessage) -> Vec<u8> {
 /// Reads octets of a message.
 pub fn read(store: &mut dyn Store, uid: u32, range: std::ops::Range<u64>) -> Vec<u8> {
     let mut text = Vec::new();
-    store.read(uid, range, &mut |bytes| Ok(text.extend_from_slice(bytes))).unwrap();
+    let mut take = |bytes: &[u8]| {
+        text.extend_from_slice(bytes);
+        Ok(())
+    };
+    store.read(uid, range, &mut take).unwrap();
     text
 }
 
