@@ -5,6 +5,7 @@
 //! mbox file, [`maildir`] the one that writes a Maildir. [`dotlock`] is used by the setgid helper,
 //! too.
 
+mod crlf;
 pub mod directory;
 pub mod dotlock;
 mod helper;
@@ -12,10 +13,13 @@ pub mod index;
 mod lock;
 pub mod maildir;
 pub mod mbox;
+pub mod memory;
 mod message;
 mod moment;
 mod stage;
 pub mod store;
+#[cfg(test)]
+mod store_tests;
 pub mod uids;
 
 use std::path::{Path, PathBuf};
@@ -27,6 +31,7 @@ use crate::config::LockKind;
 
 pub use maildir::Maildir;
 pub use mbox::{Error, Mbox, Snapshot};
+pub use memory::Memory;
 pub use message::{NewMessage, Staged};
 pub use stage::{StageError, Stager};
 pub use store::Store;

@@ -224,6 +224,10 @@ pub struct Changes {
 }
 
 /// One session's handle on a mailbox.
+///
+/// What it shows stays as it is until [`Store::sync`] or an operation that changes the mailbox
+/// (`append`, `mark`, `expunge`, `claim_recent`): these look first, so they may show what others did
+/// besides. Who numbers messages for a client keeps a list of their UIDs.
 pub trait Store {
     /// Looks at what others did since the last look.
     fn sync(&mut self) -> Result<(), Error>;
@@ -231,7 +235,7 @@ pub trait Store {
     /// What the mailbox is like now.
     fn status(&self) -> Status;
 
-    /// Its messages, in the order of their UIDs: message number n is the nth.
+    /// Its messages, ascending by UID.
     fn messages(&self) -> &[Message];
 
     /// The names of its keywords; a bit of [`Marks::keywords`] is an index here.
@@ -258,7 +262,10 @@ pub trait Store {
     /// any failure the mailbox is as before.
     fn append(&mut self, arrivals: &[Arrival]) -> Result<Vec<Uid>, Error>;
 
-    /// Marks messages; those that are not there are passed over. With `unchanged_since` those whose
+    /// Marks messages; those that are not there are passed over, and those that have the marks
+    /// already keep their MODSEQ. Names of keywords are the same in either case; new ones beyond
+    /// [`MOST_KEYWORDS`] are left out, here and in [`Store::append`] (a client is told what a
+    /// message got, RFC 9051 section 7.1). With `unchanged_since` those whose
     /// MODSEQ is larger are left alone, and returned (RFC 7162 section 3.1.3).
     fn mark(
         &mut self,

@@ -9,8 +9,9 @@ mod directory;
 mod file;
 mod journal;
 mod locked;
-mod snapshot;
+mod plan;
 mod reconcile;
+mod snapshot;
 mod state;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use std::fmt;
 pub use directory::{Directory, Stood, stem};
 pub use file::{ENDING, Index, NEW, Opened};
 pub use locked::Locked;
+pub use plan::MarkPlan;
 pub use reconcile::{Claims, Found, reconcile};
 pub use state::{Base, Change, MOST_KEYWORD_BYTES, MOST_MESSAGES, State};
 

@@ -1,0 +1,166 @@
+//! What an operation means for an index: the changes that it consists of, before they are applied.
+//!
+//! Every kind of mailbox works this out in the same way, under its lock.
+
+use super::{Change, State};
+use crate::mailbox::store::{Flags, MOST_KEYWORDS, Marking, Marks, Message};
+use crate::mailbox::uids::{Uid, UidSet};
+
+/// A change of marks, worked out.
+#[derive(Debug, Default)]
+pub struct MarkPlan {
+    /// What is to be applied; nothing where no message gets other marks.
+    pub changes: Vec<Change>,
+    /// The messages that get other marks, with those, ascending.
+    pub marked: Vec<(Uid, Marks)>,
+    /// The messages that were left alone because they changed in the meantime.
+    pub refused: UidSet,
+}
+
+impl State {
+    /// The bit of a keyword. Their names are the same in either case (RFC 9051 section 2.3.2).
+    pub fn keyword(&self, name: &str) -> Option<u64> {
+        let at = self.keywords.iter().position(|other| other.eq_ignore_ascii_case(name))?;
+        u32::try_from(at).ok().and_then(|at| 1_u64.checked_shl(at))
+    }
+
+    /// The bits of these keywords; those that the mailbox has not yet are put into `changes`. What
+    /// comes when there are as many as there may be is left out.
+    pub fn make_keywords<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a str>,
+        changes: &mut Vec<Change>,
+    ) -> u64 {
+        let mut added: Vec<&str> = Vec::new();
+        let mut bits = 0;
+        for name in names {
+            let new = self.keywords.len().saturating_add(added.len());
+            let bit = self.keyword(name).or_else(|| {
+                let known = added.iter().position(|other| other.eq_ignore_ascii_case(name));
+                let at = match known {
+                    Some(at) => self.keywords.len().saturating_add(at),
+                    None if new < MOST_KEYWORDS => {
+                        added.push(name);
+                        new
+                    }
+                    None => return None,
+                };
+                u32::try_from(at).ok().and_then(|at| 1_u64.checked_shl(at))
+            });
+            bits |= bit.unwrap_or(0);
+        }
+        changes.extend(added.into_iter().map(|name| Change::Keyword(name.to_owned())));
+        bits
+    }
+
+    /// Works out what [`crate::mailbox::Store::mark`] is asked.
+    pub fn plan_mark(
+        &self,
+        uids: &UidSet,
+        marking: Marking,
+        flags: Flags,
+        keywords: &[String],
+        unchanged_since: Option<u64>,
+    ) -> MarkPlan {
+        let mut plan = MarkPlan::default();
+        let names = keywords.iter().map(String::as_str);
+        let keywords = if marking == Marking::Remove {
+            names.filter_map(|name| self.keyword(name)).fold(0, |bits, bit| bits | bit)
+        } else {
+            self.make_keywords(names, &mut plan.changes)
+        };
+        let by = Marks { flags, keywords };
+        let mut marked = UidSet::new();
+        for message in self.within(uids) {
+            if unchanged_since.is_some_and(|modseq| message.modseq > modseq) {
+                plan.refused.insert(message.uid);
+                continue;
+            }
+            let marks = marking.of(message.marks, by);
+            if marks != message.marks {
+                plan.marked.push((message.uid, marks));
+                marked.insert(message.uid);
+            }
+        }
+        if marked.is_empty() {
+            // A keyword that nobody gets is not made, either.
+            plan.changes.clear();
+        } else {
+            let modseq = self.next_modseq();
+            plan.changes.push(Change::Mark { uids: marked, marking, by, modseq });
+        }
+        plan
+    }
+
+    /// The messages that are in `uids`.
+    pub fn within<'a>(&'a self, uids: &'a UidSet) -> impl Iterator<Item = &'a Message> {
+        uids.ranges().iter().flat_map(|range| {
+            let from = self.messages.partition_point(|message| message.uid < *range.start());
+            let to = self.messages.partition_point(|message| message.uid <= *range.end());
+            self.messages.get(from..to).unwrap_or_default()
+        })
+    }
+
+    /// The UIDs of so many new messages; none where the mailbox has used up all UIDs.
+    pub fn new_uids(&self, count: usize) -> Option<std::ops::Range<Uid>> {
+        let end = self.uid_next.checked_add(Uid::try_from(count).ok()?)?;
+        Some(self.uid_next..end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Change, State};
+    use crate::mailbox::store::{Extent, Flags, Marking, Marks, Message};
+    use crate::mailbox::uids::UidSet;
+
+    fn state() -> State {
+        let mut state = State::new(1, 10);
+        for uid in 1..=4 {
+            let message = Message {
+                uid,
+                header: 0,
+                marks: Marks::default(),
+                modseq: 10 + u64::from(uid),
+                size: 0,
+                date: 0,
+                digest: [0; 16],
+                extent: Extent::default(),
+            };
+            state.apply(Change::New(message)).unwrap();
+        }
+        state
+    }
+
+    #[test]
+    fn a_keyword_is_made_once_and_not_more_than_there_may_be() {
+        let mut state = state();
+        for n in 0..62 {
+            state.apply(Change::Keyword(format!("k{n}"))).unwrap();
+        }
+        let mut changes = Vec::new();
+        let bits = state.make_keywords(["K1", "new", "NEW", "newer", "one too many"], &mut changes);
+        assert_eq!(bits, 2 | 1 << 62 | 1 << 63);
+        assert_eq!(changes, [Change::Keyword("new".into()), Change::Keyword("newer".into())]);
+    }
+
+    #[test]
+    fn who_changed_in_the_meantime_is_left_alone_and_what_changes_nothing_is_no_change() {
+        let mut state = state();
+        let all = UidSet::from(1..=u32::MAX);
+        let keywords = ["a".to_owned()];
+        let plan = state.plan_mark(&all, Marking::Add, Flags::SEEN, &keywords, Some(12));
+        assert_eq!(plan.refused, UidSet::from(3..=4));
+        let marks = Marks { flags: Flags::SEEN, keywords: 1 };
+        assert_eq!(plan.marked, [(1, marks), (2, marks)]);
+        for change in plan.changes {
+            state.apply(change).unwrap();
+        }
+        assert_eq!(state.changes_since(14).changed, [1, 2]);
+        let two = UidSet::from(1..=2);
+        let again = state.plan_mark(&two, Marking::Add, Flags::SEEN, &keywords, None);
+        assert!(again.changes.is_empty() && again.marked.is_empty() && again.refused.is_empty());
+        let none = state.plan_mark(&(9..=9).into(), Marking::Add, Flags::SEEN, &["b".into()], None);
+        assert!(none.changes.is_empty());
+    }
+}
