@@ -21,6 +21,7 @@ pub mod store;
 #[cfg(test)]
 mod store_tests;
 pub mod uids;
+pub mod watch;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,7 +31,7 @@ use nix::unistd::Uid;
 use crate::config::LockKind;
 
 pub use maildir::Maildir;
-pub use mbox::{Error, Mbox, Snapshot};
+pub use mbox::{Error, Mbox, MboxStore};
 pub use memory::Memory;
 pub use message::{NewMessage, Staged};
 pub use stage::{StageError, Stager};
@@ -121,6 +122,11 @@ impl Mailbox {
             Self::Maildir(_) => Vec::new(),
         }
     }
+}
+
+/// Opens the mailbox at this place for a session.
+pub fn open(place: Place) -> Result<Box<dyn Store>, Error> {
+    Ok(Box::new(MboxStore::open(place)?))
 }
 
 /// Whether a path is written as a Maildir's, with a slash at its end.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::journal::{self, Known, Trouble};
 use super::snapshot::{self, Loaded};
-use super::{Damaged, Directory, Stood, Locked, State};
+use super::{Damaged, Directory, Locked, State, Stood};
 use crate::mailbox::moment::moment;
 use crate::mailbox::{Error, LOCK_TIMEOUT};
 use crate::sys::lock::{Kind, try_flock, unlock_flock};

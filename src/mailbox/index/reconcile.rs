@@ -64,7 +64,8 @@ pub fn reconcile(
             *left = false;
         }
     }
-    let gone = state.messages.iter().zip(&left).filter(|(message, left)| **left && is_meant(message));
+    let gone =
+        state.messages.iter().zip(&left).filter(|(message, left)| **left && is_meant(message));
     let gone: UidSet = gone.map(|(message, _)| message.uid).collect();
     if !gone.is_empty() {
         emit(Change::Expunge { uids: gone, modseq });

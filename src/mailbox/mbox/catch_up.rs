@@ -8,11 +8,12 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::identity::Identity;
-use super::scan::{self, Listing};
+use super::listing::Listing;
+use super::scan::Scanner;
 use super::store::MboxStore;
 use super::{Opened, in_place};
 use crate::mailbox::Error;
-use crate::mailbox::index::{Change, Claims, State, reconcile};
+use crate::mailbox::index::{self, Change, State, reconcile};
 
 /// So much is read while the write locks are held, in bytes.
 const ONE_READ: u64 = 1024 * 1024;
@@ -28,7 +29,7 @@ impl MboxStore {
         let Some(mut opened) = self.mbox.lock_for_writing(&directory, false)? else {
             return self.forget_all().map(|()| true);
         };
-        self.index.refresh()?;
+        self.refresh()?;
         if self.describes(Some(&opened.identity)) && !whole {
             return Ok(true);
         }
@@ -44,7 +45,7 @@ impl MboxStore {
         let Some(mut opened) = self.mbox.lock_for_writing(&directory, false)? else {
             return Ok(false);
         };
-        self.index.refresh()?;
+        self.refresh()?;
         if !listing.go_on_under(&opened).map_err(|error| self.at_path(error))? {
             return Ok(false);
         }
@@ -52,11 +53,7 @@ impl MboxStore {
     }
 
     /// The same while the write locks are held, which keep others from changing it.
-    pub(super) fn catch_up_under(
-        &mut self,
-        opened: &mut Opened,
-        whole: bool,
-    ) -> Result<(), Error> {
+    pub(super) fn catch_up_under(&mut self, opened: &mut Opened, whole: bool) -> Result<(), Error> {
         let from = if whole { None } else { self.grown_from(opened)? };
         let listing = Listing::under(opened, from).map_err(|error| self.at_path(error))?;
         self.take_in(opened, &listing)
@@ -76,7 +73,8 @@ impl MboxStore {
         let Some(last) = last else {
             return Ok(None);
         };
-        let there = scan::message_at(&opened.file, opened.identity.size, last.extent.start)
+        let there = Scanner::new(&opened.file, opened.identity.size)
+            .message_at(last.extent.start)
             .map_err(|error| self.fail("be read", error))?;
         Ok(there.filter(|there| there.digest == last.digest).map(|there| there.extent.start))
     }
@@ -91,7 +89,7 @@ impl MboxStore {
         let state = self.state();
         let validity = claims.map_or(state.uid_validity, |claims| claims.uid_validity);
         // The mailbox's own word counts: others go by it as well.
-        let anew = state.uid_validity == 0 || validity != state.uid_validity;
+        let anew = self.index.opened() != index::Opened::Loaded || validity != state.uid_validity;
         let mut changes = Vec::new();
         if !anew {
             let mut most = MOST_CHANGES;
@@ -102,8 +100,13 @@ impl MboxStore {
                 }
             });
             if most > 0 {
-                self.name(opened, &mut changes, claims)?;
-                return self.commit(opened, changes, whole || Identity::is_verified(&self.state().base));
+                in_place::name(opened, &mut changes, claims)
+                    .map_err(|error| self.fail("be written", error))?;
+                return self.commit(
+                    opened,
+                    changes,
+                    whole || Identity::is_verified(&self.state().base),
+                );
             }
         }
         let mut state = if anew {
@@ -128,7 +131,7 @@ impl MboxStore {
             let seen = listing.found.iter().zip(&state.messages).filter(|(found, _)| found.old);
             state.recent = seen.map(|(_, message)| message.uid).max().unwrap_or(0);
         }
-        self.name_all(opened, &mut state, claims)?;
+        in_place::name_all(opened, &mut state).map_err(|error| self.fail("be written", error))?;
         let identity = Identity::stamp(&opened.file).map_err(|e| self.fail("be looked at", e))?;
         opened.identity = identity;
         state.base = identity.base(whole);

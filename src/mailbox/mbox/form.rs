@@ -61,7 +61,9 @@ impl Stored {
             ("X-Keywords", words, room),
         ] {
             let blank = if value.is_empty() || value.starts_with(' ') { "" } else { " " };
-            head.extend_from_slice(format!("{field}:{:width$}\n", [blank, &value].concat()).as_bytes());
+            head.extend_from_slice(
+                format!("{field}:{:width$}\n", [blank, &value].concat()).as_bytes(),
+            );
         }
         Self { head, text }
     }

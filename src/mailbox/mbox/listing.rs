@@ -1,15 +1,19 @@
 //! What stands in an mbox, all of it or from somewhere on, read under its locks.
 
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::identity::Identity;
-use super::own::Believed;
-use super::scan::{self, Scanner};
-use super::window::Source;
+use super::own::{ImapBase, Own};
+use super::scan::{self, Scanner, after_blank_line};
+use super::window::{Source, Window};
 use super::{Mbox, Opened};
 use crate::mailbox::Error;
 use crate::mailbox::index::{Claims, Found};
+
+/// The line ends before a message.
+const LOOK: usize = 16;
 
 /// The messages of an mbox as it was at one moment.
 #[derive(Debug)]
@@ -38,12 +42,12 @@ impl Listing {
         let Some(opened) = mbox.lock_for_reading()? else {
             return Ok(None);
         };
-        let mut identity = opened.identity;
+        let identity = opened.identity;
         drop(opened);
         let path = mbox.place.path.clone();
         let mut failed = None;
-        let source = Reads { mbox, identity: &mut identity, failed: &mut failed };
-        let listing = Self::read(source, *source.identity, from);
+        let source = Reads { mbox, identity, failed: &mut failed };
+        let listing = Self::read(source, identity, from);
         match (listing, failed) {
             (_, Some(Failed::Changed)) => Ok(None),
             (_, Some(Failed::Error(error))) => Err(error),
@@ -90,8 +94,7 @@ impl Listing {
     /// What the first message says of the whole.
     fn hear(&mut self, first: &scan::Found) {
         if let Some(base) = &first.own.base {
-            self.claims =
-                Some(Claims { uid_validity: base.uid_validity, uid_last: base.uid_last });
+            self.claims = Some(Claims { uid_validity: base.uid_validity, uid_last: base.uid_last });
             self.keywords.clone_from(&base.keywords);
             self.believed = Believed::after(base);
         }
@@ -135,7 +138,7 @@ fn known(found: scan::Found, uid: Option<u32>) -> Found {
 /// Reads of a file, each under the locks.
 struct Reads<'a> {
     mbox: &'a mut Mbox,
-    identity: &'a mut Identity,
+    identity: Identity,
     failed: &'a mut Option<Failed>,
 }
 
@@ -165,5 +168,51 @@ impl Source for Reads<'_> {
                 Err(io::ErrorKind::Other.into())
             }
         }
+    }
+}
+
+/// What may be removed of these messages (sorted, apart) so that what stands behind them does not
+/// become text of what stands before: where a blank line is missing there, their last line end stays
+/// and makes it.
+pub(super) fn removable(
+    file: &File,
+    identity: Identity,
+    ranges: Vec<(u64, u64)>,
+) -> io::Result<Vec<(u64, u64)>> {
+    let mut window = Window::new(file, identity.size, LOOK);
+    let mut joined: Vec<(u64, u64)> = Vec::new();
+    for (start, end) in ranges {
+        match joined.last_mut() {
+            Some((_, last)) if *last == start => *last = end,
+            _ => joined.push((start, end)),
+        }
+    }
+    for (start, end) in &mut joined {
+        let from = start.saturating_sub(3);
+        let length = usize::try_from(start.saturating_sub(from)).unwrap_or(0);
+        if *end < identity.size && !after_blank_line(window.peek(from, length)?, from == 0) {
+            *end = end.saturating_sub(1);
+        }
+    }
+    Ok(joined)
+}
+
+/// Which UIDs of the file are believed: behind what the first message says of all, those that grow
+/// strictly and are not above the largest that was given.
+#[derive(Clone, Copy, Debug, Default)]
+struct Believed {
+    last: u32,
+    most: u32,
+}
+
+impl Believed {
+    fn after(base: &ImapBase) -> Self {
+        Self { last: 0, most: base.uid_last }
+    }
+
+    fn uid(&mut self, own: &Own) -> Option<u32> {
+        let uid = own.uid.filter(|uid| *uid > self.last && *uid <= self.most)?;
+        self.last = uid;
+        Some(uid)
     }
 }

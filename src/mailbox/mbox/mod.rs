@@ -11,13 +11,15 @@
 //! still read without it, as long as there is no journal to look at.
 
 mod append;
+mod catch_up;
+mod cursor;
 mod error;
 pub mod fields;
 mod form;
 pub mod from_line;
 mod identity;
+mod in_place;
 mod intent;
-mod list;
 mod listing;
 mod measure;
 mod open;
@@ -28,12 +30,11 @@ pub mod quote;
 mod record;
 mod redo;
 mod scan;
+mod store;
 mod window;
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Instant;
 
@@ -44,27 +45,21 @@ use crate::sys::lock::Kind;
 use crate::sys::signal;
 
 pub use error::Error;
-pub use list::{Message, Snapshot};
 pub use own::{ImapBase, Own, Room, is_keyword};
 pub use scan::{Found, Scanner};
+pub use store::MboxStore;
 pub use window::Source;
 
 use form::{Batch, Stored};
 use identity::Identity;
 use intent::Intent;
 use open::Spool;
-use present::Presenter;
-
-/// How much of a message is read under one lock.
-const CHUNK: u64 = 256 * 1024;
 
 /// An mbox file.
 #[derive(Debug)]
 pub struct Mbox {
     place: Place,
     locker: Locker,
-    /// The mailbox as it was listed last, for finding messages that have moved.
-    listed: Option<Snapshot>,
     warnings: Vec<String>,
 }
 
@@ -83,7 +78,6 @@ impl Mbox {
         Self {
             locker: Locker::new(place.locks.clone(), &place.libexec),
             place,
-            listed: None,
             warnings: Vec::new(),
         }
     }
@@ -104,8 +98,8 @@ impl Mbox {
         if messages.is_empty() {
             return Ok(Growth::default());
         }
-        let index = self.index();
-        let Some(mut opened) = self.lock_for_writing(&index, true)? else {
+        let directory = self.directory();
+        let Some(mut opened) = self.lock_for_writing(&directory, true)? else {
             return Err(self.missing());
         };
         let before = opened.identity.size;
@@ -115,149 +109,23 @@ impl Mbox {
         let batch = Batch(&stored);
         let length = batch.length().unwrap_or(u64::MAX);
         self.place.has_room(before.saturating_add(length).saturating_add(1))?;
-        let after = append::append(&mut opened, &index, batch)?;
+        let after = append::append(&mut opened, &directory, batch)?;
         Ok(Growth { before, after })
     }
 
-    /// Lists the messages; a missing file is an empty mailbox.
-    pub fn scan(&mut self) -> Result<Snapshot, Error> {
-        let Some(opened) = self.lock_for_reading()? else {
-            return Ok(Snapshot::default());
-        };
-        let snapshot = list::list(&opened.file, opened.identity)
-            .map_err(|error| error.at(&self.place.path))?;
-        Ok(snapshot)
-    }
-
-    /// Streams message `n` (counted from 0) to `sink` as clients get it, with at most so many lines
-    /// of its body. No lock is held while `sink` is called. [`Error::Changed`] if the message is
-    /// gone or not the same any more.
-    pub fn read(
-        &mut self,
-        snapshot: &Snapshot,
-        n: usize,
-        body_lines: Option<u64>,
-        sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
-    ) -> Result<(), Error> {
-        let mut message = snapshot.messages.get(n).ok_or(Error::Changed)?.clone();
-        let mut identity = snapshot.identity;
-        let mut presenter = Presenter::new(message.extent.quoted, body_lines);
-        let mut done = 0_u64;
-        let (mut stored, mut out) = (Vec::new(), Vec::new());
-        while presenter.wants_more() {
-            let opened = self.lock_for_reading()?.ok_or(Error::Changed)?;
-            if !identity.is_some_and(|identity| identity.unchanged(&opened.identity)) {
-                let found = self.find(&opened, &message)?;
-                let found = found.ok_or(Error::Changed)?;
-                if done > 0 {
-                    done = moved(done, &message, &found).ok_or(Error::Changed)?;
-                }
-                identity = Some(opened.identity);
-                message = found;
-            }
-            let from = message.extent.header_start().saturating_add(done);
-            let length = message.extent.body_end().saturating_sub(from).min(CHUNK);
-            stored.resize(usize::try_from(length).unwrap_or(0), 0);
-            opened.file.read_exact_at(&mut stored, from).map_err(|error| match error.kind() {
-                io::ErrorKind::UnexpectedEof => Error::Changed,
-                _ => Error::io(&self.place.path, "be read", error),
-            })?;
-            drop(opened);
-            if stored.is_empty() {
-                presenter.finish(&mut out);
-            } else {
-                presenter.push(&stored, &mut out);
-                done = done.saturating_add(length);
-            }
-            sink(&out).map_err(Error::Sink)?;
-            out.clear();
-        }
-        Ok(())
-    }
-
-    /// Removes the messages (counted from 0) from the file, and returns how many were removed: one
-    /// that another program has removed or changed meanwhile is left out.
-    pub fn expunge(&mut self, snapshot: &Snapshot, messages: &[usize]) -> Result<usize, Error> {
-        let mut wanted: Vec<&Message> =
-            messages.iter().filter_map(|n| snapshot.messages.get(*n)).collect();
-        if wanted.is_empty() {
-            return Ok(0);
-        }
-        wanted.sort_unstable_by_key(|message| message.extent.start);
-        wanted.dedup_by_key(|message| message.extent.start);
-        let index = self.index();
-        let Some(mut opened) = self.lock_for_writing(&index, false)? else {
-            return Ok(0);
-        };
-        let mut ranges = self.places(&opened, &wanted)?;
-        ranges.sort_unstable();
-        ranges.dedup();
-        let count = ranges.len();
-        let ranges = list::removable(&opened.file, opened.identity, ranges)
-            .map_err(|error| Error::io(&self.place.path, "be read", error))?;
-        redo::remove(&mut opened, &index, &ranges)?;
-        Ok(count)
-    }
-
-    /// Where messages (in their order) stand now, as [`Self::find`] tells of one: in one pass over
-    /// the file, or two.
-    fn places(&self, opened: &Opened, wanted: &[&Message]) -> Result<Vec<(u64, u64)>, Error> {
-        let mut scanner = Scanner::new(&opened.file, opened.identity.size);
-        let mut all = None;
-        let mut places = Vec::new();
-        for message in wanted {
-            let there = scanner
-                .message_at(message.extent.start)
-                .map_err(|error| Error::io(&self.place.path, "be read", error))?;
-            if let Some(there) = there.filter(|there| there.digest == message.digest) {
-                places.push((there.extent.start, there.end()));
-                continue;
-            }
-            if all.is_none() {
-                let list = list::list(&opened.file, opened.identity)
-                    .map_err(|error| error.at(&self.place.path))?;
-                let list = list.messages.into_iter();
-                let place =
-                    |m: Message| ((m.digest, m.occurrence), (m.extent.start, m.extent.end()));
-                all = Some(list.map(place).collect::<HashMap<_, _>>());
-            }
-            let key = (message.digest, message.occurrence);
-            places.extend(all.as_ref().and_then(|all| all.get(&key)));
-        }
-        Ok(places)
-    }
-
-    /// Where a message stands now: where it stood, or else wherever its like is found, the same
-    /// one in the order of its likes.
-    fn find(&mut self, opened: &Opened, message: &Message) -> Result<Option<Message>, Error> {
-        let mut scanner = Scanner::new(&opened.file, opened.identity.size);
-        let there = scanner
-            .message_at(message.extent.start)
-            .map_err(|error| Error::io(&self.place.path, "be read", error))?;
-        let there = there.filter(|there| there.digest == message.digest);
-        if let Some(there) = there {
-            return Ok(Some(Message { occurrence: message.occurrence, ..there.into() }));
-        }
-        let known = self
-            .listed
-            .take()
-            .filter(|list| list.identity.is_some_and(|i| i.unchanged(&opened.identity)));
-        let list = match known {
-            Some(list) => list,
-            None => list::list(&opened.file, opened.identity)
-                .map_err(|error| error.at(&self.place.path))?,
-        };
-        let found = list
-            .messages
-            .iter()
-            .find(|m| (m.digest, m.occurrence) == (message.digest, message.occurrence))
-            .cloned();
-        self.listed = Some(list);
-        Ok(found)
-    }
-
-    fn index(&self) -> Directory {
+    /// Where its small files stand.
+    fn directory(&self) -> Directory {
         Directory::new(&self.place.index, &self.place.path, self.place.owner)
+    }
+
+    /// How the file looks, without a lock; `None` where there is none.
+    fn look(&self) -> Result<Option<Identity>, Error> {
+        let path = &self.place.path;
+        match std::fs::symlink_metadata(path) {
+            Ok(found) => Ok(Some(Identity::of_metadata(&found))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io(path, "be looked at", error)),
+        }
     }
 
     fn missing(&self) -> Error {
@@ -267,15 +135,15 @@ impl Mbox {
 
     fn lock_for_writing(
         &mut self,
-        index: &Directory,
+        directory: &Directory,
         create: bool,
     ) -> Result<Option<Opened>, Error> {
         let Some(mut opened) = self.lock(Kind::Exclusive, create)? else {
             return Ok(None);
         };
         // A removal may belong to the undoing of an append: it comes first.
-        redo::recover(&mut opened, index, &mut self.warnings)?;
-        append::recover(&mut opened, index, &mut self.warnings)?;
+        redo::recover(&mut opened, directory, &mut self.warnings)?;
+        append::recover(&mut opened, directory, &mut self.warnings)?;
         opened.identity = Identity::of(&opened.file)
             .map_err(|error| Error::io(&self.place.path, "be looked at", error))?;
         Ok(Some(opened))
@@ -287,12 +155,12 @@ impl Mbox {
                 return Ok(None);
             };
             // Looked at under the lock: outside of it, an append may be under way.
-            let index = self.index();
-            if !redo::is_pending(&index)? && Intent::read(&opened, &index)?.is_none() {
+            let directory = self.directory();
+            if !redo::is_pending(&directory)? && Intent::read(&opened, &directory)?.is_none() {
                 return Ok(Some(opened));
             }
             drop(opened);
-            drop(self.lock_for_writing(&index, false)?);
+            drop(self.lock_for_writing(&directory, false)?);
         }
     }
 
@@ -338,20 +206,6 @@ impl Mbox {
             std::thread::sleep(lock::pause(tries));
         }
     }
-}
-
-/// Where the next byte stands in a message that another program has rewritten: in the body it is
-/// known even when the header's flags take more or less room now.
-fn moved(done: u64, old: &Message, new: &Message) -> Option<u64> {
-    let header = |m: &Message| u64::from(m.extent.header);
-    let body = |m: &Message| m.extent.body_end().saturating_sub(m.extent.body_start());
-    if body(old) != body(new) {
-        return None;
-    }
-    if header(old) == header(new) {
-        return Some(done);
-    }
-    done.checked_sub(header(old))?.checked_add(header(new))
 }
 
 #[cfg(test)]

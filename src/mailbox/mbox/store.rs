@@ -6,17 +6,15 @@
 
 use std::io;
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use super::cursor::Cursor;
 use super::form::{Batch, Stored};
 use super::identity::Identity;
-use super::{Mbox, Opened, append, in_place, redo, scan};
-use crate::mailbox::index::{Change, Directory, Index, State};
-use crate::mailbox::store::{
-    Arrival, Changes, Extent, Flags, Marking, Marks, Message, Status, Store,
-};
+use super::{Mbox, Opened, append, in_place, listing, redo};
+use crate::mailbox::index::{self, Change, Directory, Index, State};
+use crate::mailbox::store::{Arrival, Changes, Extent, Flags, Marking, Message, Status, Store};
 use crate::mailbox::uids::{Uid, UidSet};
 use crate::mailbox::watch::Watch;
 use crate::mailbox::{Error, Place};
@@ -45,9 +43,9 @@ impl MboxStore {
         let directory = Directory::new(&place.index, &place.path, place.owner);
         let (index, opened) = Index::open(directory)?;
         let mut warnings = Vec::new();
-        if let Some(why) = opened.damage() {
-            let path = place.path.display();
-            warnings.push(format!("{path}: its index is damaged ({why}) and is made anew"));
+        if let index::Opened::Damaged(why) = opened {
+            let path = index.path();
+            warnings.push(format!("{}: {why}; the index is made anew", path.display()));
         }
         let mut store = Self {
             mbox: Mbox::new(place),
@@ -69,8 +67,21 @@ impl MboxStore {
         Error::io(&self.mbox.place.path, doing, error)
     }
 
+    /// Looks at what others of ours wrote into the index.
+    pub(super) fn refresh(&mut self) -> Result<(), Error> {
+        match self.index.refresh() {
+            // It is made anew, since it describes nothing now.
+            Err(error @ Error::Damaged { .. }) => self.warnings.push(error.to_string()),
+            refreshed => drop(refreshed?),
+        }
+        Ok(())
+    }
+
     /// Whether the index describes the file as it is now.
     pub(super) fn describes(&self, now: Option<&Identity>) -> bool {
+        if self.index.opened() != index::Opened::Loaded {
+            return false;
+        }
         match now {
             Some(now) => now.is_of(&self.state().base),
             None => self.state().messages.is_empty(),
@@ -91,7 +102,7 @@ impl MboxStore {
             let Some(mut opened) = self.mbox.lock_for_writing(&directory, create)? else {
                 return Ok(None);
             };
-            self.index.refresh()?;
+            self.refresh()?;
             if self.describes(Some(&opened.identity)) {
                 return Ok(Some(opened));
             }
@@ -116,7 +127,7 @@ impl MboxStore {
         self.index.lock()?.commit(changes, true)
     }
 
-    /// Where the message stands, first the file's own order.
+    /// The messages as they stand in the file.
     fn in_file_order(&self) -> Vec<&Message> {
         let mut messages: Vec<&Message> = self.state().messages.iter().collect();
         messages.sort_by_key(|message| message.extent.start);
@@ -135,7 +146,7 @@ impl MboxStore {
             .filter(|message| uids.contains(message.uid))
             .map(|message| (message.extent.start, message.extent.end()))
             .collect();
-        let wanted = scan::removable(&opened.file, opened.identity, ranges.clone())
+        let wanted = listing::removable(&opened.file, opened.identity, ranges.clone())
             .map_err(|error| self.fail("be read", error))?;
         // Where a line end was left, it ends the message before.
         let mut placed = Vec::new();
@@ -153,30 +164,14 @@ impl MboxStore {
         }
         Ok((wanted, placed))
     }
-
-    /// The bits of these keywords, and the changes that make those that are new.
-    fn keyword_bits(state: &State, names: &[String]) -> Result<(u64, Vec<Change>), Error> {
-        let (mut bits, mut changes) = (0, Vec::new());
-        let mut known: Vec<&String> = state.keywords.iter().collect();
-        for name in names {
-            let at = match known.iter().position(|known| known.eq_ignore_ascii_case(name)) {
-                Some(at) => at,
-                None => {
-                    known.push(name);
-                    changes.push(Change::Keyword(name.clone()));
-                    known.len() - 1
-                }
-            };
-            let bit = u32::try_from(at).ok().and_then(|at| 1_u64.checked_shl(at));
-            bits |= bit.ok_or(Error::TooManyKeywords)?;
-        }
-        Ok((bits, changes))
-    }
 }
 
 impl Store for MboxStore {
     fn sync(&mut self) -> Result<(), Error> {
-        self.index.refresh()?;
+        if let Some(watch) = &mut self.watch {
+            watch.drain().map_err(|error| Error::io(&self.mbox.place.path, "be watched", error))?;
+        }
+        self.refresh()?;
         for _ in 0..TRIES {
             let now = self.mbox.look()?;
             let whole = !self.is_verified();
@@ -234,10 +229,6 @@ impl Store for MboxStore {
             return Ok(Vec::new());
         }
         let mut opened = self.lock_current(true)?.ok_or_else(|| self.mbox.missing())?;
-        // A limit is found before anything is written.
-        for arrival in arrivals {
-            Self::keyword_bits(self.state(), &arrival.keywords)?;
-        }
         let before = opened.identity.size;
         let stored: Vec<Stored> = (0..)
             .zip(arrivals)
@@ -270,35 +261,11 @@ impl Store for MboxStore {
     ) -> Result<UidSet, Error> {
         self.sync()?;
         let mut locked = self.index.lock()?;
-        let state = locked.state();
-        let limit = unchanged_since.unwrap_or(u64::MAX);
-        let newer: UidSet = state
-            .messages
-            .iter()
-            .filter(|message| message.modseq > limit && uids.contains(message.uid))
-            .map(|message| message.uid)
-            .collect();
-        let (keywords, mut changes) = Self::keyword_bits(state, keywords)?;
-        let by = Marks { flags, keywords };
-        let uids: UidSet = if newer.is_empty() {
-            uids.clone()
-        } else {
-            let others = state.messages.iter().map(|message| message.uid);
-            others.filter(|uid| uids.contains(*uid) && !newer.contains(*uid)).collect()
-        };
-        let changed = |message: &Message| {
-            uids.contains(message.uid) && marking.of(message.marks, by) != message.marks
-        };
-        if state.messages.iter().any(changed) {
-            let modseq = state.next_modseq();
-            changes.push(Change::Mark { uids, marking, by, modseq });
-        }
-        if !changes.is_empty() {
-            // In the kernel's hands: a killed process loses no mark. The disk has it with the next
-            // checkpoint, as a sync costs more than all the rest.
-            locked.commit(changes, false)?;
-        }
-        Ok(newer)
+        let plan = locked.state().plan_mark(uids, marking, flags, keywords, unchanged_since);
+        // In the kernel's hands: a killed process loses no mark. The disk has it with the next
+        // checkpoint, as a sync costs more than all the rest.
+        locked.commit(plan.changes, false)?;
+        Ok(plan.refused)
     }
 
     fn expunge(&mut self, uids: &UidSet) -> Result<UidSet, Error> {
@@ -340,10 +307,11 @@ impl Store for MboxStore {
 
     fn watch(&mut self) -> Result<Option<BorrowedFd<'_>>, Error> {
         if self.watch.is_none() {
-            let place = &self.mbox.place;
-            self.watch = Some(Watch::new(&place.path, &place.index)?);
+            let paths = [self.mbox.place.path.clone(), self.index.path()];
+            let watch = Watch::new(paths).map_err(|error| self.fail("be watched", error))?;
+            self.watch = Some(watch);
         }
-        Ok(self.watch.as_ref().map(Watch::descriptor))
+        Ok(self.watch.as_ref().map(AsFd::as_fd))
     }
 
     fn checkpoint(&mut self) -> Result<(), Error> {
@@ -374,7 +342,7 @@ impl MboxStore {
     fn fill(&mut self, cursor: &mut Cursor) -> Result<bool, Error> {
         for _ in 0..TRIES {
             let opened = self.mbox.lock_for_reading()?.ok_or(Error::Changed)?;
-            self.index.refresh()?;
+            self.refresh()?;
             if self.describes(Some(&opened.identity)) {
                 let message = self.message(cursor.uid()).ok_or(Error::Changed)?;
                 return cursor.fill(&opened.file, message).map_err(|error| match error.kind() {

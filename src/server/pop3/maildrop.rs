@@ -6,9 +6,9 @@ use std::io;
 use super::{CHUNK, READ, STUCK, Wire, shown};
 use crate::config::Config;
 use crate::delivery::local;
+use crate::mailbox::Error;
 use crate::mailbox::store::{self, Store, unique_ids};
 use crate::mailbox::uids::{Uid, UidSet};
-use crate::mailbox::Error;
 use crate::pop3::session::{Action, Message, Session};
 use crate::server::Connection;
 use crate::sys::{Account, Exit, Log};
@@ -79,9 +79,8 @@ impl Maildrop<'_> {
         tally: &mut Tally,
     ) -> io::Result<bool> {
         let each = self.messages.iter().zip(unique_ids(self.messages));
-        let messages: Vec<Message> = each
-            .map(|(message, unique_id)| Message { size: message.size, unique_id })
-            .collect();
+        let messages: Vec<Message> =
+            each.map(|(message, unique_id)| Message { size: message.size, unique_id }).collect();
         tally.messages = messages.len();
         let mut session = Session::new(messages);
         session.push(leftover);
@@ -185,7 +184,8 @@ impl Maildrop<'_> {
             self.mailbox.read(message.uid, end..next, &mut |piece| {
                 let most = usize::try_from(left).unwrap_or(usize::MAX);
                 let line_ends = memchr::memchr_iter(b'\n', piece).take(most);
-                let (count, last) = line_ends.fold((0_u64, 0), |(count, _), at| (count + 1, at + 1));
+                let (count, last) =
+                    line_ends.fold((0_u64, 0), |(count, _), at| (count + 1, at + 1));
                 if left > 0 {
                     let taken = if count == left { last } else { piece.len() };
                     end = end.saturating_add(taken as u64);
