@@ -20,6 +20,7 @@ pub mod store;
 #[cfg(test)]
 mod store_tests;
 pub mod uids;
+pub mod watch;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -28,7 +29,7 @@ use nix::unistd::Uid;
 
 use crate::config::LockKind;
 
-pub use maildir::Maildir;
+pub use maildir::{Maildir, MaildirStore};
 pub use mbox::{Error, Mbox, Snapshot};
 pub use memory::Memory;
 pub use message::{NewMessage, Staged};

@@ -6,7 +6,7 @@ mod state;
 
 use std::fmt;
 
-pub use plan::MarkPlan;
+pub use plan::{MarkPlan, is_keyword};
 pub use state::{Base, Change, MOST_MESSAGES, State};
 
 /// An index says something that can't be: what is wrong.
