@@ -15,6 +15,7 @@ pub mod maildir;
 pub mod mbox;
 pub mod memory;
 mod message;
+mod moment;
 mod stage;
 pub mod store;
 #[cfg(test)]

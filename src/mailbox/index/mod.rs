@@ -1,13 +1,25 @@
 //! The index of a mailbox: UIDs, flags, MODSEQs and places of its messages, for speed and for what
 //! the mailbox itself has no room for.
+//!
+//! [`State`] is what it knows, as a value. [`Index`] keeps it in a file that all processes share;
+//! [`Directory`] is where that and the other small files of a mailbox stand.
 
+mod codec;
+mod directory;
+mod file;
+mod journal;
+mod locked;
 mod plan;
+mod snapshot;
 mod state;
 
 use std::fmt;
 
+pub use directory::{Directory, Found, stem};
+pub use file::{ENDING, Index, NEW, Opened};
+pub use locked::Locked;
 pub use plan::{MarkPlan, is_keyword};
-pub use state::{Base, Change, MOST_MESSAGES, State};
+pub use state::{Base, Change, MOST_KEYWORD_BYTES, MOST_MESSAGES, State};
 
 /// An index says something that can't be: what is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
