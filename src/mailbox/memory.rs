@@ -152,8 +152,9 @@ impl Store for Memory {
     ) -> Result<UidSet, Error> {
         self.sync()?;
         let plan = self.view.plan_mark(uids, marking, flags, keywords, unchanged_since);
-        self.apply(plan.changes)?;
-        Ok(plan.refused)
+        let refused = plan.refused.clone();
+        self.apply(plan.changes(marking, self.view.next_modseq()))?;
+        Ok(refused)
     }
 
     fn expunge(&mut self, uids: &UidSet) -> Result<UidSet, Error> {

@@ -30,7 +30,7 @@ use nix::unistd::Uid;
 
 use crate::config::LockKind;
 
-pub use maildir::Maildir;
+pub use maildir::{Maildir, MaildirStore};
 pub use mbox::{Error, Mbox, MboxStore};
 pub use memory::Memory;
 pub use message::{NewMessage, Staged};
@@ -126,7 +126,11 @@ impl Mailbox {
 
 /// Opens the mailbox at this place for a session.
 pub fn open(place: Place) -> Result<Box<dyn Store>, Error> {
-    Ok(Box::new(MboxStore::open(place)?))
+    if names_maildir(&place.path) || maildir::is_at(&place.path) {
+        Ok(Box::new(MaildirStore::open(place)?))
+    } else {
+        Ok(Box::new(MboxStore::open(place)?))
+    }
 }
 
 /// Whether a path is written as a Maildir's, with a slash at its end.

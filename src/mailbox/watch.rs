@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
+/// Where others don't stop, the next look comes soon enough.
+const MOST_ROUNDS: usize = 3;
+
 /// Names that are watched: a directory for what comes and goes in it; a file for what is written
 /// to it, and for another one that gets its name.
 #[derive(Debug)]
@@ -26,7 +29,8 @@ impl Watch {
     /// Watches these from now on: what is looked at afterwards is not missed.
     pub fn new(paths: impl IntoIterator<Item = PathBuf>) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let names = paths.into_iter().map(|path| Name { path, waiting: None, is_missing: false }).collect();
+        let names =
+            paths.into_iter().map(|path| Name { path, waiting: None, is_missing: false }).collect();
         let mut watch = Self { inotify, names };
         watch.arm()?;
         Ok(watch)
@@ -34,17 +38,26 @@ impl Watch {
 
     /// Forgets what has happened up to now. To be called before the look.
     pub fn drain(&mut self) -> io::Result<()> {
+        // A name may lead to another file now; and that a watch ended is an event, too.
+        for _ in 0..MOST_ROUNDS {
+            if !self.take_events()? {
+                break;
+            }
+            self.arm()?;
+        }
+        Ok(())
+    }
+
+    fn take_events(&mut self) -> io::Result<bool> {
         let mut any = false;
         loop {
             match self.inotify.read_events() {
                 Ok(_) => any = true,
-                Err(nix::Error::EAGAIN) => break,
+                Err(nix::Error::EAGAIN) => return Ok(any),
                 Err(nix::Error::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        // A name may lead to another file now.
-        if any { self.arm() } else { Ok(()) }
     }
 
     fn arm(&mut self) -> io::Result<()> {
@@ -59,7 +72,7 @@ impl Watch {
         for name in self.names.iter_mut().filter(|name| name.is_missing) {
             let parent = name.path.parent().unwrap_or(Path::new("/"));
             let comes = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
-            let comes = comes | AddWatchFlags::IN_MASK_ADD;
+            let comes = comes | AddWatchFlags::from_bits_retain(nix::libc::IN_MASK_ADD);
             name.waiting = self.inotify.add_watch(parent, comes).ok();
             // It may have come before its directory was watched.
             watch(&self.inotify, &name.path)?;

@@ -2,19 +2,34 @@
 //!
 //! Every kind of mailbox works this out in the same way, under its lock.
 
-use super::{Change, State};
+use super::{Change, MOST_KEYWORD_BYTES, State};
 use crate::mailbox::store::{Flags, MOST_KEYWORDS, Marking, Marks, Message};
 use crate::mailbox::uids::{Uid, UidSet};
 
 /// A change of marks, worked out.
 #[derive(Debug, Default)]
 pub struct MarkPlan {
-    /// What is to be applied; nothing where no message gets other marks.
-    pub changes: Vec<Change>,
+    /// The keywords that it makes.
+    pub keywords: Vec<Change>,
+    /// What is added, removed or put.
+    pub by: Marks,
     /// The messages that get other marks, with those, ascending.
     pub marked: Vec<(Uid, Marks)>,
     /// The messages that were left alone because they changed in the meantime.
     pub refused: UidSet,
+}
+
+impl MarkPlan {
+    /// The whole of it; nothing where no message gets other marks.
+    pub fn changes(self, marking: Marking, modseq: u64) -> Vec<Change> {
+        if self.marked.is_empty() {
+            return Vec::new();
+        }
+        let uids = self.marked.iter().map(|(uid, _)| *uid).collect();
+        let mut changes = self.keywords;
+        changes.push(Change::Mark { uids, marking, by: self.by, modseq });
+        changes
+    }
 }
 
 impl State {
@@ -25,7 +40,7 @@ impl State {
     }
 
     /// The bits of these keywords; those that the mailbox has not yet are put into `changes`. What
-    /// comes when there are as many as there may be is left out.
+    /// can be no name is left out, and what comes when there are as many as there may be.
     pub fn make_keywords<'a>(
         &self,
         names: impl IntoIterator<Item = &'a str>,
@@ -39,7 +54,7 @@ impl State {
                 let known = added.iter().position(|other| other.eq_ignore_ascii_case(name));
                 let at = match known {
                     Some(at) => self.keywords.len().saturating_add(at),
-                    None if new < MOST_KEYWORDS => {
+                    None if new < MOST_KEYWORDS && is_keyword(name) => {
                         added.push(name);
                         new
                     }
@@ -67,27 +82,18 @@ impl State {
         let keywords = if marking == Marking::Remove {
             names.filter_map(|name| self.keyword(name)).fold(0, |bits, bit| bits | bit)
         } else {
-            self.make_keywords(names, &mut plan.changes)
+            self.make_keywords(names, &mut plan.keywords)
         };
-        let by = Marks { flags, keywords };
-        let mut marked = UidSet::new();
+        plan.by = Marks { flags, keywords };
         for message in self.within(uids) {
             if unchanged_since.is_some_and(|modseq| message.modseq > modseq) {
                 plan.refused.insert(message.uid);
                 continue;
             }
-            let marks = marking.of(message.marks, by);
+            let marks = marking.of(message.marks, plan.by);
             if marks != message.marks {
                 plan.marked.push((message.uid, marks));
-                marked.insert(message.uid);
             }
-        }
-        if marked.is_empty() {
-            // A keyword that nobody gets is not made, either.
-            plan.changes.clear();
-        } else {
-            let modseq = self.next_modseq();
-            plan.changes.push(Change::Mark { uids: marked, marking, by, modseq });
         }
         plan
     }
@@ -106,6 +112,12 @@ impl State {
         let end = self.uid_next.checked_add(Uid::try_from(count).ok()?)?;
         Some(self.uid_next..end)
     }
+}
+
+/// Whether it can be a keyword's name: what stands in a line of a file, and in a flag list.
+pub fn is_keyword(name: &str) -> bool {
+    let strange = |c: char| c.is_control() || c.is_whitespace() || "(){%*\"\\".contains(c);
+    (1..=MOST_KEYWORD_BYTES).contains(&name.len()) && !name.contains(strange)
 }
 
 #[cfg(test)]
@@ -139,7 +151,8 @@ mod tests {
             state.apply(Change::Keyword(format!("k{n}"))).unwrap();
         }
         let mut changes = Vec::new();
-        let bits = state.make_keywords(["K1", "new", "NEW", "newer", "one too many"], &mut changes);
+        let bits =
+            state.make_keywords(["K1", "new", "NEW", "a b", "newer", "one-too-many"], &mut changes);
         assert_eq!(bits, 2 | 1 << 62 | 1 << 63);
         assert_eq!(changes, [Change::Keyword("new".into()), Change::Keyword("newer".into())]);
     }
@@ -153,14 +166,18 @@ mod tests {
         assert_eq!(plan.refused, UidSet::from(3..=4));
         let marks = Marks { flags: Flags::SEEN, keywords: 1 };
         assert_eq!(plan.marked, [(1, marks), (2, marks)]);
-        for change in plan.changes {
+        for change in plan.changes(Marking::Add, state.next_modseq()) {
             state.apply(change).unwrap();
         }
         assert_eq!(state.changes_since(14).changed, [1, 2]);
         let two = UidSet::from(1..=2);
         let again = state.plan_mark(&two, Marking::Add, Flags::SEEN, &keywords, None);
-        assert!(again.changes.is_empty() && again.marked.is_empty() && again.refused.is_empty());
+        assert!(again.marked.is_empty() && again.refused.is_empty());
+        assert!(again.changes(Marking::Add, 99).is_empty());
         let none = state.plan_mark(&(9..=9).into(), Marking::Add, Flags::SEEN, &["b".into()], None);
-        assert!(none.changes.is_empty());
+        assert!(
+            none.changes(Marking::Add, 99).is_empty(),
+            "a keyword that nobody gets is not made"
+        );
     }
 }

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::SystemTime;
 
 use nix::fcntl::{OFlag, openat, renameat};
 use nix::sys::stat::Mode;
@@ -58,7 +59,7 @@ impl Maildir {
             .try_for_each(|message| {
                 let name = name::unique(message)?;
                 names.push(name.clone());
-                write(&opened.tmp, &name, message).map(drop)
+                write(&opened.tmp, &name, message, None)
             })
             .and_then(|()| {
                 names.iter().try_for_each(|name| {
@@ -82,8 +83,13 @@ impl Maildir {
     }
 }
 
-/// Writes a message into `tmp/`, durably.
-pub(super) fn write(tmp: &OwnedFd, name: &str, message: &NewMessage) -> io::Result<File> {
+/// Writes a message into `tmp/`, durably; the file may be given another time than now.
+pub(super) fn write(
+    tmp: &OwnedFd,
+    name: &str,
+    message: &NewMessage,
+    modified: Option<SystemTime>,
+) -> io::Result<()> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;
     let mut file =
@@ -91,8 +97,10 @@ pub(super) fn write(tmp: &OwnedFd, name: &str, message: &NewMessage) -> io::Resu
     file.write_all(&message.trace)?;
     message.text.each(&mut |bytes| file.write_all(bytes))?;
     let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.sync_all()?;
-    Ok(file)
+    if let Some(modified) = modified {
+        file.set_modified(modified)?;
+    }
+    file.sync_all()
 }
 
 #[cfg(test)]

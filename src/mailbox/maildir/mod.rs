@@ -5,9 +5,16 @@
 //! process and chance; what it is marked with stands behind it, so to mark is to rename
 //! ([`name`]). A subfolder (Maildir++) is a Maildir below, whose name begins with a dot.
 
+mod append;
 mod deliver;
+mod folder;
+mod keywords;
 mod name;
 mod parts;
+mod reconcile;
+mod store;
+mod text;
 
 pub use deliver::Maildir;
 pub use parts::is_at;
+pub use store::MaildirStore;

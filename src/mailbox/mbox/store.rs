@@ -264,8 +264,9 @@ impl Store for MboxStore {
         let plan = locked.state().plan_mark(uids, marking, flags, keywords, unchanged_since);
         // In the kernel's hands: a killed process loses no mark. The disk has it with the next
         // checkpoint, as a sync costs more than all the rest.
-        locked.commit(plan.changes, false)?;
-        Ok(plan.refused)
+        let (refused, modseq) = (plan.refused.clone(), locked.state().next_modseq());
+        locked.commit(plan.changes(marking, modseq), false)?;
+        Ok(refused)
     }
 
     fn expunge(&mut self, uids: &UidSet) -> Result<UidSet, Error> {
