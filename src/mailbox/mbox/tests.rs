@@ -10,10 +10,12 @@ use rustix::fs::XattrFlags;
 
 use super::from_line;
 use super::intent::ATTRIBUTE;
-use super::{Error, Mbox, NewMessage, Place};
+use super::{Error, Mbox, MboxStore, NewMessage, Place};
 use crate::config::LockKind;
 use crate::mailbox::index::stem;
 use crate::mailbox::moment::{killed_at, without_attributes};
+use crate::mailbox::store::{Flags, Store, unique_ids};
+use crate::mailbox::uids::UidSet;
 use crate::mailbox::{Staged, Stager};
 
 /// A mailbox in a directory of its own.
@@ -34,7 +36,15 @@ impl Home {
     }
 
     fn open(&self) -> Mbox {
-        Mbox::new(Place {
+        Mbox::new(self.place())
+    }
+
+    fn session(&self) -> MboxStore {
+        MboxStore::open(self.place()).unwrap()
+    }
+
+    fn place(&self) -> Place {
+        Place {
             path: self.inbox.clone(),
             index: self.index.clone(),
             owner: nix::unistd::geteuid(),
@@ -42,11 +52,16 @@ impl Home {
             libexec: "/nonexistent".into(),
             lock_timeout: Duration::from_millis(200),
             quota: 0,
-        })
+        }
     }
 
     fn content(&self) -> String {
         String::from_utf8(fs::read(&self.inbox).unwrap()).unwrap()
+    }
+
+    /// The file without what sessions write into it.
+    fn plain(&self) -> String {
+        plain(&self.content())
     }
 
     /// What procmail would do: it appends, and asks no journal.
@@ -61,7 +76,8 @@ impl Home {
         };
         let mut names: Vec<String> =
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        names.retain(|name| *name != self.journal("append"));
+        let others = [self.journal("append"), self.journal("index"), "uidvalidity".into()];
+        names.retain(|name| !others.contains(name));
         names
     }
 
@@ -69,6 +85,13 @@ impl Home {
         let stem = stem(&self.inbox).into_string().unwrap();
         format!("{stem}.{ending}")
     }
+}
+
+/// An mbox without the fields that hold marks and UIDs.
+fn plain(mbox: &str) -> String {
+    let own = ["Status:", "X-Status:", "X-Keywords:", "X-UID:", "X-IMAPbase:"];
+    let lines = mbox.split_inclusive('\n');
+    lines.filter(|line| !own.iter().any(|name| line.starts_with(name))).collect()
 }
 
 /// What [`message`] stands in the file as.
@@ -106,20 +129,27 @@ fn stored(names: &[&str], size: usize) -> String {
     names.iter().map(|name| text(name, &format!("{name}{}\n", "x".repeat(size))) + "\n").collect()
 }
 
-fn shown(mailbox: &mut Mbox) -> Vec<String> {
-    let snapshot = mailbox.scan().unwrap();
-    (0..snapshot.len())
-        .map(|n| {
-            let mut out = Vec::new();
-            let mut sink = |bytes: &[u8]| {
-                out.extend_from_slice(bytes);
-                Ok(())
-            };
-            mailbox.read(&snapshot, n, None, &mut sink).unwrap();
-            assert_eq!(snapshot.size(n), Some(out.len() as u64));
-            String::from_utf8(out).unwrap()
-        })
-        .collect()
+fn shown(mailbox: &mut MboxStore) -> Vec<String> {
+    mailbox.sync().unwrap();
+    let messages = mailbox.messages().to_vec();
+    let mut shown = Vec::new();
+    for message in messages {
+        let mut out = Vec::new();
+        let mut sink = |bytes: &[u8]| {
+            out.extend_from_slice(bytes);
+            Ok(())
+        };
+        mailbox.read(message.uid, 0..u64::MAX, &mut sink).unwrap();
+        assert_eq!(message.size, out.len() as u64);
+        assert!(out[..message.header as usize].ends_with(b"\r\n"));
+        shown.push(String::from_utf8(out).unwrap());
+    }
+    shown
+}
+
+/// The UIDs of messages that are counted from 0.
+fn uids(mailbox: &MboxStore, messages: &[usize]) -> UidSet {
+    messages.iter().map(|n| mailbox.messages()[*n].uid).collect()
 }
 
 #[test]
@@ -138,7 +168,7 @@ fn what_is_appended_is_read_back_and_ends_in_a_blank_line() {
         };
         assert_eq!(home.content(), format!("{before}{separator}{written}"));
         assert_eq!(
-            shown(&mut mailbox),
+            shown(&mut home.session()),
             ["Subject: a\r\n\r\n1\r\n".to_owned(), "Subject: b\r\n\r\n2\r\n".into()]
         );
         assert!(mailbox.take_warnings().is_empty());
@@ -163,11 +193,10 @@ fn messages_appended_together_stand_as_if_appended_one_by_one() {
 fn a_missing_mailbox_is_empty_and_an_append_makes_it() {
     let home = Home::new(b"");
     fs::remove_file(&home.inbox).unwrap();
-    let mut mailbox = home.open();
-    let nothing = mailbox.scan().unwrap();
-    assert!(nothing.is_empty());
-    assert_eq!(mailbox.expunge(&nothing, &[0]).unwrap(), 0);
-    mailbox.append(&[message("a", "1\n")]).unwrap();
+    let mut mailbox = home.session();
+    assert!(mailbox.messages().is_empty());
+    assert!(mailbox.expunge(&UidSet::from(1..=9)).unwrap().is_empty());
+    home.open().append(&[message("a", "1\n")]).unwrap();
     assert_eq!(shown(&mut mailbox).len(), 1);
 }
 
@@ -193,12 +222,12 @@ fn kill_appends() {
                         home.neighbour(stored(&["neighbour"], 1).as_bytes());
                     }
                     // The recovery is killed, too.
-                    killed_at(again, || drop(home.open().scan()));
-                    let mut mailbox = home.open();
+                    killed_at(again, || drop(home.session()));
+                    let mut mailbox = home.session();
                     let messages = shown(&mut mailbox);
                     let content = home.content();
                     assert!(!content.contains('\0'), "step {n}, {again}: {content:?}");
-                    assert!(content.starts_with(&before));
+                    assert!(plain(&content).starts_with(&plain(&before)));
                     let complete = content.contains("new@b.org");
                     assert!(complete || killed, "step {n}");
                     let old = usize::from(before.starts_with("From"));
@@ -242,22 +271,21 @@ fn check_expunge(names: &[&str], expunged: &[usize], size: usize, neighbour: usi
     let mut n = 0;
     loop {
         let home = Home::new(before.as_bytes());
-        let mut mailbox = home.open();
-        let snapshot = mailbox.scan().unwrap();
-        assert_eq!(snapshot.len(), names.len());
+        let mut mailbox = home.session();
+        assert_eq!(mailbox.messages().len(), names.len());
+        let uids = uids(&mailbox, expunged);
         let killed = killed_at(n, || {
-            let removed = mailbox.expunge(&snapshot, expunged).unwrap();
-            assert_eq!(removed, expunged.len());
+            assert_eq!(mailbox.expunge(&uids).unwrap(), uids);
         });
+        drop(mailbox);
         let more = if neighbour > 0 { stored(&["neighbour"], neighbour) } else { String::new() };
         home.neighbour(more.as_bytes());
-        killed_at(again, || drop(home.open().scan()));
-        let mut mailbox = home.open();
-        mailbox.scan().unwrap();
-        let content = home.content();
-        let whole = killed && content == format!("{before}{more}");
+        killed_at(again, || drop(home.session()));
+        let mut mailbox = home.session();
+        let content = home.plain();
+        let whole = killed && content == plain(&format!("{before}{more}"));
         assert!(
-            whole || content == format!("{after}{more}"),
+            whole || content == plain(&format!("{after}{more}")),
             "{expunged:?} {size} {neighbour} step {n}, {again}: {content}"
         );
         assert!(mailbox.take_warnings().is_empty());
@@ -272,21 +300,19 @@ fn check_expunge(names: &[&str], expunged: &[usize], size: usize, neighbour: usi
 #[test]
 fn a_message_that_others_moved_or_flagged_is_found_again_and_one_that_is_gone_is_left_out() {
     let home = Home::new(stored(&["a", "b", "b", "c"], 3).as_bytes());
-    let mut mailbox = home.open();
-    let snapshot = mailbox.scan().unwrap();
-    let ids: Vec<String> = (0..4).map(|n| snapshot.unique_id(n).unwrap()).collect();
+    let mut mailbox = home.session();
+    let ids = unique_ids(mailbox.messages());
     assert_eq!(ids.iter().collect::<std::collections::HashSet<_>>().len(), 4);
     // As mutt would: a is gone, all others are flagged.
     let flagged = stored(&["b", "b", "c"], 3).replace("Subject", "Status: RO\nSubject");
     fs::write(&home.inbox, &flagged).unwrap();
-    let now = mailbox.scan().unwrap();
-    let same: Vec<String> = (0..3).map(|n| now.unique_id(n).unwrap()).collect();
-    assert_eq!(same, ids[1..]);
+    assert_eq!(unique_ids(home.session().messages()), ids[1..]);
     let mut sink = |_: &[u8]| Ok(());
-    assert!(mailbox.read(&snapshot, 3, None, &mut sink).is_ok());
-    assert!(matches!(mailbox.read(&snapshot, 0, None, &mut sink), Err(Error::Changed)));
-    assert_eq!(mailbox.expunge(&snapshot, &[0, 2, 3]).unwrap(), 2);
-    assert_eq!(home.content(), stored(&["b"], 3).replace("Subject", "Status: RO\nSubject"));
+    assert!(mailbox.read(4, 0..9, &mut sink).is_ok());
+    assert!(matches!(mailbox.read(1, 0..9, &mut sink), Err(Error::Changed)));
+    assert_eq!(mailbox.expunge(&[1, 3, 4].into_iter().collect()).unwrap(), UidSet::from(3..=4));
+    assert_eq!(home.plain(), plain(&stored(&["b"], 3)));
+    assert!(mailbox.messages().iter().all(|m| m.marks.flags == Flags::SEEN));
 }
 
 #[test]
@@ -298,10 +324,10 @@ fn a_large_message_is_read_on_while_others_flag_it_but_not_when_it_is_replaced()
         (String::new(), false),
     ] {
         let home = Home::new(big.as_bytes());
-        let mut mailbox = home.open();
-        let snapshot = mailbox.scan().unwrap();
+        let mut mailbox = home.session();
+        let whole = mailbox.messages()[0].size;
         let (mut size, mut first) = (0, true);
-        let read = mailbox.read(&snapshot, 0, None, &mut |bytes| {
+        let read = mailbox.read(1, 0..u64::MAX, &mut |bytes| {
             size += bytes.len() as u64;
             if std::mem::take(&mut first) {
                 fs::write(&home.inbox, &then).unwrap();
@@ -309,7 +335,7 @@ fn a_large_message_is_read_on_while_others_flag_it_but_not_when_it_is_replaced()
             Ok(())
         });
         assert_eq!(read.is_ok(), good, "{read:?}");
-        assert_eq!(Some(size) == snapshot.size(0), good);
+        assert_eq!(size == whole, good);
     }
 }
 
@@ -321,8 +347,6 @@ fn a_lock_of_another_is_waited_for_and_never_written_past() {
     let failed = home.open().append(&[message("a", "1\n")]);
     assert!(matches!(failed, Err(Error::Locked { .. })), "{failed:?}");
     assert_eq!(home.content(), "");
-    // Readers share the kernel's locks, and need no dot lock.
-    assert!(home.open().scan().is_ok());
     fs::remove_file(&lock).unwrap();
     let other = fs::File::options().write(true).open(&home.inbox).unwrap();
     other.try_lock().unwrap();
@@ -338,7 +362,7 @@ fn what_is_no_mailbox_of_its_owner_is_refused() {
     let refused = |home: &Home| {
         let failed = home.open().append(&[message("a", "1\n")]);
         assert!(matches!(failed, Err(Error::Refused { .. })), "{failed:?}");
-        let failed = home.open().scan().err();
+        let failed = MboxStore::open(home.place()).err();
         assert!(matches!(failed, Some(Error::Refused { .. })), "{failed:?}");
     };
     fs::hard_link(&home.inbox, &other).unwrap();
@@ -367,9 +391,9 @@ fn journals_that_prove_nothing_are_not_applied() {
         for ending in ["append", "redo"] {
             fs::write(home.index.join(home.journal(ending)), garbage).unwrap();
         }
-        let mut mailbox = home.open();
+        let mut mailbox = home.session();
         assert_eq!(shown(&mut mailbox).len(), 3);
-        assert_eq!(home.content(), content);
+        assert_eq!(home.plain(), plain(&content));
         assert_eq!(mailbox.take_warnings().len(), 1);
         assert_eq!(home.journals(), [home.journal("redo.bad")]);
     }
@@ -385,9 +409,9 @@ fn a_file_that_somebody_rewrote_behind_a_killed_append_is_left_alone() {
             }));
             let other = stored(&["x", "y"], 290);
             fs::write(&home.inbox, &other).unwrap();
-            let mut mailbox = home.open();
+            let mut mailbox = home.session();
             assert_eq!(shown(&mut mailbox).len(), 2);
-            assert_eq!(home.content(), other);
+            assert_eq!(home.plain(), plain(&other));
             assert_eq!(mailbox.take_warnings().len(), 1, "step {n}");
             shown(&mut mailbox);
             assert!(mailbox.take_warnings().is_empty(), "the intent has been cleared");
@@ -410,9 +434,8 @@ fn an_intent_that_came_along_with_a_copy_of_the_file_proves_nothing() {
     let copy = Home::new(&content);
     let file = fs::File::open(&copy.inbox).unwrap();
     rustix::fs::fsetxattr(&file, ATTRIBUTE, &intent[..length], XattrFlags::empty()).unwrap();
-    let mut mailbox = copy.open();
-    mailbox.scan().unwrap();
-    assert!(fs::read(&copy.inbox).unwrap() == content);
+    let mut mailbox = copy.session();
+    assert_eq!(copy.plain(), plain(&String::from_utf8(content).unwrap()));
     assert_eq!(mailbox.take_warnings().len(), 1);
 }
 
@@ -424,14 +447,14 @@ fn where_the_intent_can_be_kept_nowhere_nothing_is_written_and_mail_can_be_read(
         let failed = home.open().append(&[message("b", "1\n")]);
         assert!(matches!(failed, Err(Error::Index { .. })), "{failed:?}");
         assert_eq!(home.content(), stored(&["a"], 3));
-        assert_eq!(shown(&mut home.open()).len(), 1);
+        assert_eq!(shown(&mut home.session()).len(), 1);
         // Nobody has written behind this error, and it says what to do.
         let said = failed.unwrap_err().to_string();
         assert!(said.contains("[paths] index"), "{said}");
     });
     // In the attribute it needs no directory.
     home.open().append(&[message("b", "1\n")]).unwrap();
-    assert_eq!(shown(&mut home.open()).len(), 2);
+    assert_eq!(shown(&mut home.session()).len(), 2);
 }
 
 #[test]
@@ -450,19 +473,18 @@ fn mailboxes_of_the_same_name_may_share_an_index_directory() {
             });
         }
         for home in [&a, &b] {
-            let mut mailbox = home.open();
+            let mut mailbox = home.session();
             assert_eq!(shown(&mut mailbox).len(), 3);
-            assert_eq!(home.content(), before);
-            killed(home, &|mailbox| {
-                let snapshot = mailbox.scan().unwrap();
-                mailbox.expunge(&snapshot, &[0]).unwrap();
-            });
+            assert_eq!(home.plain(), plain(&before));
+            let first = uids(&mailbox, &[0]);
+            assert!(killed_at(n, || {
+                mailbox.expunge(&first).unwrap();
+            }));
         }
         for home in [&a, &b] {
-            let mut mailbox = home.open();
+            let mut mailbox = home.session();
             let after = stored(&["b", "c"], 3000);
-            mailbox.scan().unwrap();
-            assert!(home.content() == before || home.content() == after);
+            assert!([plain(&before), plain(&after)].contains(&home.plain()));
             assert!(mailbox.take_warnings().is_empty());
         }
     }
@@ -480,5 +502,5 @@ fn a_failed_write_leaves_the_file_as_it_was() {
     assert!(mailbox.append(&[torn]).is_err());
     assert_eq!(home.content(), stored(&["a"], 3));
     assert!(home.open().append(&[message("c", "1\n")]).is_ok());
-    assert_eq!(shown(&mut mailbox).len(), 2);
+    assert_eq!(shown(&mut home.session()).len(), 2);
 }
