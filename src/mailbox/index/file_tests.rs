@@ -240,6 +240,31 @@ fn a_file_cut_anywhere_has_the_frames_that_are_whole() {
     }
 }
 
+#[test]
+fn where_a_power_cut_left_zeros_a_frame_is_none() {
+    let (home, states) = grown();
+    let bytes = home.bytes();
+    for pair in states.windows(2) {
+        let ((start, before), (end, after)) = (&pair[0], &pair[1]);
+        assert!(start.is_multiple_of(16));
+        for zeros in (*start..=bytes.len()).step_by(16) {
+            let mut cut = bytes.clone();
+            cut[*start..zeros].fill(0);
+            fs::write(home.path(), &cut).unwrap();
+            let (mut index, opened) = home.open();
+            assert_eq!(opened, Opened::Loaded);
+            if zeros > *start {
+                assert_eq!(index.state(), before);
+                assert!(!index.refresh().unwrap());
+                let batch = changes(before);
+                index.lock().unwrap().commit(batch, false).unwrap();
+                assert_eq!(&home.state(), after);
+                assert_eq!(home.bytes(), bytes[..*end]);
+            }
+        }
+    }
+}
+
 fn is_damage(opened: Opened) -> bool {
     matches!(opened, Opened::Damaged(_))
 }
