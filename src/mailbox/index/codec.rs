@@ -92,6 +92,7 @@ impl Writer {
         self.u32(extent.from_line);
         self.u32(extent.header);
         self.u32(extent.gap);
+        self.u8(extent.stored.bits());
         let bits =
             [(extent.quoted, QUOTED), (extent.unwritten, UNWRITTEN), (extent.no_room, NO_ROOM)];
         self.u8(bits.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, bit)| all | bit));
@@ -107,7 +108,7 @@ impl Writer {
         self.0.extend_from_slice(&message.digest);
         self.extent(&message.extent);
         self.marks(message.marks);
-        self.0.extend_from_slice(&[0; 2]);
+        self.u8(0);
     }
 
     /// Puts a change behind.
@@ -240,18 +241,24 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn marks(&mut self) -> Result<Marks, Damaged> {
+        Ok(Marks { flags: self.flags()?, keywords: self.u64()? })
+    }
+
+    #[inline]
+    fn flags(&mut self) -> Result<Flags, Damaged> {
         let bits = self.u8()?;
         let flags = Flags::of_bits(bits);
         if flags.bits() != bits {
             return Err(Damaged("there is a flag that is none"));
         }
-        Ok(Marks { flags, keywords: self.u64()? })
+        Ok(flags)
     }
 
     #[inline]
     fn extent(&mut self) -> Result<Extent, Damaged> {
         let (start, length) = (self.u64()?, self.u64()?);
         let (from_line, header, gap) = (self.u32()?, self.u32()?, self.u32()?);
+        let stored = self.flags()?;
         let bits = self.u8()?;
         if bits > QUOTED | UNWRITTEN | NO_ROOM {
             return Err(Damaged("a message is marked in an unknown way"));
@@ -263,6 +270,7 @@ impl<'a> Reader<'a> {
             from_line,
             header,
             gap,
+            stored,
             quoted: has(QUOTED),
             unwritten: has(UNWRITTEN),
             no_room: has(NO_ROOM),
@@ -281,7 +289,7 @@ impl<'a> Reader<'a> {
         let digest = record.array()?;
         let extent = record.extent()?;
         let marks = record.marks()?;
-        if record.array()? != [0; 2] {
+        if record.u8()? != 0 {
             return Err(Damaged("a message has more than is known"));
         }
         Ok(Message { uid, header, marks, modseq, size, date, digest, extent })

@@ -61,6 +61,7 @@ fn message(uid: u32, modseq: u64) -> Message {
         from_line: 30,
         header: 40,
         gap: 1,
+        stored: Flags::of_bits(uid.to_le_bytes()[0] / 3),
         quoted: uid.is_multiple_of(2),
         unwritten: uid.is_multiple_of(3),
         no_room: uid.is_multiple_of(5),
