@@ -3,6 +3,7 @@
 //! Numbers are little-endian. What is read is not trusted: nothing is allocated for bytes that are
 //! not there, and what could not have been written is damage.
 
+use super::journal::ALIGNMENT;
 use super::{Base, Change, Damaged};
 use crate::mailbox::store::{Extent, Flags, Marking, Marks, Message};
 use crate::mailbox::uids::UidSet;
@@ -33,6 +34,12 @@ const NAMED: u8 = 8;
 pub struct Writer(pub Vec<u8>);
 
 impl Writer {
+    /// Puts zeros behind, so that what comes next has its place: see [`ALIGNMENT`].
+    pub fn align(&mut self) {
+        let length = self.0.len().next_multiple_of(ALIGNMENT);
+        self.0.resize(length, 0);
+    }
+
     /// Puts a byte behind.
     pub fn u8(&mut self, byte: u8) {
         self.0.push(byte);
@@ -174,9 +181,9 @@ impl Writer {
 pub struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// Whether nothing is left.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Whether nothing is left but what [`Writer::align`] puts behind.
+    pub fn is_padding(&self) -> bool {
+        self.0.len() < ALIGNMENT && self.0.iter().all(|byte| *byte == 0)
     }
 
     /// Takes so many bytes.
@@ -238,6 +245,11 @@ impl<'a> Reader<'a> {
     }
 
     #[inline]
+    fn marks(&mut self) -> Result<Marks, Damaged> {
+        Ok(Marks { flags: self.flags()?, keywords: self.u64()? })
+    }
+
+    #[inline]
     fn flags(&mut self) -> Result<Flags, Damaged> {
         let bits = self.u8()?;
         let flags = Flags::of_bits(bits);
@@ -245,11 +257,6 @@ impl<'a> Reader<'a> {
             return Err(Damaged("there is a flag that is none"));
         }
         Ok(flags)
-    }
-
-    #[inline]
-    fn marks(&mut self) -> Result<Marks, Damaged> {
-        Ok(Marks { flags: self.flags()?, keywords: self.u64()? })
     }
 
     #[inline]

@@ -16,7 +16,7 @@ mod state;
 
 use std::fmt;
 
-pub use directory::{Directory, Stood, stem};
+pub use directory::{Directory, Entry, stem};
 pub use file::{ENDING, Index, NEW, Opened};
 pub use locked::Locked;
 pub use plan::{MarkPlan, is_keyword};

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::state::{Change, State};
+use super::state::{Change, MOST_KEYWORD_BYTES, State};
 use crate::mailbox::store::{Extent, Flags, MOST_KEYWORDS, Marking, Marks, Message};
 use crate::mailbox::uids::{Uid, UidSet};
 
@@ -202,11 +202,12 @@ impl<'a> Names<'a> {
         Self { known: &state.keywords, more: Vec::new() }
     }
 
-    /// The bits of these keywords. What there is no bit for is left out: such a keyword stays in the
-    /// mailbox, where others see it.
+    /// The bits of these keywords. What there is no bit for, or is too long, is left out: such a
+    /// keyword stays in the mailbox, where others see it.
     fn bits(&mut self, names: &[String], emit: &mut dyn FnMut(Change)) -> u64 {
         let mut bits = 0;
-        for name in names {
+        let can_be = |name: &&String| (1..=MOST_KEYWORD_BYTES).contains(&name.len());
+        for name in names.iter().filter(can_be) {
             let mut all = self.known.iter().chain(&self.more);
             let at = all.position(|known| known.eq_ignore_ascii_case(name)).unwrap_or_else(|| {
                 let at = self.known.len().saturating_add(self.more.len());
