@@ -27,6 +27,8 @@ pub struct Staged {
     pub(super) header: u64,
     /// Lines.
     pub(super) lines: u64,
+    /// Those of them that end with CRLF.
+    pub(super) crlf_lines: u64,
     /// Lines of the body that begin `^>*From `.
     pub(super) from_lines: u64,
     /// The value of Message-ID, unfolded; its beginning, if it is very long.
@@ -44,7 +46,7 @@ impl Staged {
 
     /// Its length with CRLF line ends.
     pub fn network_length(&self) -> u64 {
-        self.length().saturating_add(self.lines)
+        self.length().saturating_add(self.lines.saturating_sub(self.crlf_lines))
     }
 
     /// The value of Message-ID.

@@ -58,6 +58,8 @@ pub struct Stager {
     cr: bool,
     /// The field that is arriving is Message-ID.
     in_message_id: bool,
+    /// The last byte of what was kept.
+    last: u8,
     received: u64,
     limit: u64,
     staged: Staged,
@@ -85,6 +87,7 @@ impl Stager {
             open: false,
             cr: false,
             in_message_id: false,
+            last: 0,
             received: 0,
             limit,
             staged: Staged::default(),
@@ -230,8 +233,14 @@ impl Stager {
     }
 
     fn out(&mut self, bytes: &[u8]) -> Result<(), StageError> {
-        let Staged { memory, spool, lines, .. } = &mut self.staged;
-        *lines += u64::from(bytes.ends_with(b"\n"));
+        let Staged { memory, spool, lines, crlf_lines, .. } = &mut self.staged;
+        if let Some(content) = bytes.strip_suffix(b"\n") {
+            *lines += 1;
+            // One of two CRs stays before its LF.
+            let last = content.last().copied().unwrap_or(self.last);
+            *crlf_lines += u64::from(last == b'\r');
+        }
+        self.last = bytes.last().copied().unwrap_or(self.last);
         memory.extend_from_slice(bytes);
         if memory.len() < MEMORY {
             return Ok(());
@@ -269,6 +278,8 @@ mod tests {
         staged.each(&mut take).unwrap();
         assert_eq!(staged.length(), text.len() as u64);
         assert_eq!(staged.lines, memchr::memchr_iter(b'\n', &text).count() as u64);
+        let crlf = memchr::memmem::find_iter(&text, b"\r\n").count() as u64;
+        assert_eq!(staged.network_length(), staged.length() + staged.lines - crlf);
         String::from_utf8(text).unwrap()
     }
 

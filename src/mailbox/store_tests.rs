@@ -14,8 +14,8 @@ use crate::config::LockKind;
 /// Opens one more handle on the same mailbox.
 pub type Opener = Box<dyn Fn() -> Box<dyn Store>>;
 
-const SEEDS: u64 = 12;
-const STEPS: usize = 150;
+const SEEDS: u64 = 8;
+const STEPS: usize = 120;
 
 /// What two handles did to a mailbox that was new.
 struct Trial {

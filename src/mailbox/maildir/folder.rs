@@ -6,8 +6,8 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::dir::{Dir, Type};
-use nix::fcntl::{OFlag, RenameFlags, renameat, renameat2};
-use nix::sys::stat::{Mode, fstat};
+use nix::fcntl::{AtFlags, OFlag, RenameFlags, renameat, renameat2};
+use nix::sys::stat::{Mode, fstat, fstatat};
 
 use super::keywords::Keywords;
 use super::name;
@@ -170,6 +170,9 @@ impl Folder {
             let name = new_name(entry);
             if entry.is_new || *name != *entry.name {
                 move_to(entry.part(parts), &entry.name, &parts.cur, &name)?;
+            } else {
+                // Others may have renamed it since we listed it.
+                fstatat(&parts.cur, &*name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
             }
             Ok(name)
         })?;

@@ -360,3 +360,7 @@ impl Store for MaildirStore {
         std::mem::take(&mut self.warnings)
     }
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;
