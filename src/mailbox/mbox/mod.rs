@@ -11,6 +11,7 @@
 //! still read without it, as long as there is no journal to look at.
 
 mod append;
+mod believed;
 mod error;
 pub mod fields;
 mod form;
@@ -30,6 +31,7 @@ mod record;
 mod redo;
 mod scan;
 mod window;
+mod write_back;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -43,11 +45,13 @@ use super::{Growth, NewMessage, Place};
 use crate::sys::lock::Kind;
 use crate::sys::signal;
 
+pub use believed::Believed;
 pub use error::Error;
 pub use list::{Message, Snapshot};
 pub use own::{ImapBase, Own, Room, is_keyword};
 pub use scan::{Found, Scanner};
 pub use window::Source;
+pub use write_back::{Edit, NoRoom, Wanted, write_back};
 
 use form::{Batch, Stored};
 use identity::Identity;
