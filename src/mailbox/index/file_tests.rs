@@ -64,6 +64,7 @@ fn message(uid: u32, modseq: u64) -> Message {
         stored: Flags::of_bits(uid.to_le_bytes()[0] / 3),
         quoted: uid.is_multiple_of(2),
         unwritten: uid.is_multiple_of(3),
+        named: uid.is_multiple_of(7),
         no_room: uid.is_multiple_of(5),
     };
     Message {

@@ -5,6 +5,7 @@
 //! is more than one read is read without the write locks, one read after the other under the read
 //! locks; only then the write locks are taken, and what has come meanwhile is read.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::identity::Identity;
@@ -14,6 +15,7 @@ use super::store::MboxStore;
 use super::{Opened, in_place};
 use crate::mailbox::Error;
 use crate::mailbox::index::{self, Change, State, reconcile};
+use crate::mailbox::store::Message;
 
 /// So much is read while the write locks are held, in bytes.
 const ONE_READ: u64 = 1024 * 1024;
@@ -36,7 +38,7 @@ impl MboxStore {
         let from = if whole { None } else { self.grown_from(&opened)? };
         if opened.identity.size.saturating_sub(from.unwrap_or(0)) <= ONE_READ {
             let listing = Listing::under(&opened, from).map_err(|error| self.at_path(error))?;
-            return self.take_in(&mut opened, &listing).map(|()| true);
+            return self.take_in(&mut opened, &listing, false).map(|()| true);
         }
         drop(opened);
         let Some(mut listing) = Listing::by_reads(&mut self.mbox, from)? else {
@@ -49,14 +51,16 @@ impl MboxStore {
         if !listing.go_on_under(&opened).map_err(|error| self.at_path(error))? {
             return Ok(false);
         }
-        self.take_in(&mut opened, &listing).map(|()| true)
+        self.take_in(&mut opened, &listing, false).map(|()| true)
     }
 
     /// The same while the write locks are held, which keep others from changing it.
     pub(super) fn catch_up_under(&mut self, opened: &mut Opened, whole: bool) -> Result<(), Error> {
         let from = if whole { None } else { self.grown_from(opened)? };
         let listing = Listing::under(opened, from).map_err(|error| self.at_path(error))?;
-        self.take_in(opened, &listing)
+        // Nobody else has changed it since it was current.
+        let verified = Identity::is_verified(&self.state().base);
+        self.take_in(opened, &listing, verified)
     }
 
     fn at_path(&self, error: Error) -> Error {
@@ -79,10 +83,16 @@ impl MboxStore {
         Ok(there.filter(|there| there.digest == last.digest).map(|there| there.extent.start))
     }
 
-    /// Brings the index in line with what was found under the write locks.
-    fn take_in(&mut self, opened: &mut Opened, listing: &Listing) -> Result<(), Error> {
-        let whole = listing.from.is_none();
-        if whole {
+    /// Brings the index in line with what was found under the write locks. `verified`: what was not
+    /// looked at is as the index says.
+    fn take_in(
+        &mut self,
+        opened: &mut Opened,
+        listing: &Listing,
+        verified: bool,
+    ) -> Result<(), Error> {
+        let verified = verified || listing.from.is_none();
+        if listing.from.is_none() {
             self.verified = Some(Instant::now());
         }
         let claims = listing.claims;
@@ -100,19 +110,19 @@ impl MboxStore {
                 }
             });
             if most > 0 {
-                in_place::name(opened, &mut changes, claims)
+                let state = self.state();
+                let before = state.uid_next.saturating_sub(1);
+                let uid_last = new_ones(&mut changes).last().map_or(before, |last| last.uid);
+                let names = (state.uid_validity, uid_last);
+                in_place::name(opened, listing.first.as_ref(), names, new_ones(&mut changes))
                     .map_err(|error| self.fail("be written", error))?;
-                return self.commit(
-                    opened,
-                    changes,
-                    whole || Identity::is_verified(&self.state().base),
-                );
+                return self.commit(opened, changes, verified);
             }
         }
         let mut state = if anew {
             let validity = match claims {
                 Some(claims) => claims.uid_validity,
-                None => self.mbox.directory().new_uid_validity(),
+                None => self.index.directory().new_uid_validity(),
             };
             State::new(validity, self.state().modseq.max(now()))
         } else {
@@ -128,13 +138,17 @@ impl MboxStore {
             return Err(self.fail("be listed", std::io::Error::other(damaged)));
         }
         if anew {
-            let seen = listing.found.iter().zip(&state.messages).filter(|(found, _)| found.old);
-            state.recent = seen.map(|(_, message)| message.uid).max().unwrap_or(0);
+            let old = listing.found.iter().filter(|found| found.old);
+            let old: HashSet<u64> = old.map(|found| found.extent.start).collect();
+            let seen = state.messages.iter().filter(|m| old.contains(&m.extent.start));
+            state.recent = seen.map(|message| message.uid).max().unwrap_or(0);
         }
-        in_place::name_all(opened, &mut state).map_err(|error| self.fail("be written", error))?;
+        let names = (state.uid_validity, state.uid_next.saturating_sub(1));
+        in_place::name(opened, listing.first.as_ref(), names, state.messages.iter_mut())
+            .map_err(|error| self.fail("be written", error))?;
         let identity = Identity::stamp(&opened.file).map_err(|e| self.fail("be looked at", e))?;
         opened.identity = identity;
-        state.base = identity.base(whole);
+        state.base = identity.base(verified);
         self.index.lock()?.replace(state)
     }
 
@@ -148,6 +162,13 @@ impl MboxStore {
         changes.push(Change::Base(Default::default()));
         self.index.lock()?.commit(changes, true)
     }
+}
+
+fn new_ones(changes: &mut [Change]) -> impl Iterator<Item = &mut Message> {
+    changes.iter_mut().filter_map(|change| match change {
+        Change::New(message) => Some(message),
+        _ => None,
+    })
 }
 
 /// A MODSEQ that no index had before whose place this one takes: microseconds since 1970.

@@ -1,27 +1,129 @@
 //! The mailbox's own fields, written where they stand: no byte of the file moves.
+//!
+//! The write locks are held. UIDs are written before anybody sees them, marks when there is time;
+//! where a header has no room for them the index alone has them.
 
 use std::io;
+use std::os::unix::fs::FileExt;
 
 use super::Opened;
-use crate::mailbox::index::{Change, Claims, State};
-use crate::mailbox::uids::UidSet;
+use super::own::{self, ImapBase};
+use super::write_back::{NoRoom, Wanted, write_back};
+use crate::mailbox::index::{Change, State};
+use crate::mailbox::moment::moment;
+use crate::mailbox::store::{Extent, Message};
+use crate::mailbox::uids::{Uid, UidSet};
 
-/// Gives new messages their UIDs in the file, where there is room.
-pub fn name(_opened: &Opened, _changes: &mut [Change], _claims: Option<Claims>) -> io::Result<()> {
-    Ok(())
+/// In a longer header nothing is written.
+const LONGEST: u32 = 1024 * 1024;
+
+/// The first message of a file, and what it says of all.
+#[derive(Clone, Debug)]
+pub struct First {
+    pub extent: Extent,
+    pub base: Option<ImapBase>,
+    /// It is c-client's pseudo message, in which we don't write.
+    pub internal: bool,
 }
 
-/// The same for all messages of a mailbox whose index is made anew.
-pub fn name_all(_opened: &Opened, _state: &mut State) -> io::Result<()> {
+/// Gives messages their UIDs in the file, where there is room: those that have none there yet.
+///
+/// A UID counts only up to the UIDLAST that stands in the first message, so that is written first.
+pub fn name<'a>(
+    opened: &Opened,
+    first: Option<&First>,
+    (uid_validity, uid_last): (u32, Uid),
+    messages: impl Iterator<Item = &'a mut Message>,
+) -> io::Result<()> {
+    let mut unnamed = messages.filter(|message| !message.extent.named).peekable();
+    let Some(first) = first.filter(|first| !first.internal && unnamed.peek().is_some()) else {
+        return Ok(());
+    };
+    let keywords = first.base.as_ref().map(|base| base.keywords.clone()).unwrap_or_default();
+    let base = ImapBase { uid_validity, uid_last, keywords };
+    let wanted = Wanted { base: Some(&base), ..Wanted::default() };
+    if write(opened, &first.extent, &wanted)?.is_err() {
+        return Ok(());
+    }
+    for message in unnamed.filter(|message| !message.extent.no_room) {
+        let wanted = Wanted { uid: Some(message.uid), ..Wanted::default() };
+        let written = write(opened, &message.extent, &wanted)?;
+        message.extent.named = written.is_ok();
+    }
     Ok(())
 }
 
 /// What the first message says of the mailbox goes to the next one before it is removed.
-pub fn keep_base(_opened: &Opened, _state: &State, _removed: &UidSet) -> io::Result<()> {
+pub fn keep_base(opened: &Opened, order: &[&Message], removed: &UidSet) -> io::Result<()> {
+    let is_removed = |message: &&&Message| removed.contains(message.uid);
+    let (Some(first), Some(next)) = (
+        order.first().filter(is_removed),
+        order.iter().find(|message| !removed.contains(message.uid)),
+    ) else {
+        return Ok(());
+    };
+    // It may not be the first of the file: c-client's is in nobody's list.
+    if let Some(header) = header(opened, &first.extent)?
+        && let Some(base) = own::read(&header).base
+    {
+        let wanted = Wanted { base: Some(&base), ..Wanted::default() };
+        // Without room the index alone has it.
+        let _ = write(opened, &next.extent, &wanted)?;
+    }
     Ok(())
 }
 
 /// Writes the marks that only the index has, and returns what the index is to know.
-pub fn write_marks(_opened: &Opened, _state: &State) -> io::Result<Vec<Change>> {
-    Ok(Vec::new())
+pub fn write_marks(opened: &Opened, state: &State) -> io::Result<Vec<Change>> {
+    let (mut changes, mut done) = (Vec::new(), UidSet::new());
+    let unwritten = |message: &&Message| message.extent.unwritten && !message.extent.no_room;
+    for message in state.messages.iter().filter(unwritten) {
+        let names = (0_u32..).zip(&state.keywords);
+        let names = names.filter(|(at, _)| message.marks.keywords & (1 << at) != 0);
+        let names: Vec<&str> = names.map(|(_, name)| name.as_str()).collect();
+        let flags = message.marks.flags;
+        let wanted = |marks| Wanted { marks: Some(marks), ..Wanted::default() };
+        if write(opened, &message.extent, &wanted((flags, &names)))?.is_ok() {
+            done.insert(message.uid);
+            continue;
+        }
+        let mut extent = Extent { no_room: true, ..message.extent };
+        // Flags are short.
+        if let Some(header) = header(opened, &message.extent)? {
+            let keywords = own::read(&header).keywords;
+            let keywords: Vec<&str> = keywords.iter().map(String::as_str).collect();
+            if write(opened, &message.extent, &wanted((flags, &keywords)))?.is_ok() {
+                extent.stored = flags;
+            }
+        }
+        changes.push(Change::Placed { uid: message.uid, extent });
+    }
+    if !done.is_empty() {
+        changes.push(Change::Written(done));
+    }
+    Ok(changes)
+}
+
+fn write(opened: &Opened, extent: &Extent, wanted: &Wanted<'_>) -> io::Result<Result<(), NoRoom>> {
+    let Some(header) = header(opened, extent)? else {
+        return Ok(Err(NoRoom));
+    };
+    Ok(match write_back(&header, wanted) {
+        Ok(Some(edit)) => {
+            moment();
+            opened.file.write_all_at(&edit.bytes, extent.header_start() + edit.at as u64)?;
+            Ok(())
+        }
+        Ok(None) => Ok(()),
+        Err(no_room) => Err(no_room),
+    })
+}
+
+fn header(opened: &Opened, extent: &Extent) -> io::Result<Option<Vec<u8>>> {
+    if extent.header > LONGEST {
+        return Ok(None);
+    }
+    let mut header = vec![0; extent.header as usize];
+    opened.file.read_exact_at(&mut header, extent.header_start())?;
+    Ok(Some(header))
 }

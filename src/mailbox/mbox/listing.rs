@@ -4,13 +4,15 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use super::believed::Believed;
 use super::identity::Identity;
-use super::own::{ImapBase, Own};
+use super::in_place::First;
 use super::scan::{self, Scanner, after_blank_line};
 use super::window::{Source, Window};
 use super::{Mbox, Opened};
 use crate::mailbox::Error;
 use crate::mailbox::index::{Claims, Found};
+use crate::mailbox::store::Extent;
 
 /// The line ends before a message.
 const LOOK: usize = 16;
@@ -23,8 +25,8 @@ pub(super) struct Listing {
     pub found: Vec<Found>,
     /// What the file says of UIDs.
     pub claims: Option<Claims>,
-    /// The names that it has for keywords.
-    pub keywords: Vec<String>,
+    /// The first message of the file.
+    pub first: Option<First>,
     /// How the file looked.
     identity: Identity,
     believed: Believed,
@@ -61,7 +63,7 @@ impl Listing {
             from,
             found: Vec::new(),
             claims: None,
-            keywords: Vec::new(),
+            first: None,
             identity,
             believed: Believed::default(),
         };
@@ -93,11 +95,11 @@ impl Listing {
 
     /// What the first message says of the whole.
     fn hear(&mut self, first: &scan::Found) {
-        if let Some(base) = &first.own.base {
-            self.claims = Some(Claims { uid_validity: base.uid_validity, uid_last: base.uid_last });
-            self.keywords.clone_from(&base.keywords);
-            self.believed = Believed::after(base);
-        }
+        self.believed = Believed::after(first.own.base.as_ref(), 0);
+        let claims = |(uid_validity, uid_last)| Claims { uid_validity, uid_last };
+        self.claims = self.believed.base().map(claims);
+        let (extent, base, internal) = (first.extent, first.own.base.clone(), first.internal);
+        self.first = Some(First { extent, base, internal });
     }
 
     /// Reads on, now that the write locks are held; false where it is another file now.
@@ -122,9 +124,10 @@ impl Listing {
 }
 
 fn known(found: scan::Found, uid: Option<u32>) -> Found {
+    let no_room = !found.own.room.flags && !found.own.room.uid;
     Found {
         digest: found.digest,
-        extent: found.extent,
+        extent: Extent { no_room, ..found.extent },
         size: found.size,
         header: u32::try_from(found.header).unwrap_or(u32::MAX),
         date: found.date,
@@ -195,24 +198,4 @@ pub(super) fn removable(
         }
     }
     Ok(joined)
-}
-
-/// Which UIDs of the file are believed: behind what the first message says of all, those that grow
-/// strictly and are not above the largest that was given.
-#[derive(Clone, Copy, Debug, Default)]
-struct Believed {
-    last: u32,
-    most: u32,
-}
-
-impl Believed {
-    fn after(base: &ImapBase) -> Self {
-        Self { last: 0, most: base.uid_last }
-    }
-
-    fn uid(&mut self, own: &Own) -> Option<u32> {
-        let uid = own.uid.filter(|uid| *uid > self.last && *uid <= self.most)?;
-        self.last = uid;
-        Some(uid)
-    }
 }

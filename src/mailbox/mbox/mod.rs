@@ -11,6 +11,7 @@
 //! still read without it, as long as there is no journal to look at.
 
 mod append;
+mod believed;
 mod catch_up;
 mod cursor;
 mod error;
@@ -32,6 +33,7 @@ mod redo;
 mod scan;
 mod store;
 mod window;
+mod write_back;
 
 use std::fs::File;
 use std::io;
@@ -44,11 +46,13 @@ use super::{Growth, NewMessage, Place};
 use crate::sys::lock::Kind;
 use crate::sys::signal;
 
+pub use believed::Believed;
 pub use error::Error;
 pub use own::{ImapBase, Own, Room, is_keyword};
 pub use scan::{Found, Scanner};
 pub use store::MboxStore;
 pub use window::Source;
+pub use write_back::{Edit, NoRoom, Wanted, write_back};
 
 use form::{Batch, Stored};
 use identity::Identity;

@@ -280,7 +280,7 @@ impl Store for MboxStore {
         }
         let (ranges, mut changes) = self.removal(&opened, &uids)?;
         let directory = self.mbox.directory();
-        in_place::keep_base(&opened, self.state(), &uids)
+        in_place::keep_base(&opened, &self.in_file_order(), &uids)
             .map_err(|error| self.fail("be written", error))?;
         redo::remove(&mut opened, &directory, &ranges)?;
         let modseq = self.state().next_modseq();
