@@ -81,6 +81,13 @@ impl Not for Flags {
     }
 }
 
+/// Whether this can be the name of a keyword: an atom (RFC 9051 section 9), not overlong.
+pub fn is_keyword(name: &str) -> bool {
+    let special = |b: &u8| b"(){%*\"\\]".contains(b);
+    (1..=255).contains(&name.len())
+        && name.as_bytes().iter().all(|b| b.is_ascii_graphic() && !special(b))
+}
+
 /// What a message is marked with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Marks {

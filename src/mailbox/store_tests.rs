@@ -67,7 +67,7 @@ impl Dice {
     }
 
     fn keywords(&mut self) -> Vec<String> {
-        let names = ["$Forwarded", "work", "WORK", "$Junk", "a/b", "\u{e9}"];
+        let names = ["$Forwarded", "work", "WORK", "$Junk", "a/b", "x.y"];
         (0..self.below(3)).map(|_| names[self.at(6)].into()).collect()
     }
 

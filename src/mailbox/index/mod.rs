@@ -19,7 +19,7 @@ use std::fmt;
 pub use directory::{Directory, Entry, stem};
 pub use file::{ENDING, Index, NEW, Opened};
 pub use locked::Locked;
-pub use plan::{MarkPlan, is_keyword};
+pub use plan::MarkPlan;
 pub use reconcile::{Claims, Found, reconcile};
 pub use state::{Base, Change, MOST_KEYWORD_BYTES, MOST_MESSAGES, State};
 

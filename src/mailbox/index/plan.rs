@@ -2,8 +2,8 @@
 //!
 //! Every kind of mailbox works this out in the same way, under its lock.
 
-use super::{Change, MOST_KEYWORD_BYTES, State};
-use crate::mailbox::store::{Flags, MOST_KEYWORDS, Marking, Marks, Message};
+use super::{Change, State};
+use crate::mailbox::store::{Flags, MOST_KEYWORDS, Marking, Marks, Message, is_keyword};
 use crate::mailbox::uids::{Uid, UidSet};
 
 /// A change of marks, worked out.
@@ -112,12 +112,6 @@ impl State {
         let end = self.uid_next.checked_add(Uid::try_from(count).ok()?)?;
         Some(self.uid_next..end)
     }
-}
-
-/// Whether it can be a keyword's name: what stands in a line of a file, and in a flag list.
-pub fn is_keyword(name: &str) -> bool {
-    let strange = |c: char| c.is_control() || c.is_whitespace() || "(){%*\"\\".contains(c);
-    (1..=MOST_KEYWORD_BYTES).contains(&name.len()) && !name.contains(strange)
 }
 
 #[cfg(test)]

@@ -15,7 +15,8 @@ use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 
 use super::name::{self, FLAGS};
-use crate::mailbox::index::{State, is_keyword};
+use crate::mailbox::index::State;
+use crate::mailbox::store::is_keyword;
 use crate::mailbox::store::{Flags, Marks};
 
 const FILE: &str = "dovecot-keywords";

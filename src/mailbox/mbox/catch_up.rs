@@ -56,6 +56,7 @@ impl MboxStore {
 
     /// The same while the write locks are held, which keep others from changing it.
     pub(super) fn catch_up_under(&mut self, opened: &mut Opened, whole: bool) -> Result<(), Error> {
+        opened.identity = Identity::of(&opened.file).map_err(|e| self.fail("be looked at", e))?;
         let from = if whole { None } else { self.grown_from(opened)? };
         let listing = Listing::under(opened, from).map_err(|error| self.at_path(error))?;
         // Nobody else has changed it since it was current.
@@ -154,6 +155,11 @@ impl MboxStore {
 
     /// There is no file: no message is left.
     pub(super) fn forget_all(&mut self) -> Result<(), Error> {
+        if self.index.opened() != index::Opened::Loaded {
+            // Whoever makes the file, it is the mailbox that was seen to be empty.
+            let state = State::new(self.index.directory().new_uid_validity(), now());
+            return self.index.lock()?.replace(state);
+        }
         if self.state().messages.is_empty() {
             return Ok(());
         }

@@ -89,6 +89,9 @@ impl Cursor {
                     return Ok(false);
                 }
             }
+            if self.given < self.out.len() {
+                return Ok(true);
+            }
         }
         if !self.presenter.wants_more() {
             return Ok(false);

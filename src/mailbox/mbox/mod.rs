@@ -48,7 +48,7 @@ use crate::sys::signal;
 
 pub use believed::Believed;
 pub use error::Error;
-pub use own::{ImapBase, Own, Room, is_keyword};
+pub use own::{ImapBase, Own, Room};
 pub use scan::{Found, Scanner};
 pub use store::MboxStore;
 pub use window::Source;

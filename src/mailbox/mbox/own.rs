@@ -4,7 +4,7 @@
 //! ones that its sender put there.
 
 use super::fields::{self, Hidden};
-use crate::mailbox::store::{Flags, MOST_KEYWORDS};
+use crate::mailbox::store::{Flags, MOST_KEYWORDS, is_keyword};
 use crate::mailbox::uids::Uid;
 
 /// So much of a header line is looked at for what a field says.
@@ -52,12 +52,6 @@ pub struct Room {
     pub uid: bool,
     /// So many more bytes of keywords, with a blank for each; nothing else being written.
     pub keywords: u32,
-}
-
-/// Whether this can be the name of a keyword: an atom (RFC 9051 section 9), not overlong.
-pub fn is_keyword(word: &[u8]) -> bool {
-    let special = |b: &u8| matches!(b, b'(' | b')' | b'{' | b'%' | b'*' | b'"' | b'\\' | b']');
-    (1..=255).contains(&word.len()) && word.iter().all(|b| b.is_ascii_graphic() && !special(b))
 }
 
 /// The words of a field's value.
@@ -239,10 +233,10 @@ pub(super) fn is_unknown(byte: u8, letters: &[(u8, Flags)], others: &[u8]) -> bo
 }
 
 fn add_words(keywords: &mut Vec<String>, text: &[u8]) {
-    for word in words(text).filter(|word| is_keyword(word)) {
-        let known = keywords.iter().any(|known| known.as_bytes() == word);
-        if !known && keywords.len() < MOST_KEYWORDS {
-            keywords.extend(std::str::from_utf8(word).map(str::to_owned));
+    for word in words(text).filter_map(|word| std::str::from_utf8(word).ok()) {
+        let known = keywords.iter().any(|known| known == word);
+        if is_keyword(word) && !known && keywords.len() < MOST_KEYWORDS {
+            keywords.push(word.to_owned());
         }
     }
 }

@@ -55,6 +55,8 @@ impl MboxStore {
             verified: None,
             warnings,
         };
+        // What a killed process left is finished first, also where it had only begun.
+        drop(store.mbox.lock_for_reading()?);
         store.sync()?;
         Ok(store)
     }

@@ -289,7 +289,7 @@ fn check_expunge(names: &[&str], expunged: &[usize], size: usize, neighbour: usi
             "{expunged:?} {size} {neighbour} step {n}, {again}: {content}"
         );
         assert!(mailbox.take_warnings().is_empty());
-        assert!(home.journals().iter().all(|name| name.ends_with(".redo.new")));
+        assert!(home.journals().iter().all(|name| name.ends_with(".new")));
         if !killed {
             break;
         }
@@ -476,7 +476,9 @@ fn mailboxes_of_the_same_name_may_share_an_index_directory() {
             let mut mailbox = home.session();
             assert_eq!(shown(&mut mailbox).len(), 3);
             assert_eq!(home.plain(), plain(&before));
-            let first = uids(&mailbox, &[0]);
+            // What was expunged before has another UID now, and is the last one.
+            let first = mailbox.messages().iter().find(|m| m.extent.start == 0);
+            let first = UidSet::from_iter(first.map(|m| m.uid));
             assert!(killed_at(n, || {
                 mailbox.expunge(&first).unwrap();
             }));
@@ -484,7 +486,8 @@ fn mailboxes_of_the_same_name_may_share_an_index_directory() {
         for home in [&a, &b] {
             let mut mailbox = home.session();
             let after = stored(&["b", "c"], 3000);
-            assert!([plain(&before), plain(&after)].contains(&home.plain()));
+            let now = home.plain();
+            assert!(now == plain(&before) || now == plain(&after), "step {n}: {now}");
             assert!(mailbox.take_warnings().is_empty());
         }
     }

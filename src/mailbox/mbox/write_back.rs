@@ -8,10 +8,8 @@
 use std::ops::Range;
 
 use super::fields::{self, Hidden};
-use super::own::{
-    self, ImapBase, LOOK, Own, STATUS, X_STATUS, is_keyword, is_unknown, without_line_end,
-};
-use crate::mailbox::store::Flags;
+use super::own::{self, ImapBase, LOOK, Own, STATUS, X_STATUS, is_unknown, without_line_end};
+use crate::mailbox::store::{Flags, is_keyword};
 use crate::mailbox::uids::Uid;
 
 /// What shall stand in a message's own fields.
@@ -229,7 +227,7 @@ impl<'a> Layout<'a> {
     }
 
     fn keywords(&mut self, now: &[String], wanted: &[&str]) -> Result<(), NoRoom> {
-        if !wanted.iter().all(|word| is_keyword(word.as_bytes())) {
+        if !wanted.iter().all(|word| is_keyword(word)) {
             return Err(NoRoom);
         }
         let mut missing: Vec<&[u8]> = wanted.iter().map(|word| word.as_bytes()).collect();
