@@ -28,6 +28,8 @@ mod forward;
 mod header;
 #[path = "../fuzz/checks/home.rs"]
 mod home;
+#[path = "../fuzz/checks/index.rs"]
+mod index;
 #[path = "../fuzz/checks/mbox.rs"]
 mod mbox;
 #[path = "../fuzz/checks/proxy.rs"]
@@ -77,6 +79,11 @@ fn a_forward_file_is_understood_or_its_line_is_named() {
 #[test]
 fn a_message_is_one_in_the_mailbox_and_comes_back_as_it_was() {
     replay("header", header::check);
+}
+
+#[test]
+fn an_index_of_any_content_is_used_or_refused_and_reads_the_same_when_it_is_written_again() {
+    replay("index", index::check);
 }
 
 #[test]

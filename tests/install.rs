@@ -60,6 +60,7 @@ const INSTALLED: &str = "\
 0644 root:root PREFIX/share/hikyaku/xinetd.conf
 0644 root:root PREFIX/share/man/man5/hikyaku-aliases.5
 0644 root:root PREFIX/share/man/man5/hikyaku-forward.5
+0644 root:root PREFIX/share/man/man5/hikyaku-index.5
 0644 root:root PREFIX/share/man/man5/hikyaku-mbox.5
 0644 root:root PREFIX/share/man/man5/hikyaku-queue.5
 0644 root:root PREFIX/share/man/man5/hikyaku.toml.5

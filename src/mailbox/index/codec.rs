@@ -112,8 +112,9 @@ impl Writer {
         self.u64(message.date.cast_unsigned());
         self.0.extend_from_slice(&message.digest);
         self.extent(&message.extent);
-        self.marks(message.marks);
+        self.u8(message.marks.flags.bits());
         self.u8(0);
+        self.u64(message.marks.keywords);
     }
 
     /// Puts a change behind.
@@ -294,10 +295,11 @@ impl<'a> Reader<'a> {
         let date = record.u64()?.cast_signed();
         let digest = record.array()?;
         let extent = record.extent()?;
-        let marks = record.marks()?;
+        let flags = record.flags()?;
         if record.u8()? != 0 {
             return Err(Damaged("a message has more than is known"));
         }
+        let marks = Marks { flags, keywords: record.u64()? };
         Ok(Message { uid, header, marks, modseq, size, date, digest, extent })
     }
 

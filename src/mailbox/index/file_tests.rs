@@ -451,3 +451,41 @@ fn a_uid_validity_is_never_given_twice() {
         assert!(home.directory().new_uid_validity() >= given[0], "{garbage}");
     }
 }
+
+#[test]
+fn a_failed_write_leaves_what_was() {
+    let home = Home::with(&some_state());
+    let bytes = home.bytes();
+    let batch = changes(&some_state());
+    let (mut index, _) = home.open();
+    // A file that may only be read stands for a disk that is full.
+    index.file = Some(fs::File::open(home.path()).unwrap());
+    let mut locked = index.lock().unwrap();
+    assert!(locked.commit(batch.clone(), true).is_err());
+    assert_eq!((locked.opened(), locked.state()), (Opened::Loaded, &some_state()));
+    drop(locked);
+    assert_eq!(home.bytes(), bytes);
+
+    // No next file can be made.
+    let new = home.directory().path_of(NEW);
+    fs::create_dir(&new).unwrap();
+    let (mut index, _) = home.open();
+    index.room = 0;
+    let mut locked = index.lock().unwrap();
+    assert!(locked.replace(State::new(1, 1)).is_err());
+    assert_eq!((locked.state(), home.state()), (&some_state(), some_state()));
+    locked.commit(batch.clone(), true).unwrap();
+    assert_eq!(locked.state(), &home.state());
+    assert_eq!(home.state(), after(&some_state(), &batch), "the journal goes on without");
+    // What is too much for the journal is refused, as a whole.
+    let before = home.state();
+    let many = vec![Change::Removed(vec![(1 << 40, 1 << 40); 5_000_000])];
+    assert!(locked.commit(many, false).is_err());
+    assert_eq!((locked.state(), home.state()), (&before, before.clone()));
+    drop(locked);
+    fs::remove_dir(&new).unwrap();
+    index.room = 0;
+    index.lock().unwrap().commit(changes(&before), false).unwrap();
+    assert_eq!(home.state(), after(&before, &changes(&before)));
+    assert_eq!(index.journal, index.known.end);
+}

@@ -62,3 +62,43 @@ fn messages_behind_removed_bytes_stand_before_now() {
     let starts: Vec<u64> = state.messages.iter().map(|m| m.extent.start).collect();
     assert_eq!(starts, [100, 200, 300]);
 }
+
+#[test]
+fn only_what_was_there_is_remembered_as_gone_and_not_without_end() {
+    let mut state = state();
+    state.apply(Change::Expunge { uids: (1..=u32::MAX).into(), modseq: 12 }).unwrap();
+    assert_eq!(state.changes_since(11).vanished, UidSet::from(1..=5));
+    for uid in 6..=30_005 {
+        state.apply(Change::New(message(uid, 13))).unwrap();
+    }
+    for first in 0..10_u32 {
+        let uids = (6..=30_005).filter(|uid| uid % 20 == first * 2).collect();
+        state.apply(Change::Expunge { uids, modseq: 14 + u64::from(first) }).unwrap();
+        state.check().unwrap();
+    }
+    let ranges: usize = state.gone.iter().map(|(_, uids)| uids.ranges().len()).sum();
+    assert!((5_000..=10_000).contains(&ranges), "{ranges}");
+    assert_eq!(state.gone.last().unwrap().0, 23);
+    assert!(state.changes_since(14).forgotten && !state.changes_since(state.forgotten).forgotten);
+}
+
+#[test]
+fn what_can_not_follow_is_refused() {
+    let mut state = state();
+    let with = |uid, keywords| {
+        let marks = Marks { keywords, ..Marks::default() };
+        Change::New(Message { marks, ..message(uid, 12) })
+    };
+    assert!(state.apply(with(9, 1)).is_err(), "a keyword without a name");
+    state.apply(Change::Keyword("a".into())).unwrap();
+    assert!(state.apply(Change::Keyword("a".into())).is_err());
+    assert!(state.apply(Change::Keyword(String::new())).is_err());
+    assert!(state.apply(Change::Keyword("x".repeat(256))).is_err());
+    state.apply(with(9, 1)).unwrap();
+    assert!(state.apply(with(9, 1)).is_err());
+    assert!(state.apply(Change::Removed(vec![(5, 6), (4, 7)])).is_err());
+    assert!(state.apply(with(u32::MAX, 0)).is_err(), "UIDNEXT would not be one more");
+    state.apply(with(u32::MAX - 1, 0)).unwrap();
+    assert!(state.apply(with(u32::MAX, 0)).is_err());
+    assert_eq!(state.check(), Ok(()));
+}
