@@ -5,7 +5,8 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::time::UNIX_EPOCH;
 
-use hikyaku::mailbox::mbox::{fields, from_line};
+use hikyaku::mailbox::mbox::{Found, ImapBase, Scanner, Wanted, fields, from_line, write_back};
+use hikyaku::mailbox::store::Flags;
 use hikyaku::mailbox::{NewMessage, Snapshot, Stager};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -24,6 +25,8 @@ pub fn check_listing(input: &[u8]) {
     let found = messages(&file);
     check_places(&file, &found);
     let listed = list(&found);
+    check_scanning(&file, &found);
+    check_write_back(&file, &mut Dice::of(input));
     let mut home = Home::new(&file);
     let snapshot = home.mailbox.scan().unwrap();
     if snapshot.len() == listed.len()
@@ -34,6 +37,65 @@ pub fn check_listing(input: &[u8]) {
     }
     all_same(&home.read_all(), &shown(listed), &file);
     panic!("read as it is, and listed as {:?}: {}", ids(&snapshot), text(&file));
+}
+
+/// What is found is the same in windows of any size, and as large as what clients get.
+fn check_scanning(file: &[u8], found: &[Message]) {
+    let all = scan(file, 256 * 1024);
+    for window in [0, 20_000] {
+        assert!(scan(file, window) == all, "in a window of {window}: {}", text(file));
+    }
+    let sizes = |one: &Found| usize::try_from(one.size).unwrap();
+    assert!(all.iter().map(sizes).eq(found.iter().map(|message| message.shown.len())));
+    let headers = |one: &Found| usize::try_from(one.header).unwrap();
+    assert!(all.iter().map(headers).eq(found.iter().map(|message| header_end(&message.shown))));
+}
+
+fn scan(file: &[u8], window: usize) -> Vec<Found> {
+    Scanner::with_window(file, file.len() as u64, window).map(Result::unwrap).collect()
+}
+
+/// What is written into the mailbox's own fields is found there, and nothing else has changed.
+fn check_write_back(file: &[u8], dice: &mut Dice) {
+    let before = scan(file, 0);
+    let mut now = file.to_vec();
+    let mut written = Vec::new();
+    for found in &before {
+        let place = |n: u64| usize::try_from(n).unwrap();
+        let (start, end) = (place(found.extent.header_start()), place(found.extent.body_start()));
+        let keywords = [&[][..], &["a"], &["$Junk", "work"]][dice.below(3)];
+        let flags = Flags::of_bits(u8::try_from(dice.below(32)).unwrap());
+        let base = ImapBase { uid_validity: 7, uid_last: 9, keywords: vec!["a".into()] };
+        let wanted = Wanted {
+            marks: (dice.below(4) > 0).then_some((flags, keywords)),
+            uid: (dice.below(3) > 0).then(|| 1 + u32::try_from(dice.below(100_000)).unwrap()),
+            base: (dice.below(4) == 0).then_some(&base),
+        };
+        let mut own = found.own.clone();
+        if let Ok(edit) = write_back(&file[start..end], &wanted) {
+            if let Some(edit) = edit {
+                let at = start + edit.at;
+                assert!(at + edit.bytes.len() <= end);
+                now[at..at + edit.bytes.len()].copy_from_slice(&edit.bytes);
+            }
+            if let Some((flags, keywords)) = wanted.marks {
+                own.flags = flags;
+                own.keywords = keywords.iter().map(ToString::to_string).collect();
+            }
+            own.uid = wanted.uid.or(own.uid);
+            own.base = wanted.base.cloned().or(own.base);
+        }
+        own.keywords.sort();
+        written.push(own);
+    }
+    let after = scan(&now, 0);
+    assert_eq!(after.len(), before.len(), "{} in {}", text(&now), text(file));
+    for ((mut after, before), own) in after.into_iter().zip(before).zip(written) {
+        after.own.keywords.sort();
+        let found = (after.own.flags, &after.own.keywords, after.own.uid, &after.own.base);
+        assert_eq!(found, (own.flags, &own.keywords, own.uid, &own.base), "in {}", text(file));
+        assert!(Found { own: before.own.clone(), ..after } == before, "in {}", text(file));
+    }
 }
 
 /// Reading, and that this changes nothing.

@@ -10,7 +10,7 @@ use std::io;
 use std::ops::{BitAnd, BitOr, BitXor, Not, Range};
 use std::os::fd::BorrowedFd;
 
-use xxhash_rust::xxh3::xxh3_128_with_seed;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::uids::{Uid, UidSet};
 use super::{Error, NewMessage};
@@ -179,7 +179,7 @@ pub fn unique_ids(messages: &[Message]) -> Vec<String> {
         let count = seen.entry(message.digest).or_insert(0);
         let digest = match *count {
             0 => u128::from_be_bytes(message.digest),
-            _ => xxh3_128_with_seed(&message.digest, u64::from(*count)),
+            _ => xxh3_128(&[&message.digest[..], &count.to_le_bytes()].concat()),
         };
         *count = count.saturating_add(1);
         format!("{digest:032x}")

@@ -129,7 +129,27 @@ fn number(digits: &[u8]) -> Option<i8> {
     })
 }
 
-/// `+hhmm`, or a name: those of RFC 5322 section 4.3, and a few that were as usual.
+/// Zones and their hours: those of RFC 5322 section 4.3, and a few that were as usual.
+const ZONES: [(&str, i32); 16] = [
+    ("UTC", 0),
+    ("GMT", 0),
+    ("UT", 0),
+    ("EST", -5),
+    ("EDT", -4),
+    ("CST", -6),
+    ("CDT", -5),
+    ("MST", -7),
+    ("MDT", -6),
+    ("PST", -8),
+    ("PDT", -7),
+    ("MET", 1),
+    ("CET", 1),
+    ("MEST", 2),
+    ("CEST", 2),
+    ("JST", 9),
+];
+
+/// `+hhmm`, or a name.
 fn offset(word: &[u8]) -> Option<i32> {
     if let [sign @ (b'+' | b'-'), hours @ .., m, n] = word {
         let minutes =
@@ -137,25 +157,7 @@ fn offset(word: &[u8]) -> Option<i32> {
                 + number(&[*m, *n]).filter(|minutes| *minutes < 60).map(i32::from)?;
         return Some(if *sign == b'-' { -minutes } else { minutes });
     }
-    const NAMES: [(&str, i32); 16] = [
-        ("UTC", 0),
-        ("GMT", 0),
-        ("UT", 0),
-        ("EST", -5),
-        ("EDT", -4),
-        ("CST", -6),
-        ("CDT", -5),
-        ("MST", -7),
-        ("MDT", -6),
-        ("PST", -8),
-        ("PDT", -7),
-        ("MET", 1),
-        ("CET", 1),
-        ("MEST", 2),
-        ("CEST", 2),
-        ("JST", 9),
-    ];
-    let named = NAMES.iter().find(|(name, _)| word.eq_ignore_ascii_case(name.as_bytes()));
+    let named = ZONES.iter().find(|(name, _)| word.eq_ignore_ascii_case(name.as_bytes()));
     named.map(|(_, hours)| hours * 60)
 }
 

@@ -128,7 +128,7 @@ fn crlf(bytes: &[u8]) -> usize {
     let count = |(first, second): (&[u8], &[u8])| {
         let pairs = first.iter().zip(second);
         let ends = pairs.fold(0_u8, |sum, (first, second)| {
-            sum.wrapping_add(u8::from((*first == b'\r') & (*second == b'\n')))
+            sum.wrapping_add(u8::from(*first == b'\r') & u8::from(*second == b'\n'))
         });
         usize::from(ends)
     };

@@ -156,16 +156,13 @@ impl<S: Source> Scanner<S> {
             Some(length) => counted(&mut self.window, facts.body, length)?,
             None => None,
         };
-        let (body_end, end) = match believed {
-            Some((body_end, end)) => {
-                self.copy(facts.body, body_end)?;
-                (body_end, end)
-            }
-            None => {
-                let measure = &mut self.measure;
-                let mut sink = |bytes: &[u8]| measure.body(bytes);
-                to_boundary(&mut self.window, &self.finder, facts.body, &mut sink)?
-            }
+        let (body_end, end) = if let Some((body_end, end)) = believed {
+            self.copy(facts.body, body_end)?;
+            (body_end, end)
+        } else {
+            let measure = &mut self.measure;
+            let mut sink = |bytes: &[u8]| measure.body(bytes);
+            to_boundary(&mut self.window, &self.finder, facts.body, &mut sink)?
         };
         let (size, digest) = self.measure.finish();
         let internal = is_first && facts.imap && facts.dont_delete;

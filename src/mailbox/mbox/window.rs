@@ -20,6 +20,12 @@ impl Source for &File {
     }
 }
 
+impl<F: FnMut(&mut [u8], u64) -> io::Result<usize>> Source for F {
+    fn read_at(&mut self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        self(buffer, at)
+    }
+}
+
 impl Source for &[u8] {
     fn read_at(&mut self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
         let rest = usize::try_from(at).ok().and_then(|at| self.get(at..)).unwrap_or_default();

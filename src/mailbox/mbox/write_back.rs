@@ -178,14 +178,12 @@ impl<'a> Layout<'a> {
 
     /// A field of which only the first line counts.
     fn number(&mut self, field: Hidden, text: &[u8]) -> Result<(), NoRoom> {
-        match self.lines_of(field)?.first() {
-            Some(at) => self.set(*at, text.to_vec()),
-            None => {
-                let name = if field == Hidden::Uid { "X-UID" } else { "X-IMAPbase" };
-                self.made.push((name, text.to_vec()));
-                Ok(())
-            }
+        if let Some(at) = self.lines_of(field)?.first() {
+            return self.set(*at, text.to_vec());
         }
+        let name = if field == Hidden::Uid { "X-UID" } else { "X-IMAPbase" };
+        self.made.push((name, text.to_vec()));
+        Ok(())
     }
 
     /// `Status` or `X-Status`.

@@ -160,7 +160,7 @@ fn what_is_written_is_read_back_and_room_that_is_seen_is_there() {
             let (name, value) = (names[dice(names.len())], values[dice(values.len())]);
             let end = ["\n", "\n", "\n", "\n", "\r\n", "\n a\n"][dice(6)];
             let (front, behind) = (" ".repeat(dice(3)), " ".repeat([0, 3, 40][dice(3)]));
-            header.push_str(&format!("{name}:{front}{value}{behind}{end}"));
+            header.extend([name, ":", &front, value, &behind, end]);
         }
         header.push_str(["\n", "\r\n", ""][dice(3)]);
         let before = own::read(header.as_bytes());
