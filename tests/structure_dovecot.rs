@@ -1,0 +1,243 @@
+//! The structure of messages beside Dovecot's: ENVELOPE, BODY, BODYSTRUCTURE and the octets of each
+//! part are what clients are used to.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests and their helpers fail by panicking"
+)]
+
+mod messages;
+mod support;
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::os::unix::fs::chown;
+
+use hikyaku::imap::structure::{Revision, body_text, envelope_text};
+use hikyaku::message::structure::{Content, Parser, Part, Structure};
+use messages::{MESSAGES, wire};
+use support::dovecot::{self, Answer, Imap};
+use support::need;
+use support::site::Site;
+
+/// Where we differ, and why.
+const DIFFERENCES: &[(&str, &str, &str)] = &[];
+
+/// What IMAP's texts are made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Token {
+    Open,
+    Close,
+    Word(String),
+    Text(Vec<u8>),
+}
+
+/// The tokens of a text; its literals stand elsewhere, or behind their lengths.
+fn tokens(
+    mut rest: &[u8],
+    literals: &mut dyn Iterator<Item = Vec<u8>>,
+    inline: bool,
+) -> Vec<Token> {
+    let mut found = Vec::new();
+    while let Some((first, behind)) = rest.split_first() {
+        rest = behind;
+        found.push(match first {
+            b' ' => continue,
+            b'(' => Token::Open,
+            b')' => Token::Close,
+            b'"' => {
+                let mut text = Vec::new();
+                while rest[0] != b'"' {
+                    rest = if rest[0] == b'\\' { &rest[1..] } else { rest };
+                    text.push(rest[0]);
+                    rest = &rest[1..];
+                }
+                rest = &rest[1..];
+                Token::Text(text)
+            }
+            b'{' => {
+                let end = rest.iter().position(|byte| *byte == b'}').unwrap();
+                let length: usize = std::str::from_utf8(&rest[..end]).unwrap().parse().unwrap();
+                rest = &rest[end + 1..];
+                if inline {
+                    let (text, behind) = rest[2..].split_at(length);
+                    rest = behind;
+                    Token::Text(text.to_vec())
+                } else {
+                    Token::Text(literals.next().unwrap())
+                }
+            }
+            _ => {
+                let end = rest.iter().position(|byte| b" ()".contains(byte)).unwrap_or(rest.len());
+                let word = [&[*first], &rest[..end]].concat();
+                rest = &rest[end..];
+                Token::Word(String::from_utf8(word).unwrap())
+            }
+        });
+    }
+    found
+}
+
+fn show(tokens: &[Token]) -> String {
+    let mut out = String::new();
+    for token in tokens {
+        match token {
+            Token::Open => out.push('('),
+            Token::Close => out.push_str(") "),
+            Token::Word(word) => write!(out, "{word} ").unwrap(),
+            Token::Text(text) => write!(out, "\"{}\" ", text.escape_ascii()).unwrap(),
+        }
+    }
+    out
+}
+
+/// The items of one answer to FETCH.
+fn items(answer: Answer) -> BTreeMap<String, Vec<Token>> {
+    let text = answer.text.split_once(" FETCH (").unwrap().1.strip_suffix(')').unwrap().to_owned();
+    let all = tokens(text.as_bytes(), &mut answer.literals.into_iter(), false);
+    let mut items = BTreeMap::new();
+    let mut rest = &all[..];
+    while let Some((Token::Word(name), behind)) = rest.split_first() {
+        let mut depth = 0_usize;
+        let length = behind.iter().position(|token| {
+            match token {
+                Token::Open => depth += 1,
+                Token::Close => depth -= 1,
+                _ => {}
+            }
+            depth == 0
+        });
+        let (value, behind) = behind.split_at(length.unwrap() + 1);
+        items.insert(name.clone(), value.to_vec());
+        rest = behind;
+    }
+    assert!(rest.is_empty(), "{}", show(&all));
+    items
+}
+
+fn parse(message: &[u8]) -> Structure {
+    let mut parser = Parser::default();
+    parser.push(message);
+    parser.finish()
+}
+
+/// What we say for each item.
+fn ours(message: &[u8], structure: &Structure) -> BTreeMap<String, Vec<Token>> {
+    let mut items = BTreeMap::new();
+    let mut text = Vec::new();
+    envelope_text(&structure.envelope, &mut text);
+    items.insert("ENVELOPE".to_owned(), tokens(&text, &mut std::iter::empty(), true));
+    for (name, extensible) in [("BODY", false), ("BODYSTRUCTURE", true)] {
+        let mut text = Vec::new();
+        body_text(structure, extensible, Revision::One, &mut text);
+        items.insert(name.to_owned(), tokens(&text, &mut std::iter::empty(), true));
+    }
+    let mut paths = Vec::new();
+    paths_of(structure, &mut Vec::new(), &mut paths);
+    for path in paths {
+        let part = structure.part(&path).unwrap();
+        let name = path.iter().map(u32::to_string).collect::<Vec<_>>().join(".");
+        let mut add = |name: String, range: std::ops::Range<u64>| {
+            let range = usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap();
+            items.insert(name, vec![Token::Text(message[range].to_vec())]);
+        };
+        add(format!("BODY[{name}]"), part.text());
+        add(format!("BODY[{name}.MIME]"), part.header());
+        if let Some(message) = part.message() {
+            add(format!("BODY[{name}.HEADER]"), message.root.header());
+            add(format!("BODY[{name}.TEXT]"), message.root.text());
+        }
+    }
+    items
+}
+
+fn paths_of(structure: &Structure, path: &mut Vec<u32>, paths: &mut Vec<Vec<u32>>) {
+    if let Content::Multipart(parts) = &structure.root.content {
+        paths_of_parts(parts, path, paths);
+    } else {
+        paths_of_parts(std::slice::from_ref(&structure.root), path, paths);
+    }
+}
+
+fn paths_of_parts(parts: &[Part], path: &mut Vec<u32>, paths: &mut Vec<Vec<u32>>) {
+    for (number, part) in (1..).zip(parts) {
+        path.push(number);
+        paths.push(path.clone());
+        match &part.content {
+            Content::Multipart(parts) => paths_of_parts(parts, path, paths),
+            Content::Message(message) => paths_of(message, path, paths),
+            _ => {}
+        }
+        path.pop();
+    }
+}
+
+/// Dovecot on a Maildir, where a message is a file as it is.
+fn maildir(site: &Site) -> Imap {
+    let configuration = dovecot::configuration(site, "hunt");
+    let text = fs::read_to_string(&configuration).unwrap();
+    let location = format!("mail_location = maildir:{}/Maildir\n", site.home("hunt").display());
+    let other = |line: &str| {
+        if line.starts_with("mail_location") { location.clone() } else { format!("{line}\n") }
+    };
+    fs::write(&configuration, text.lines().map(other).collect::<String>()).unwrap();
+    let account = Site::account("hunt");
+    let root = site.home("hunt").join("Maildir");
+    for directory in [root.clone(), root.join("cur"), root.join("new"), root.join("tmp")] {
+        fs::create_dir(&directory).unwrap();
+        chown(&directory, Some(account.uid), Some(account.gid)).unwrap();
+    }
+    for (number, (_, message)) in MESSAGES.iter().enumerate() {
+        let file = root.join(format!("cur/{}.x.host:2,S", 1_000_000_000 + number));
+        fs::write(&file, wire(message)).unwrap();
+        chown(&file, Some(account.uid), Some(account.gid)).unwrap();
+    }
+    Imap::open(site, "hunt", &configuration).unwrap()
+}
+
+#[test]
+fn structures_are_those_that_dovecot_tells() {
+    if !need("dovecot") || !need("doveadm") {
+        return;
+    }
+    let site = Site::new();
+    let mut imap = maildir(&site);
+    let mut wrong = String::new();
+    let mut known: Vec<_> = DIFFERENCES.iter().map(|(name, item, _)| (*name, *item)).collect();
+    for (number, (name, message)) in (1..).zip(MESSAGES) {
+        let message = wire(message);
+        let structure = parse(&message);
+        let ours = ours(&message, &structure);
+        let mut theirs = BTreeMap::new();
+        for item in ours.keys() {
+            let asked = item.replace("BODY[", "BODY.PEEK[");
+            match imap.command(&format!("FETCH {number} {asked}")) {
+                Ok(answers) => theirs.extend(answers.into_iter().flat_map(items)),
+                Err(error) => writeln!(wrong, "{name}: {item}: {error}").unwrap(),
+            }
+        }
+        for (item, ours) in &ours {
+            let theirs = theirs.get(item).cloned().unwrap_or_default();
+            let is_known = known.iter().position(|known| *known == (*name, item));
+            match (is_known, *ours == theirs) {
+                (None, true) => {}
+                (Some(at), false) => {
+                    known.remove(at);
+                }
+                (Some(_), true) => writeln!(wrong, "{name}: {item}: no difference").unwrap(),
+                (None, false) => writeln!(
+                    wrong,
+                    "{name}: {item}:\n  ours   {}\n  theirs {}",
+                    show(ours),
+                    show(&theirs)
+                )
+                .unwrap(),
+            }
+        }
+    }
+    imap.log_out();
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
