@@ -23,8 +23,114 @@ use support::dovecot::{self, Answer, Imap};
 use support::need;
 use support::site::Site;
 
-/// Where we differ, and why.
-const DIFFERENCES: &[(&str, &str, &str)] = &[];
+/// Where we differ: the message, the items, and why.
+const DIFFERENCES: &[(&str, &[&str], &str)] = &[
+    ("folded_first", &["ENVELOPE"], "a Message-ID is told without the blanks around it"),
+    ("trailing_blanks", &["ENVELOPE"], "a Message-ID is told without the blanks around it"),
+    ("folds", &["ENVELOPE"], "a fold is one blank in each text, not in Subject only"),
+    (
+        "no_mime_version",
+        &["BODY", "BODYSTRUCTURE"],
+        "Content fields count without MIME-Version: who sends base64 means it",
+    ),
+    (
+        "names",
+        &["ENVELOPE"],
+        "blanks around dots are allowed (RFC 5322 section 4.4, obs-local-part)",
+    ),
+    ("no_local", &["ENVELOPE"], "what there is of an address is told, in brackets as outside"),
+    ("empty_items", &["ENVELOPE"], "empty items are none (RFC 5322 section 4.4, obs-addr-list)"),
+    ("at_in_name", &["ENVELOPE"], "a name with an at sign ends no list"),
+    (
+        "semicolons",
+        &["ENVELOPE"],
+        "semicolons stand for commas outside of groups, as Outlook means them",
+    ),
+    ("unclosed_quote", &["ENVELOPE"], "what stands in the quote is told"),
+    ("unclosed_bracket", &["ENVELOPE"], "the domain is there"),
+    ("unclosed_comment", &["ENVELOPE"], "the domain is there"),
+    ("behind_bracket", &["ENVELOPE"], "what stands behind an address ends no list"),
+    ("double_bracket", &["ENVELOPE"], "a bracket too many ends no list"),
+    (
+        "type_no_subtype",
+        &["BODY", "BODYSTRUCTURE"],
+        "what is no type is text/plain (RFC 2045 section 5.2)",
+    ),
+    (
+        "type_word",
+        &["BODY", "BODYSTRUCTURE"],
+        "what is no type is text/plain (RFC 2045 section 5.2)",
+    ),
+    (
+        "type_empty",
+        &["BODY", "BODYSTRUCTURE"],
+        "what is no type is text/plain (RFC 2045 section 5.2)",
+    ),
+    (
+        "type_semicolon",
+        &["BODY", "BODYSTRUCTURE"],
+        "what is no type is text/plain (RFC 2045 section 5.2)",
+    ),
+    (
+        "type_slash",
+        &["BODY", "BODYSTRUCTURE"],
+        "what is no type is text/plain (RFC 2045 section 5.2)",
+    ),
+    ("type_garbage", &["BODY", "BODYSTRUCTURE"], "a type is one, whatever stands behind it"),
+    ("parameters_odd", &["BODY", "BODYSTRUCTURE"], "a parameter has a name"),
+    (
+        "parameter_unquoted",
+        &["BODY", "BODYSTRUCTURE"],
+        "a value without quotes goes to the next blank",
+    ),
+    ("parameter_unclosed", &["BODY", "BODYSTRUCTURE"], "a quote that is open goes to the end"),
+    (
+        "rfc2231_both",
+        &["BODY", "BODYSTRUCTURE"],
+        "a piece that is not in hex is escaped as a whole (RFC 2231 section 7)",
+    ),
+    ("disposition_empty", &["BODYSTRUCTURE"], "a disposition has a value"),
+    (
+        "disposition_2231",
+        &["BODYSTRUCTURE"],
+        "pieces and a whole value of one name are two parameters",
+    ),
+    (
+        "nested",
+        &["BODY[1]"],
+        "the line end before a delimiter is the delimiter's (RFC 2046 section 5.1.1)",
+    ),
+    (
+        "prefix",
+        &["BODY[1]"],
+        "the line end before a delimiter is the delimiter's (RFC 2046 section 5.1.1)",
+    ),
+    (
+        "prefix_outer_longer",
+        &["BODY[1]"],
+        "the line end before a delimiter is the delimiter's (RFC 2046 section 5.1.1)",
+    ),
+    (
+        "message_header_only",
+        &["BODY", "BODYSTRUCTURE", "BODY[1]"],
+        "the line end before a delimiter is the delimiter's (RFC 2046 section 5.1.1)",
+    ),
+    (
+        "message_empty",
+        &["BODY[1.MIME]"],
+        "the blank line belongs to the header, where a message should follow",
+    ),
+    (
+        "message_global",
+        &["BODY[1.1.MIME]", "BODY[1.1]", "BODY[1.HEADER]", "BODY[1.TEXT]"],
+        "RFC 9051 section 6.4.5.1: message/global has parts as message/rfc822 has",
+    ),
+    (
+        "digest_empty_type",
+        &["BODY", "BODYSTRUCTURE", "BODY[1.1.MIME]", "BODY[1.1]", "BODY[1.HEADER]", "BODY[1.TEXT]"],
+        "what is no type is what a missing one is (RFC 2046 section 5.1.5)",
+    ),
+];
 
 /// What IMAP's texts are made of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +224,11 @@ fn items(answer: Answer) -> BTreeMap<String, Vec<Token>> {
     items
 }
 
+/// What no literal may have is for the session to write: Dovecot's way of it is not looked at here.
+fn shown(octets: &[u8]) -> Vec<u8> {
+    octets.iter().map(|byte| if *byte == 0 { 0x80 } else { *byte }).collect()
+}
+
 fn parse(message: &[u8]) -> Structure {
     let mut parser = Parser::default();
     parser.push(message);
@@ -142,7 +253,7 @@ fn ours(message: &[u8], structure: &Structure) -> BTreeMap<String, Vec<Token>> {
         let name = path.iter().map(u32::to_string).collect::<Vec<_>>().join(".");
         let mut add = |name: String, range: std::ops::Range<u64>| {
             let range = usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap();
-            items.insert(name, vec![Token::Text(message[range].to_vec())]);
+            items.insert(name, vec![Token::Text(shown(&message[range]))]);
         };
         add(format!("BODY[{name}]"), part.text());
         add(format!("BODY[{name}.MIME]"), part.header());
@@ -175,6 +286,10 @@ fn paths_of_parts(parts: &[Part], path: &mut Vec<u32>, paths: &mut Vec<Vec<u32>>
     }
 }
 
+fn differs(message: &str, item: &str) -> bool {
+    DIFFERENCES.iter().any(|(name, items, _)| *name == message && items.contains(&item))
+}
+
 /// Dovecot on a Maildir, where a message is a file as it is.
 fn maildir(site: &Site) -> Imap {
     let configuration = dovecot::configuration(site, "hunt");
@@ -200,13 +315,15 @@ fn maildir(site: &Site) -> Imap {
 
 #[test]
 fn structures_are_those_that_dovecot_tells() {
+    for (name, ..) in DIFFERENCES {
+        assert!(MESSAGES.iter().any(|(known, _)| known == name), "{name}");
+    }
     if !need("dovecot") || !need("doveadm") {
         return;
     }
     let site = Site::new();
     let mut imap = maildir(&site);
     let mut wrong = String::new();
-    let mut known: Vec<_> = DIFFERENCES.iter().map(|(name, item, _)| (*name, *item)).collect();
     for (number, (name, message)) in (1..).zip(MESSAGES) {
         let message = wire(message);
         let structure = parse(&message);
@@ -221,20 +338,14 @@ fn structures_are_those_that_dovecot_tells() {
         }
         for (item, ours) in &ours {
             let theirs = theirs.get(item).cloned().unwrap_or_default();
-            let is_known = known.iter().position(|known| *known == (*name, item));
+            let is_known = differs(name, item);
             match (is_known, *ours == theirs) {
-                (None, true) => {}
-                (Some(at), false) => {
-                    known.remove(at);
+                (false, true) | (true, false) => {}
+                (true, true) => writeln!(wrong, "{name}: {item}: no difference").unwrap(),
+                (false, false) => {
+                    let (ours, theirs) = (show(ours), show(&theirs));
+                    writeln!(wrong, "{name}: {item}:\n  ours   {ours}\n  theirs {theirs}").unwrap();
                 }
-                (Some(_), true) => writeln!(wrong, "{name}: {item}: no difference").unwrap(),
-                (None, false) => writeln!(
-                    wrong,
-                    "{name}: {item}:\n  ours   {}\n  theirs {}",
-                    show(ours),
-                    show(&theirs)
-                )
-                .unwrap(),
             }
         }
     }

@@ -29,7 +29,7 @@ pub(super) fn address_list(value: &[u8], list: &mut Vec<Address>, limit: &mut us
         room
     };
     loop {
-        let words = Words::of(&mut lexer);
+        let words = Words::of(&mut lexer, false);
         let stop = lexer.next();
         let room = match stop {
             Some(b':') if !in_group => {
@@ -58,12 +58,13 @@ pub(super) fn address_list(value: &[u8], list: &mut Vec<Address>, limit: &mut us
 /// `name-addr`, behind its opening bracket.
 fn angle_address(lexer: &mut Lexer, words: Words) -> Address {
     let mut address = Address { name: words.any.then_some(words.phrase), ..Address::default() };
-    let mut local = Words::of(lexer);
+    while lexer.eat(b'<') {}
+    let mut local = Words::of(lexer, true);
     if !local.any && lexer.peek() == Some(b'@') {
         let route = route(lexer);
         if lexer.eat(b':') {
             address.route = Some(route);
-            local = Words::of(lexer);
+            local = Words::of(lexer, true);
         } else {
             // Not a route, but an address without a local part.
             address.host = Some(route.get(1..).unwrap_or_default().to_vec());
@@ -181,7 +182,8 @@ struct Words {
 }
 
 impl Words {
-    fn of(lexer: &mut Lexer) -> Self {
+    /// Those that come next, `within` brackets or outside.
+    fn of(lexer: &mut Lexer, within: bool) -> Self {
         let mut words = Self::default();
         loop {
             let (space, comment) = lexer.skip();
@@ -189,6 +191,7 @@ impl Words {
             let word = match lexer.peek() {
                 Some(b'"') => lexer.quoted(),
                 // Brackets that close nothing are like letters.
+                Some(b'>') if within => return words,
                 Some(byte @ (b'>' | b'[' | b']')) => {
                     lexer.next();
                     vec![byte]

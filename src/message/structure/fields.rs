@@ -96,8 +96,9 @@ impl Fields {
 
     /// A line of the header, without its end.
     pub fn push(&mut self, line: &[u8], budget: &mut Budget) {
-        let text = if matches!(line.first(), Some(b' ' | b'\t')) {
-            line
+        let is_folded = matches!(line.first(), Some(b' ' | b'\t'));
+        let text = if is_folded {
+            line.trim_ascii_start()
         } else {
             self.within = false;
             let Some(colon) = memchr::memchr(b':', line) else { return };
@@ -114,7 +115,12 @@ impl Fields {
         {
             let room = budget.octets.min(MAX_FIELD.saturating_sub(kept.len()));
             let text = text.get(..room).unwrap_or(text);
-            kept.extend_from_slice(text);
+            // A fold is one blank, and so is a CR, which no text that is told has.
+            if is_folded {
+                kept.truncate(kept.trim_ascii_end().len());
+                kept.push(b' ');
+            }
+            kept.extend(text.iter().map(|byte| if *byte == b'\r' { b' ' } else { *byte }));
             budget.octets -= text.len();
         }
     }
@@ -142,10 +148,10 @@ impl Fields {
             // Several fields are as one: so nobody is shown another author than somebody else.
             address_list(value, list, &mut budget.addresses);
         }
-        envelope.date = self.text(Name::Date);
-        envelope.subject = self.text(Name::Subject);
-        envelope.in_reply_to = self.text(Name::InReplyTo);
-        envelope.message_id = self.text(Name::MessageId);
+        envelope.date = self.last_text(Name::Date);
+        envelope.subject = self.last_text(Name::Subject);
+        envelope.in_reply_to = self.last_text(Name::InReplyTo);
+        envelope.message_id = self.last_text(Name::MessageId);
         envelope
     }
 
@@ -175,22 +181,31 @@ impl Fields {
     }
 
     fn text(&self, wanted: Name) -> Option<Vec<u8>> {
-        self.first(wanted).map(|value| value.trim_ascii_start().to_vec())
+        self.first(wanted).map(|value| value.trim_ascii().to_vec())
+    }
+
+    /// Of several the last, as Dovecot has it.
+    fn last_text(&self, wanted: Name) -> Option<Vec<u8>> {
+        let last = self.kept.iter().rfind(|(name, _)| *name == wanted);
+        last.map(|(_, value)| value.trim_ascii().to_vec())
     }
 }
 
-/// `Content-Type = type "/" subtype *(";" parameter)` (RFC 2045 section 5.1). What can't be read so
-/// far has no parameters.
+/// `Content-Type = type "/" subtype *(";" parameter)` (RFC 2045 section 5.1). What can't be read
+/// counts as missing (section 5.2).
 fn content_type(value: &[u8], part: &mut Part, limit: &mut usize) {
     let mut lexer = Lexer::new(value);
     lexer.skip();
-    part.kind = lexer.token().to_vec();
+    let kind = lexer.token();
     lexer.skip();
-    if !lexer.eat(b'/') {
+    let slash = lexer.eat(b'/');
+    lexer.skip();
+    let subtype = lexer.token();
+    if kind.is_empty() || !slash || subtype.is_empty() {
         return;
     }
-    lexer.skip();
-    part.subtype = lexer.token().to_vec();
+    part.kind = kind.to_vec();
+    part.subtype = subtype.to_vec();
     lexer.skip();
     if matches!(lexer.peek(), None | Some(b';')) {
         part.parameters = parameters(lexer, limit);
@@ -261,7 +276,7 @@ fn parameters(mut lexer: Lexer, limit: &mut usize) -> Vec<Parameter> {
             break;
         }
         match Piece::of(name) {
-            Some(piece) => pieces.push((piece, value)),
+            Some(piece) => pieces.push(Piece { value, ..piece }),
             None => found.push(Parameter { name: name.to_vec(), value }),
         }
     }
@@ -271,62 +286,59 @@ fn parameters(mut lexer: Lexer, limit: &mut usize) -> Vec<Parameter> {
 
 /// One of the pieces into which a parameter is divided: `name*number` or `name*number*` (RFC 2231
 /// sections 3 and 4.1).
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Piece {
-    /// In lower case.
-    name: Vec<u8>,
-    number: u32,
+struct Piece<'a> {
+    name: &'a [u8],
+    number: usize,
     /// With octets in hex.
     extended: bool,
+    value: Vec<u8>,
 }
 
-impl Piece {
-    fn of(name: &[u8]) -> Option<Self> {
+impl<'a> Piece<'a> {
+    fn of(name: &'a [u8]) -> Option<Self> {
         let extended = name.ends_with(b"*");
         let name = name.strip_suffix(b"*").unwrap_or(name);
-        let star = memchr::memrchr(b'*', name)?;
-        let (name, digits) = name.split_at(star);
+        let (name, digits) = name.split_at_checked(memchr::memrchr(b'*', name)?)?;
         let digits = std::str::from_utf8(digits.get(1..)?).ok()?;
         let is_number = digits.len() < 10 && digits.bytes().all(|b| b.is_ascii_digit());
         let number = is_number.then(|| digits.parse().ok())??;
-        (!name.is_empty()).then(|| Self { name: name.to_ascii_lowercase(), number, extended })
+        (!name.is_empty()).then_some(Self { name, number, extended, value: Vec::new() })
+    }
+
+    fn key(&self) -> (Vec<u8>, usize, bool) {
+        (self.name.to_ascii_lowercase(), self.number, self.extended)
     }
 }
 
-/// Puts together what belongs together; pieces behind a gap stay as they are.
-fn join(mut pieces: Vec<(Piece, Vec<u8>)>, found: &mut Vec<Parameter>) {
-    pieces.sort();
-    for group in pieces.chunk_by(|(a, _), (b, _)| a.name == b.name) {
-        let in_order = |(n, (piece, _)): &(usize, &(Piece, _))| {
-            usize::try_from(piece.number).is_ok_and(|number| number == *n)
-        };
-        let whole = group.iter().enumerate().take_while(in_order).count();
-        let (together, alone) = group.split_at(whole);
-        if let Some((first, _)) = together.first() {
-            let extended = together.iter().any(|(piece, _)| piece.extended);
-            let mut parameter = Parameter { name: first.name.clone(), value: Vec::new() };
-            if extended {
-                parameter.name.push(b'*');
-                // It begins with charset and language, if nowhere else.
-                if !first.extended {
-                    parameter.value.extend_from_slice(b"''");
-                }
-            }
-            for (piece, value) in together {
-                if extended && !piece.extended {
-                    escape(value, &mut parameter.value);
-                } else {
-                    parameter.value.extend_from_slice(value);
-                }
-            }
-            found.push(parameter);
+/// Puts together what belongs together; where a piece is missing, all stay as they are.
+fn join(mut pieces: Vec<Piece>, found: &mut Vec<Parameter>) {
+    pieces.sort_by_cached_key(Piece::key);
+    for group in pieces.chunk_by(|a, b| a.name.eq_ignore_ascii_case(b.name)) {
+        let Some(first) = group.first() else { continue };
+        if group.iter().enumerate().any(|(n, piece)| piece.number != n) {
+            found.extend(group.iter().map(|piece| {
+                let mut name = piece.name.to_vec();
+                name.extend_from_slice(format!("*{}", piece.number).as_bytes());
+                name.extend(piece.extended.then_some(b'*'));
+                Parameter { name, value: piece.value.clone() }
+            }));
+            continue;
         }
-        for (piece, value) in alone {
-            let mut name = piece.name.clone();
-            name.extend_from_slice(format!("*{}", piece.number).as_bytes());
-            name.extend(piece.extended.then_some(b'*'));
-            found.push(Parameter { name, value: value.clone() });
+        let mut parameter = Parameter { name: first.name.to_vec(), value: Vec::new() };
+        let extended = group.iter().any(|piece| piece.extended);
+        if extended {
+            parameter.name.push(b'*');
+            // It begins with charset and language, if nowhere else.
+            parameter.value.extend_from_slice(if first.extended { b"" } else { b"''" });
         }
+        for piece in group {
+            if extended && !piece.extended {
+                escape(&piece.value, &mut parameter.value);
+            } else {
+                parameter.value.extend_from_slice(&piece.value);
+            }
+        }
+        found.push(parameter);
     }
 }
 

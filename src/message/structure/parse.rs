@@ -1,7 +1,7 @@
 //! A message taken apart, in one pass, from pieces of any cut.
 
 use super::fields::{Budget, Fields, MAX_FIELD};
-use super::{Content, Envelope, MAX_DEPTH, MAX_PARTS, Part, Structure};
+use super::{Content, Envelope, MAX_DEPTH, MAX_PARTS, Parameter, Part, Structure};
 
 /// The longest boundary that is looked for; of a longer one only so much counts (RFC 2046 section
 /// 5.1.1 allows 70).
@@ -212,11 +212,13 @@ impl Parser {
             return false;
         };
         let in_header = self.place == Place::Header;
-        let top = self
+        // The line end before it belongs to it, even that of the blank line behind a header.
+        let behind_header = |open: &Open| in_header || open.part.body == self.line_start;
+        let from = self
             .open
             .last()
-            .map_or(0, |open| if in_header { open.part.start } else { open.part.body });
-        let end = self.line_start.saturating_sub(self.newline).max(top);
+            .map_or(0, |open| if behind_header(open) { open.part.start } else { open.part.body });
+        let end = self.line_start.saturating_sub(self.newline).max(from);
         let line_ends = self.line_ends.saturating_sub(u64::from(end < self.line_start));
         if in_header {
             // The header ends here, and so does its part.
@@ -226,6 +228,10 @@ impl Parser {
                 self.open.push(Open::new(true, end));
                 self.end_header_at(end, line_ends);
             }
+        } else if depth + 1 < self.open.len()
+            && let Some(open) = self.open.last_mut()
+        {
+            open.part.body = open.part.body.min(end);
         }
         self.close(depth + 1, end, line_ends);
         if last && let Some(open) = self.open.last_mut() {
@@ -268,7 +274,6 @@ impl Parser {
         self.line.clear();
         self.line_start = self.at;
         if opens {
-            self.newline = 0;
             self.begin(false);
         } else {
             self.newline = newline;
@@ -278,6 +283,7 @@ impl Parser {
 
     /// A part begins here.
     fn begin(&mut self, of_message: bool) {
+        self.newline = 0;
         self.parts += 1;
         self.open.push(Open::new(of_message, self.at));
         self.place = Place::Header;
@@ -289,9 +295,7 @@ impl Parser {
             open.boundary = None;
         }
         if let Some(open) = self.open.last_mut() {
-            open.part.kind = b"application".to_vec();
-            open.part.subtype = b"octet-stream".to_vec();
-            open.part.content = Content::Other;
+            open.part.make_opaque();
             open.part.body = self.at;
             open.line_ends = self.line_ends;
         }
@@ -315,7 +319,6 @@ impl Parser {
 
     fn end_header(&mut self) {
         self.end_header_at(self.at, self.line_ends);
-        self.newline = 0;
         self.line_start = self.at;
         match self.open.last().map(|open| &open.part.content) {
             Some(Content::Message(_)) => self.begin(true),
@@ -374,21 +377,33 @@ impl Open {
         let is = |kind: &[u8]| part.kind.eq_ignore_ascii_case(kind);
         part.content = if is(b"text") {
             Content::Text
-        } else if is(b"message") && may_have_parts && is_message(&part.subtype) {
+        } else if is(b"multipart") {
+            let is_boundary = |p: &&Parameter| p.name.eq_ignore_ascii_case(b"boundary");
+            self.boundary = part
+                .parameters
+                .iter()
+                .find(is_boundary)
+                .map(|found| found.value.get(..MAX_BOUNDARY).unwrap_or(&found.value).to_vec());
+            Content::Multipart(Vec::new())
+        } else if is(b"message") && is_message(&part.subtype) {
             Content::Message(Box::default())
-        } else if is(b"multipart") && may_have_parts {
-            let is_boundary = |p: &&super::Parameter| p.name.eq_ignore_ascii_case(b"boundary");
-            match part.parameters.iter().find(is_boundary) {
-                Some(found) => {
-                    let boundary = found.value.get(..MAX_BOUNDARY).unwrap_or(&found.value);
-                    self.boundary = Some(boundary.to_vec());
-                    Content::Multipart(Vec::new())
-                }
-                None => Content::Other,
-            }
         } else {
             Content::Other
         };
+        if !may_have_parts && !matches!(part.content, Content::Text | Content::Other) {
+            self.boundary = None;
+            part.make_opaque();
+        }
+    }
+}
+
+impl Part {
+    /// Nobody looks into it: a file like any other.
+    fn make_opaque(&mut self) {
+        self.kind = b"application".to_vec();
+        self.subtype = b"octet-stream".to_vec();
+        self.parameters = Vec::new();
+        self.content = Content::Other;
     }
 }
 
