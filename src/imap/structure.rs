@@ -231,3 +231,7 @@ fn string(text: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(piece);
     }
 }
+
+#[cfg(test)]
+#[path = "structure_tests.rs"]
+mod tests;
