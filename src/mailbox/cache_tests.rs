@@ -132,7 +132,7 @@ fn a_damaged_octet_costs_messages_and_tells_no_lies() {
 #[test]
 fn a_file_that_is_none_is_emptied() {
     let mut file = NamedTempFile::new().unwrap();
-    file.write_all(&[b'x'; 100_000]).unwrap();
+    file.write_all(&vec![b'x'; 100_000]).unwrap();
     let mut cache = open(&file);
     assert_eq!(known(&mut cache, [1]), []);
     fill(&mut cache, [1]);

@@ -133,15 +133,13 @@ fn depth(structure: &Structure) -> usize {
 
 #[test]
 fn parts_within_parts_end_at_the_limit_with_one_that_is_opaque() {
-    let mut message = String::new();
-    for n in 0..1000 {
-        message += &format!("Content-Type: multipart/mixed; boundary=b{n}x\n\n--b{n}x\n");
-    }
-    let structure = parse(&crlf(&message));
+    let part = |n| format!("Content-Type: multipart/mixed; boundary=b{n}x\n\n--b{n}x\n");
+    let message = crlf(&(0..1000).map(part).collect::<String>());
+    let structure = parse(&message);
     assert_eq!(depth(&structure), MAX_DEPTH);
     let last = structure.part(&[1; MAX_DEPTH - 1]).unwrap();
     assert_eq!((&last.kind[..], &last.content), (&b"application"[..], &Content::Other));
-    assert_eq!(last.end, message.len() as u64 + 3000);
+    assert_eq!(last.end, message.len() as u64);
     let messages = parse(&crlf(&"Content-Type: message/rfc822\n\n".repeat(1000)));
     assert_eq!(depth(&messages), MAX_DEPTH);
     assert_eq!(decode(&encode(&messages)), Some(messages));
@@ -167,13 +165,13 @@ fn parts_beside_parts_end_at_the_limit_with_one_that_is_opaque() {
 fn what_is_kept_of_fields_is_bounded() {
     // More fields, a longer one, more addresses and more parameters than are kept.
     let mut parser = Parser::default();
-    let line = [&b"Subject: "[..], &[b'x'; 99_990], b"\r\n"].concat();
+    let line = [&b"Subject: "[..], &vec![b'x'; 99_990], b"\r\n"].concat();
     (0..300).for_each(|_| parser.push(&line));
     let structure = parser.finish();
     assert!(encode(&structure).len() < 100_100);
     let mut parser = Parser::default();
     parser.push(b"Subject: ");
-    (0..300).for_each(|_| parser.push(&[b'x'; 99_990]));
+    (0..300).for_each(|_| parser.push(&vec![b'x'; 99_990]));
     let structure = parser.finish();
     assert!(structure.envelope.subject.unwrap().len() <= fields::MAX_FIELD);
     let structure = parse(&[&b"To: "[..], &b"a,".repeat(100_000), b"\r\n\r\n"].concat());
@@ -194,6 +192,6 @@ fn the_line_ends_of_a_body_are_counted_without_that_of_the_delimiter() {
     let three = structure.part(&[3]).unwrap();
     assert_eq!((three.lines, three.message().unwrap().root.lines), (11, 8));
     let message = sample();
-    let all = message.iter().filter(|byte| **byte == b'\n').count() as u64;
+    let all = memchr::memchr_iter(b'\n', &message).count() as u64;
     assert_eq!(structure.root.lines, all - 3);
 }
