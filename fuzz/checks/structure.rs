@@ -50,7 +50,7 @@ fn check_part(input: &[u8], part: &Part, depth: usize, parts: &mut usize) {
     assert!(depth <= MAX_DEPTH);
     assert!(part.start <= part.body && part.body <= part.end && part.end <= input.len() as u64);
     let (header, body) = (octets(input, part.header()), octets(input, part.text()));
-    let lines = body.iter().filter(|byte| **byte == b'\n').count();
+    let lines = memchr::memchr_iter(b'\n', body).count();
     assert_eq!(part.lines, lines as u64, "{}", body.escape_ascii());
     // A header has one blank line, at its end.
     let mut blank = header
