@@ -18,6 +18,8 @@ pub mod lmtp;
 
 pub mod pop3;
 
+pub mod imap;
+
 pub mod config;
 
 pub mod mailbox;

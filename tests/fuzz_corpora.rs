@@ -36,6 +36,8 @@ mod mbox;
 mod proxy;
 #[path = "../fuzz/checks/session.rs"]
 mod session;
+#[path = "../fuzz/checks/structure.rs"]
+mod structure;
 #[path = "../fuzz/checks/text.rs"]
 mod text;
 
@@ -107,4 +109,9 @@ fn a_proxy_header_names_who_was_written_and_takes_its_own_bytes() {
 #[test]
 fn a_session_owes_its_client_so_many_replies_and_stores_what_was_sent() {
     replay("session", session::check);
+}
+
+#[test]
+fn the_structure_of_any_message_is_bounded_and_its_parts_lie_within_each_other() {
+    replay("structure", structure::check);
 }

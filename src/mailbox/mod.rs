@@ -5,6 +5,7 @@
 //! mbox file, [`maildir`] the one that writes a Maildir. [`dotlock`] is used by the setgid helper,
 //! too.
 
+pub mod cache;
 mod crlf;
 pub mod directory;
 pub mod dotlock;

@@ -6,6 +6,7 @@ pub mod date;
 pub mod header;
 pub mod list;
 pub mod received;
+pub mod structure;
 pub mod submission;
 
 pub use address::Address;
