@@ -7,12 +7,14 @@
 
 pub mod directory;
 pub mod dotlock;
+pub mod folders;
 mod helper;
 pub mod index;
 mod lock;
 pub mod maildir;
 pub mod mbox;
 mod message;
+mod moment;
 mod stage;
 pub mod store;
 pub mod uids;

@@ -18,3 +18,7 @@ impl fmt::Display for Damaged {
 }
 
 impl std::error::Error for Damaged {}
+
+pub(in crate::mailbox) mod directory {
+    pub(in crate::mailbox) use crate::mailbox::mbox::index::stem;
+}

@@ -19,7 +19,7 @@ use crate::mailbox::directory;
 
 /// The directory, opened when a journal is asked for, and the mailbox whose journals are meant.
 #[derive(Debug)]
-pub(super) struct Index {
+pub(in crate::mailbox) struct Index {
     pub path: PathBuf,
     mailbox: PathBuf,
     owner: Uid,
@@ -162,7 +162,7 @@ impl Index {
 
 /// `NAME-DIGITS`: mailboxes of the same name (of several domains, in several folders) may share
 /// the directory, so the digits are of the whole path.
-pub(super) fn stem(mailbox: &Path) -> OsString {
+pub(in crate::mailbox) fn stem(mailbox: &Path) -> OsString {
     let digest = Sha256::digest(mailbox.as_os_str().as_bytes());
     let mut stem = mailbox.file_name().unwrap_or_default().to_owned();
     stem.push("-");

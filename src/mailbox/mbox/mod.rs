@@ -12,13 +12,14 @@
 
 mod append;
 mod error;
+mod exclusive;
 pub mod fields;
 mod form;
 pub mod from_line;
 mod identity;
-mod index;
+pub(in crate::mailbox) mod index;
 mod intent;
-mod moment;
+pub(in crate::mailbox) mod moment;
 mod open;
 pub mod piped;
 mod present;
