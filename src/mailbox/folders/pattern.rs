@@ -46,7 +46,7 @@ mod tests {
             ("%/%", &["a/b"], &["a", "a/b/c"]),
             ("*/c", &["a/c", "a/b/c"], &["c", "a/b/cd"]),
             ("a%c", &["ac", "abc"], &["a/c"]),
-            ("inb%", &["INBOX"], &["INBOX/x", "inbo"]),
+            ("inb%", &["INBOX"], &["INBOX/x", "Inbo"]),
             ("inbox/X", &["INBOX/X"], &["INBOX/x"]),
             ("a", &["a"], &["A", "ab", ""]),
             ("", &[""], &["a"]),

@@ -180,7 +180,7 @@ fn files_are_folders_and_so_are_the_directories_of_three_programs() {
     let folders = home.open();
     let path = |text: &str| {
         let path = folders.place(&name(text)).unwrap().path;
-        path.strip_prefix(&home.root).unwrap().as_os_str().to_str().unwrap().to_owned()
+        path.to_str().unwrap().split_once("/mail/").unwrap().1.to_owned()
     };
     assert_eq!(path("a/b/c"), "a.sbd/b.sbd/c");
     assert_eq!(path("lists/rust"), "lists/rust");
@@ -514,9 +514,6 @@ fn a_rename_killed_at_any_step_is_finished_or_was_never_begun() {
         assert!(renamed || killed);
         outcomes.borrow_mut().insert(renamed);
         let names = if renamed { &after } else { &before };
-        for (folder, was) in names.iter().zip(["a/b", "a/b/c"].iter().rev().chain(["a"].iter())) {
-            let _ = (folder, was);
-        }
         for (folder, was) in names.iter().zip(&before) {
             assert_eq!(home.index_of(folder).as_deref(), Some(was.as_str()), "{folder}");
         }
@@ -539,15 +536,18 @@ fn a_delivery_into_the_old_name_of_a_killed_rename_is_kept() {
         home.index("a");
         let folders = home.open();
         let killed = killed_at(n, || folders.rename(&name("a"), &name("x")).unwrap());
-        if !home.has("mail/a") {
+        let delivered = !home.has("mail/a");
+        if delivered {
             home.write("mail/a", &message("new"));
         }
-        let subjects: BTreeSet<String> =
+        let mut subjects: Vec<String> =
             home.mail().into_iter().map(|(_, subject)| subject).collect();
-        assert!(subjects.contains("a") && subjects.contains("a.sbd/b"), "{subjects:?}");
-        assert!(
-            home.has("mail/x") != subjects.is_subset(&["a".to_owned(), "a.sbd/b".into()].into())
+        subjects.sort();
+        assert_eq!(
+            subjects,
+            if delivered { &["a", "a.sbd/b", "new"][..] } else { &["a", "a.sbd/b"] }
         );
+        assert_eq!(home.read("mail/.folders"), "");
         if !killed {
             break;
         }
@@ -611,6 +611,7 @@ fn other_changes_killed_at_any_step_are_done_or_not() {
         if folders.place(&name("x/y")).is_err() {
             folders.create(&name("x/y"), &[SpecialUse::Sent]).unwrap();
         }
+        folders.subscribe(&name("last")).unwrap();
         assert_eq!(home.names(), ["INBOX", "a-", "a/b", "x-", "x/y"]);
         assert!(home.leftovers().is_empty());
     });
@@ -748,7 +749,8 @@ fn a_delivery_learns_where_a_folder_is_or_would_be() {
     let folders = home.open();
     let path = |text: &str| {
         let place = folders.place_of_delivery(&Wanted::parse(text).unwrap()).unwrap();
-        place.path.strip_prefix(&home.path).unwrap().to_str().unwrap().to_owned()
+        let path = place.path.to_str().unwrap();
+        path.strip_prefix(home.path.to_str().unwrap()).unwrap().trim_start_matches('/').to_owned()
     };
     for (text, expected) in [
         ("a", "mail/a"),
