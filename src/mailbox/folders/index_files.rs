@@ -15,7 +15,7 @@ use nix::unistd::{Uid, UnlinkatFlags, fsync, unlinkat};
 use super::error::Error;
 use super::root;
 use crate::mailbox::directory;
-use crate::mailbox::index::directory::stem;
+use crate::mailbox::index::{ENDING, NEW, stem};
 use crate::mailbox::moment::moment;
 
 /// Digits of the digest in a file's name.
@@ -115,7 +115,7 @@ impl<'a> IndexFiles<'a> {
         let Some((dir, old, _)) = self.of(from) else {
             return Ok(());
         };
-        let copied = copy(dir, &joined(&old, OsStr::new(".index")), &new);
+        let copied = copy(dir, &joined(&old, OsStr::new(ENDING)), &new);
         copied.map_err(|error| self.fail(&error))
     }
 
@@ -135,7 +135,7 @@ fn copy(dir: &OwnedFd, old: &OsStr, new: &OsStr) -> io::Result<()> {
         Err(nix::Error::ENOENT) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    let (hidden, name) = (joined(new, OsStr::new(".index.new")), joined(new, OsStr::new(".index")));
+    let (hidden, name) = (joined(new, OsStr::new(NEW)), joined(new, OsStr::new(ENDING)));
     moment();
     let write = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC;
     let mode = Mode::S_IRUSR | Mode::S_IWUSR;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{Entry, Error, Folders, Name, SpecialUse, Wanted};
 use crate::config::LockKind;
-use crate::mailbox::index::directory::stem;
+use crate::mailbox::index::stem;
 use crate::mailbox::moment::killed_at;
 use crate::mailbox::{Mbox, Place};
 

@@ -1,11 +1,23 @@
 //! The index of a mailbox: UIDs, flags, MODSEQs and places of its messages, for speed and for what
 //! the mailbox itself has no room for.
+//!
+//! [`State`] is what it knows, as a value. [`Index`] keeps it in a file that all processes share;
+//! [`Directory`] is where that and the other small files of a mailbox stand.
 
+mod codec;
+mod directory;
+mod file;
+mod journal;
+mod locked;
+mod snapshot;
 mod state;
 
 use std::fmt;
 
-pub use state::{Base, Change, MOST_MESSAGES, State};
+pub use directory::{Directory, Found, stem};
+pub use file::{ENDING, Index, NEW, Opened};
+pub use locked::Locked;
+pub use state::{Base, Change, MOST_KEYWORD_BYTES, MOST_MESSAGES, State};
 
 /// An index says something that can't be: what is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +30,3 @@ impl fmt::Display for Damaged {
 }
 
 impl std::error::Error for Damaged {}
-
-pub(in crate::mailbox) mod directory {
-    pub(in crate::mailbox) use crate::mailbox::mbox::index::stem;
-}

@@ -10,6 +10,9 @@ use crate::mailbox::uids::{Uid, UidSet};
 /// So many expunged ranges are remembered for clients that come again.
 const MOST_GONE: usize = 10_000;
 
+/// A keyword's name is not longer, in bytes.
+pub const MOST_KEYWORD_BYTES: usize = 255;
+
 /// More messages than this are not listed: a hostile file must not cost all memory.
 pub const MOST_MESSAGES: usize = 1_000_000;
 
@@ -104,18 +107,13 @@ impl State {
         match change {
             Change::New(message) => self.add(message)?,
             Change::Mark { uids, marking, by, modseq } => {
+                self.check_keywords(by)?;
                 self.advance(modseq)?;
                 self.mark(&uids, marking, by, modseq);
             }
             Change::Expunge { uids, modseq } => {
                 self.advance(modseq)?;
-                self.messages.retain(|message| !uids.contains(message.uid));
-                self.gone.push((modseq, uids));
-                if self.gone.len() > MOST_GONE {
-                    for (modseq, _) in self.gone.drain(..MOST_GONE / 10) {
-                        self.forgotten = modseq;
-                    }
-                }
+                self.expunge(&uids, modseq);
             }
             Change::Removed(ranges) => self.close_up(&ranges)?,
             Change::Placed { uid, extent } => {
@@ -123,15 +121,12 @@ impl State {
                     extent;
             }
             Change::Written(uids) => {
-                for message in &mut self.messages {
-                    if uids.contains(message.uid) {
-                        message.extent.unwritten = false;
-                    }
-                }
+                self.each_of(&uids, |message| message.extent.unwritten = false);
             }
             Change::Keyword(name) => {
-                if self.keywords.len() >= MOST_KEYWORDS {
-                    return Err(Damaged("there are too many keywords"));
+                let fits = (1..=MOST_KEYWORD_BYTES).contains(&name.len());
+                if !fits || self.keywords.len() >= MOST_KEYWORDS || self.keywords.contains(&name) {
+                    return Err(Damaged("a keyword is too long or there already, or too many are"));
                 }
                 self.keywords.push(name);
             }
@@ -143,12 +138,55 @@ impl State {
     }
 
     fn add(&mut self, message: Message) -> Result<(), Damaged> {
-        if message.uid < self.uid_next || self.messages.len() >= MOST_MESSAGES {
-            return Err(Damaged("a new message has an old UID, or there are too many"));
+        // The last number is never given, so that UIDNEXT is always one more.
+        if message.uid < self.uid_next || message.uid == Uid::MAX {
+            return Err(Damaged("a new message has an old UID"));
         }
+        if self.messages.len() >= MOST_MESSAGES {
+            return Err(Damaged("there are too many messages"));
+        }
+        self.check_keywords(message.marks)?;
         self.advance(message.modseq)?;
         self.uid_next = message.uid.saturating_add(1);
         self.messages.push(message);
+        Ok(())
+    }
+
+    fn check_keywords(&self, marks: Marks) -> Result<(), Damaged> {
+        let used = u64::BITS.saturating_sub(marks.keywords.leading_zeros());
+        if u64::from(used) > self.keywords.len() as u64 {
+            return Err(Damaged("a message has a keyword without a name"));
+        }
+        Ok(())
+    }
+
+    /// Whether it is what changes can lead to.
+    pub fn check(&self) -> Result<(), Damaged> {
+        let named = |name: &String| (1..=MOST_KEYWORD_BYTES).contains(&name.len());
+        if self.keywords.len() > MOST_KEYWORDS || !self.keywords.iter().all(named) {
+            return Err(Damaged("there are too many keywords, or one is too long"));
+        }
+        if self.messages.len() > MOST_MESSAGES || self.uid_next == 0 {
+            return Err(Damaged("there are too many messages, or UIDNEXT is 0"));
+        }
+        let mut last = 0;
+        for message in &self.messages {
+            if message.uid <= last || message.uid >= self.uid_next {
+                return Err(Damaged("the messages' UIDs don't ascend up to UIDNEXT"));
+            }
+            if message.modseq > self.modseq {
+                return Err(Damaged("a message has a MODSEQ above the mailbox's"));
+            }
+            self.check_keywords(message.marks)?;
+            last = message.uid;
+        }
+        if self.gone_ranges() > MOST_GONE {
+            return Err(Damaged("too much is remembered of what was expunged"));
+        }
+        let gone = self.gone.iter().map(|(modseq, _)| *modseq);
+        if !gone.is_sorted() || self.gone.last().is_some_and(|(modseq, _)| *modseq > self.modseq) {
+            return Err(Damaged("the expunged messages' MODSEQs don't ascend"));
+        }
         Ok(())
     }
 
@@ -162,21 +200,64 @@ impl State {
     }
 
     fn mark(&mut self, uids: &UidSet, marking: Marking, by: Marks, modseq: u64) {
+        self.each_of(uids, |message| {
+            let marks = marking.of(message.marks, by);
+            if marks != message.marks {
+                message.marks = marks;
+                message.modseq = modseq;
+                message.extent.unwritten = true;
+            }
+        });
+    }
+
+    fn each_of(&mut self, uids: &UidSet, mut action: impl FnMut(&mut Message)) {
         for range in uids.ranges() {
             let from = self.messages.partition_point(|message| message.uid < *range.start());
             let to = self.messages.partition_point(|message| message.uid <= *range.end());
-            for message in self.messages.get_mut(from..to).unwrap_or_default() {
-                let marks = marking.of(message.marks, by);
-                if marks != message.marks {
-                    message.marks = marks;
-                    message.modseq = modseq;
-                    message.extent.unwritten = true;
-                }
-            }
+            self.messages.get_mut(from..to).unwrap_or_default().iter_mut().for_each(&mut action);
         }
     }
 
+    fn gone_ranges(&self) -> usize {
+        self.gone.iter().map(|(_, uids)| uids.ranges().len()).sum()
+    }
+
+    fn expunge(&mut self, uids: &UidSet, modseq: u64) {
+        // Those that were there: a set such as 1:* has messages in it that are yet to come.
+        let mut gone = UidSet::new();
+        self.messages.retain(|message| {
+            let goes = uids.contains(message.uid);
+            if goes {
+                gone.insert(message.uid);
+            }
+            !goes
+        });
+        if gone.is_empty() {
+            return;
+        }
+        self.gone.push((modseq, gone));
+        let mut ranges = self.gone_ranges();
+        if ranges <= MOST_GONE {
+            return;
+        }
+        // Some more than has to be, so that this is not done each time.
+        let mut count = 0_usize;
+        for (modseq, uids) in &self.gone {
+            if ranges <= MOST_GONE / 10 * 9 {
+                break;
+            }
+            ranges = ranges.saturating_sub(uids.ranges().len());
+            count = count.saturating_add(1);
+            self.forgotten = *modseq;
+        }
+        self.gone.drain(..count);
+    }
+
     fn close_up(&mut self, ranges: &[(u64, u64)]) -> Result<(), Damaged> {
+        let ends = ranges.iter().flat_map(|(from, to)| [from, to]);
+        if !ends.is_sorted() {
+            return Err(Damaged("removed ranges don't ascend"));
+        }
         let mut places: Vec<(u64, usize)> =
             self.messages.iter().zip(0..).map(|(message, at)| (message.extent.start, at)).collect();
         places.sort_unstable();
@@ -184,9 +265,7 @@ impl State {
         let mut removed = 0_u64;
         for (start, at) in places {
             while let Some((from, to)) = ranges.next_if(|(from, _)| *from <= start) {
-                let length =
-                    to.checked_sub(*from).ok_or(Damaged("a range ends before it begins"))?;
-                removed = removed.saturating_add(length);
+                removed = removed.saturating_add(to.saturating_sub(*from));
             }
             if let Some(message) = self.messages.get_mut(at) {
                 message.extent.start =

@@ -23,10 +23,10 @@ use std::time::{Duration, SystemTime};
 use super::error::Error;
 use super::form::Batch;
 use super::identity::Identity;
-use super::index::Index;
 use super::intent::Intent;
-use super::moment::moment;
 use super::{Opened, redo};
+use crate::mailbox::index::Directory;
+use crate::mailbox::moment::moment;
 
 /// So many bytes before the old size prove that the file is as we left it.
 const ANCHOR: u64 = 64;
@@ -35,7 +35,7 @@ const ANCHOR: u64 = 64;
 /// Returns the file's new size.
 pub(super) fn append(
     opened: &mut Opened,
-    index: &Index,
+    index: &Directory,
     messages: Batch<'_>,
 ) -> Result<u64, Error> {
     let path = opened.spool.path.clone();
@@ -146,7 +146,7 @@ fn leave_unread(file: &File, accessed: io::Result<SystemTime>) -> io::Result<()>
 /// Finishes or undoes an append that was interrupted. The write locks are held.
 pub(super) fn recover(
     opened: &mut Opened,
-    index: &Index,
+    index: &Directory,
     warnings: &mut Vec<String>,
 ) -> Result<(), Error> {
     let path = opened.spool.path.clone();

@@ -40,6 +40,13 @@ pub enum Error {
         /// What the system said, if it did.
         source: Option<io::Error>,
     },
+    /// The index of a mailbox is damaged, or gone: it is to be made anew from the mailbox.
+    Damaged {
+        /// The index.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// The system failed.
     Io {
         /// The mailbox; empty where only the caller knows it.
@@ -120,6 +127,7 @@ impl fmt::Display for Error {
                     " (a mailbox is not changed without its journal, for which [paths] index is)"
                 )
             }
+            Self::Damaged { path, why } => write!(f, "{} is damaged: {why}", path.display()),
             Self::Io { path, doing, source } => {
                 write!(f, "{} can't {doing}: {source}", path.display())
             }

@@ -15,10 +15,10 @@ use rustix::fs::{XattrFlags, fgetxattr, fremovexattr, fsetxattr};
 use rustix::io::Errno;
 
 use super::error::Error;
-use super::index::Index;
-use super::moment::{has_attributes, moment};
 use super::window::read_full;
 use super::{Opened, record};
+use crate::mailbox::index::Directory;
+use crate::mailbox::moment::{has_attributes, moment};
 
 pub(super) const ATTRIBUTE: &CStr = c"user.hikyaku";
 const ENDING: &str = ".append";
@@ -50,7 +50,7 @@ pub(super) enum Kept {
 
 impl Intent {
     /// What is left of an append; `None` where nothing is under way.
-    pub fn read(opened: &Opened, index: &Index) -> Result<Option<(Self, Kept)>, Error> {
+    pub fn read(opened: &Opened, index: &Directory) -> Result<Option<(Self, Kept)>, Error> {
         if let Some(intent) = Self::of_attribute(opened)? {
             return Ok(Some((intent, Kept::Attribute)));
         }
@@ -83,7 +83,7 @@ impl Intent {
 
     /// Keeps the intent so that no later change of the mailbox reaches the disk without it. Where
     /// this fails nothing is kept.
-    pub fn keep(&self, opened: &Opened, index: &Index) -> Result<Kept, Error> {
+    pub fn keep(&self, opened: &Opened, index: &Directory) -> Result<Kept, Error> {
         let fields = [self.ino, self.old, self.from, self.end, self.anchor];
         let record = record::write::<RECORD>(MAGIC, &fields);
         moment();
@@ -99,7 +99,7 @@ impl Intent {
         journaled.map(|()| Kept::Journal)
     }
 
-    fn journal(record: &[u8], index: &Index) -> Result<(), Error> {
+    fn journal(record: &[u8], index: &Directory) -> Result<(), Error> {
         let fail = |error| index.error(ENDING, "can't be written", Some(error));
         let Some(journal) = index.file(ENDING, true)? else {
             return Err(fail(std::io::ErrorKind::NotFound.into()));
@@ -118,7 +118,7 @@ impl Intent {
 
 impl Kept {
     /// Not synced: an intent that comes back after a power cut finds its `F`, and proves nothing.
-    pub fn clear(self, opened: &Opened, index: &Index) -> Result<(), Error> {
+    pub fn clear(self, opened: &Opened, index: &Directory) -> Result<(), Error> {
         moment();
         match self {
             Self::Attribute => fremovexattr(&opened.file, ATTRIBUTE)

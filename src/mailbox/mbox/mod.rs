@@ -17,9 +17,7 @@ pub mod fields;
 mod form;
 pub mod from_line;
 mod identity;
-pub(in crate::mailbox) mod index;
 mod intent;
-pub(in crate::mailbox) mod moment;
 mod open;
 pub mod piped;
 mod present;
@@ -36,6 +34,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Instant;
 
+use super::index::Directory;
 use super::lock::{self, Attempt, Held, Locker, Trouble};
 use super::{Growth, NewMessage, Place};
 use crate::sys::lock::Kind;
@@ -46,7 +45,6 @@ pub use scan::{Message, Snapshot};
 
 use form::{Batch, Stored};
 use identity::Identity;
-use index::Index;
 use intent::Intent;
 use open::Spool;
 use present::Presenter;
@@ -250,8 +248,8 @@ impl Mbox {
         Ok(found)
     }
 
-    fn index(&self) -> Index {
-        Index::new(&self.place.index, &self.place.path, self.place.owner)
+    fn index(&self) -> Directory {
+        Directory::new(&self.place.index, &self.place.path, self.place.owner)
     }
 
     fn missing(&self) -> Error {
@@ -259,7 +257,11 @@ impl Mbox {
         Error::io(&self.place.path, "be opened", error)
     }
 
-    fn lock_for_writing(&mut self, index: &Index, create: bool) -> Result<Option<Opened>, Error> {
+    fn lock_for_writing(
+        &mut self,
+        index: &Directory,
+        create: bool,
+    ) -> Result<Option<Opened>, Error> {
         let Some(mut opened) = self.lock(Kind::Exclusive, create)? else {
             return Ok(None);
         };

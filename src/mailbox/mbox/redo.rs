@@ -27,10 +27,10 @@ use nix::fcntl::{FallocateFlags, fallocate};
 
 use super::error::Error;
 use super::identity::Identity;
-use super::index::Index;
-use super::moment::moment;
 use super::window::read_full;
 use super::{Opened, record};
+use crate::mailbox::index::Directory as Index;
+use crate::mailbox::moment::moment;
 use crate::sys::lock::free_space;
 
 const ENDING: &str = ".redo";

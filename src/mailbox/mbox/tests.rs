@@ -9,11 +9,11 @@ use std::time::{Duration, UNIX_EPOCH};
 use rustix::fs::XattrFlags;
 
 use super::from_line;
-use super::index::stem;
 use super::intent::ATTRIBUTE;
-use super::moment::{killed_at, without_attributes};
 use super::{Error, Mbox, NewMessage, Place};
 use crate::config::LockKind;
+use crate::mailbox::index::stem;
+use crate::mailbox::moment::{killed_at, without_attributes};
 use crate::mailbox::{Staged, Stager};
 
 /// A mailbox in a directory of its own.

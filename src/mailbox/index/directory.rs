@@ -1,12 +1,13 @@
-//! The directory of a mailbox's journals: small files of the owner, one directory of the owner.
+//! The directory of what belongs to mailboxes and is none: journals, indexes. Small files of the
+//! owner, one directory of the owner.
 
 use std::cell::OnceCell;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
@@ -14,21 +15,30 @@ use nix::sys::stat::{Mode, fstat, fstatat};
 use nix::unistd::{Uid, UnlinkatFlags, unlinkat};
 use sha2::{Digest, Sha256};
 
-use super::error::Error;
-use crate::mailbox::directory;
+use crate::mailbox::moment::moment;
+use crate::mailbox::{Error, directory};
+use crate::sys::{clock, lock};
 
-/// The directory, opened when a journal is asked for, and the mailbox whose journals are meant.
+/// Mailboxes are told apart by their UIDVALIDITY: the last one that was given.
+const UID_VALIDITY: &str = "uidvalidity";
+
+/// Ten digits and a line end: always written over whole, in one sector.
+const UID_VALIDITY_BYTES: usize = 11;
+
+/// The directory, opened when a file is asked for, and the mailbox whose files are meant.
 #[derive(Debug)]
-pub(in crate::mailbox) struct Index {
+pub struct Directory {
+    /// Its path.
     pub path: PathBuf,
     mailbox: PathBuf,
     owner: Uid,
     dir: OnceCell<OwnedFd>,
-    /// What the names of its journals begin with.
+    /// What the names of its files begin with.
     stem: OnceCell<OsString>,
 }
 
-impl Index {
+impl Directory {
+    /// The directory at `path`, for the files of `mailbox`; neither need exist yet.
     pub fn new(path: &Path, mailbox: &Path, owner: Uid) -> Self {
         Self {
             path: path.to_owned(),
@@ -87,8 +97,18 @@ impl Index {
         name
     }
 
-    /// Opens a journal for reading and writing; `None` where there is none.
+    /// Where the file with this ending is, or would be.
+    pub fn path_of(&self, ending: &str) -> PathBuf {
+        self.path.join(self.name(ending))
+    }
+
+    /// Opens a file for reading and writing; `None` where there is none.
     pub fn file(&self, ending: &str, create: bool) -> Result<Option<File>, Error> {
+        self.open(&self.name(ending), create)
+    }
+
+    fn open(&self, name: &OsStr, create: bool) -> Result<Option<File>, Error> {
+        let fail = |why, source| self.unusable_file(name, why, source);
         let mut flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let dir = if create {
             flags |= OFlag::O_CREAT;
@@ -99,42 +119,54 @@ impl Index {
                 None => return Ok(None),
             }
         };
-        let name = self.name(ending);
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-        let file = match openat(dir, name.as_os_str(), flags, mode) {
+        let file = match openat(dir, name, flags, mode) {
             Ok(fd) => File::from(fd),
             Err(nix::Error::ENOENT) if !create => return Ok(None),
-            Err(error) => return Err(self.error(ending, "can't be opened", Some(error.into()))),
+            Err(error) => return Err(fail("can't be opened", Some(error.into()))),
         };
-        let found =
-            file.metadata().map_err(|error| self.error(ending, "can't be opened", Some(error)))?;
+        let found = file.metadata().map_err(|error| fail("can't be opened", Some(error)))?;
+        // One that was replaced between the two calls has no name any more.
         if !found.is_file() || found.nlink() > 1 || found.uid() != self.owner.as_raw() {
             let why = "is not a regular file of the mailbox's user with one name";
-            return Err(self.error(ending, why, None));
+            return Err(fail(why, None));
         }
         Ok(Some(file))
     }
 
-    /// Whether there is a file with this ending.
-    pub fn has(&self, ending: &str) -> Result<bool, Error> {
+    /// Which file the name with this ending leads to, and how large it is.
+    pub fn look(&self, ending: &str) -> Result<Option<Found>, Error> {
         let Some(dir) = self.dir()? else {
-            return Ok(false);
+            return Ok(None);
         };
-        let name = self.name(ending);
-        match fstatat(dir, name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(_) => Ok(true),
-            Err(nix::Error::ENOENT) => Ok(false),
+        match fstatat(dir, self.name(ending).as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(found) => Ok(Some(Found {
+                dev: found.st_dev,
+                ino: found.st_ino,
+                size: u64::try_from(found.st_size).unwrap_or(0),
+            })),
+            Err(nix::Error::ENOENT) => Ok(None),
             Err(error) => Err(self.error(ending, "can't be looked at", Some(error.into()))),
         }
     }
 
+    /// Whether there is a file with this ending.
+    pub fn has(&self, ending: &str) -> Result<bool, Error> {
+        Ok(self.look(ending)?.is_some())
+    }
+
     /// Gives a file another ending, durably.
     pub fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
+        self.replace(from, to)?;
+        self.sync()
+    }
+
+    /// Gives a file another ending.
+    pub fn replace(&self, from: &str, to: &str) -> Result<(), Error> {
         let dir = self.make()?;
         let (old, new) = (self.name(from), self.name(to));
         renameat(dir, old.as_os_str(), dir, new.as_os_str())
-            .map_err(|error| self.error(from, "can't be renamed", Some(error.into())))?;
-        self.sync()
+            .map_err(|error| self.error(from, "can't be renamed", Some(error.into())))
     }
 
     /// Removes a file, if it is there.
@@ -155,14 +187,65 @@ impl Index {
             .map_err(|error| self.unusable("can't be made durable", Some(error.into())))
     }
 
+    /// What is wrong with the file with this ending.
     pub fn error(&self, ending: &str, why: &str, source: Option<io::Error>) -> Error {
-        Error::Index { path: self.path.join(self.name(ending)), why: why.into(), source }
+        self.unusable_file(&self.name(ending), why, source)
     }
+
+    fn unusable_file(&self, name: &OsStr, why: &str, source: Option<io::Error>) -> Error {
+        Error::Index { path: self.path.join(name), why: why.into(), source }
+    }
+
+    /// Looks for the directory anew at the next call: it was removed with all that was in it.
+    pub(super) fn forget(&mut self) {
+        self.dir.take();
+    }
+
+    /// A UIDVALIDITY that no mailbox of the user has had. (Where it can't be written down, it is
+    /// the time: this can't give one twice but within a second.)
+    pub fn new_uid_validity(&self) -> u32 {
+        let now = u32::try_from(clock::seconds()).unwrap_or(u32::MAX);
+        self.next_uid_validity(now).unwrap_or(now)
+    }
+
+    fn next_uid_validity(&self, now: u32) -> Result<u32, Error> {
+        let name = OsStr::new(UID_VALIDITY);
+        let fail = |error| self.unusable_file(name, "can't be written", Some(error));
+        let Some(file) = self.open(name, true)? else {
+            return Err(fail(io::ErrorKind::NotFound.into()));
+        };
+        // Given back when the file is closed.
+        lock::flock(&file).map_err(fail)?;
+        let mut text = [0; UID_VALIDITY_BYTES];
+        let is_new = file.read_at(&mut text, 0).map_err(fail)? == 0;
+        let last = str::from_utf8(&text).ok().and_then(|text| text.trim_ascii().parse().ok());
+        let next = now.max(last.unwrap_or(0_u32).saturating_add(1));
+        moment();
+        file.write_all_at(format!("{next:010}\n").as_bytes(), 0).map_err(fail)?;
+        moment();
+        file.sync_data().map_err(fail)?;
+        if is_new {
+            moment();
+            self.sync()?;
+        }
+        Ok(next)
+    }
+}
+
+/// What a name led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The device.
+    pub dev: u64,
+    /// The file on it.
+    pub ino: u64,
+    /// Its bytes.
+    pub size: u64,
 }
 
 /// `NAME-DIGITS`: mailboxes of the same name (of several domains, in several folders) may share
 /// the directory, so the digits are of the whole path.
-pub(in crate::mailbox) fn stem(mailbox: &Path) -> OsString {
+pub fn stem(mailbox: &Path) -> OsString {
     let digest = Sha256::digest(mailbox.as_os_str().as_bytes());
     let mut stem = mailbox.file_name().unwrap_or_default().to_owned();
     stem.push("-");
