@@ -72,21 +72,26 @@ impl Folders {
 
     /// Makes the directories that a path needs.
     pub(super) fn make_above(&self, path: &Path) -> Result<(), Error> {
+        self.missing_above(path)?.iter().try_for_each(|missing| self.root.make_dir(missing))
+    }
+
+    /// The directories that a path needs and that are missing.
+    pub(super) fn missing_above(&self, path: &Path) -> Result<Vec<PathBuf>, Error> {
         let above = path.parent().unwrap_or(Path::new(""));
-        let mut made = PathBuf::new();
+        let (mut at, mut missing) = (PathBuf::new(), Vec::new());
         for step in above.iter() {
-            made.push(step);
-            match self.root.look(&made)? {
+            at.push(step);
+            match self.root.look(&at)? {
                 Thing::Directory => {}
-                Thing::Nothing => self.root.make_dir(&made)?,
+                Thing::Nothing => missing.push(at.clone()),
                 _ => {
-                    let path = self.root.path.join(&made);
+                    let path = self.root.path.join(&at);
                     let text = format!("{} is no directory of the user's", path.display());
-                    return Err(Error::Cannot(text));
+                    return Err(Error::NoPermission(text));
                 }
             }
         }
-        Ok(())
+        Ok(missing)
     }
 
     /// Removes a folder with its messages. Where there are folders below it these and its name stay

@@ -127,7 +127,9 @@ impl Folders {
         if located.foreign {
             return Err(foreign(name));
         }
-        Ok(self.place_at(&self.layout.path(&self.root, name)?, self.kind(wanted.slash)))
+        let path = self.layout.path(&self.root, name)?;
+        self.missing_above(&path)?;
+        Ok(self.place_at(&path, self.kind(wanted.slash)))
     }
 
     /// What a new folder is.
@@ -156,8 +158,9 @@ impl Folders {
     }
 }
 
+/// As good as forbidden: it may be anything.
 fn foreign(name: &Name) -> Error {
-    Error::Cannot(format!(
+    Error::NoPermission(format!(
         "what stands at {name} is no folder: a link, a special file, a file with two names, or \
          somebody else's"
     ))

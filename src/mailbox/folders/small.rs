@@ -77,7 +77,7 @@ impl Folders {
         file.take(MOST.saturating_add(1)).read_to_end(&mut bytes).map_err(fail)?;
         if bytes.len() as u64 > MOST {
             let text = format!("{} is too large", self.root.path.join(name).display());
-            return Err(Error::Limit(text));
+            return Err(Error::Failed(text));
         }
         Ok(bytes)
     }

@@ -251,14 +251,17 @@ fn what_is_not_the_users_plain_file_or_directory_is_no_folder() {
     }
     for text in ["etc", "passwd", "alias", "fifo", "one", "two", "open", "socket"] {
         let name = name(text);
-        assert!(matches!(folders.place(&name), Err(Error::Cannot(_))), "{text}");
-        assert!(matches!(folders.create(&name, &[]), Err(Error::Cannot(_))), "{text}");
-        assert!(matches!(folders.delete(&name), Err(Error::Cannot(_))), "{text}");
+        assert!(matches!(folders.place(&name), Err(Error::NoPermission(_))), "{text}");
+        assert!(matches!(folders.create(&name, &[]), Err(Error::NoPermission(_))), "{text}");
+        assert!(matches!(folders.delete(&name), Err(Error::NoPermission(_))), "{text}");
         assert!(
-            matches!(folders.rename(&name, &self::name("new")), Err(Error::Cannot(_))),
+            matches!(folders.rename(&name, &self::name("new")), Err(Error::NoPermission(_))),
             "{text}"
         );
-        assert!(matches!(folders.rename(&self::name("a"), &name), Err(Error::Cannot(_))), "{text}");
+        assert!(
+            matches!(folders.rename(&self::name("a"), &name), Err(Error::NoPermission(_))),
+            "{text}"
+        );
         assert!(folders.place_of_delivery(&Wanted { name, slash: false }).is_err(), "{text}");
     }
     for text in ["open/new", "etc/new", "fifo/new", "loop/new"] {
@@ -305,7 +308,7 @@ fn the_inbox_and_the_indexes_are_no_folders_where_they_stand_among_them() {
     let names: Vec<Name> =
         folders.list("", "*").unwrap().entries.into_iter().map(|e| e.name).collect();
     assert_eq!(names, [Name::inbox(), name("other")]);
-    assert!(matches!(folders.place(&name("hunt")), Err(Error::Cannot(_))));
+    assert!(matches!(folders.place(&name("hunt")), Err(Error::NoPermission(_))));
     assert!(folders.place(&name("index/x")).is_err());
     assert!(folders.create(&name("index"), &[]).is_err());
 }
@@ -765,6 +768,9 @@ fn a_delivery_learns_where_a_folder_is_or_would_be() {
         assert_eq!(path(text), expected, "{text}");
     }
     assert!(!home.has("mail/a.sbd"));
+    symlink("/tmp", home.root.join("a.sbd")).unwrap();
+    let outside = folders.place_of_delivery(&Wanted::parse("a/b").unwrap());
+    assert!(matches!(outside, Err(Error::NoPermission(_))), "{outside:?}");
 }
 
 #[test]
