@@ -2,7 +2,7 @@
 //!
 //! [`Folders`] is the directory `[paths] folders` with the inbox. A [`Name`] is the protocol's; what it
 //! leads to on the disk says [`layout`], and `man/hikyaku-folders.5` tells it to people. Whoever changes
-//! something holds a lock on the file `.folders`, which also says what a rename that is under way has
+//! something holds a lock on the file `NAME.folders`, which also says what a rename that is under way has
 //! still to do ([`rename`]). Nothing is remembered between two calls: other programs make and remove
 //! folders, too.
 
@@ -21,6 +21,7 @@ mod subscriptions;
 use std::collections::HashSet;
 use std::path::Path;
 
+use super::index::Directory;
 use super::{Place, names_maildir};
 
 pub use error::Error;
@@ -38,6 +39,8 @@ pub struct Folders {
     root: Root,
     layout: Layout,
     inbox: Place,
+    /// The small files of the folders as a whole.
+    small: Directory,
 }
 
 /// One folder, as LIST tells of it.
@@ -70,8 +73,9 @@ impl Folders {
     pub fn open(root: &Path, inbox: Place) -> Result<Self, Error> {
         let layout = if names_maildir(root) { Layout::Maildirs } else { Layout::Files };
         let reserved = [inbox.path.clone(), inbox.index.clone()];
-        let folders = Self { root: Root::new(root, inbox.owner, reserved), layout, inbox };
-        if folders.is_pending()? {
+        let small = Directory::new(&inbox.index, root, inbox.owner);
+        let folders = Self { root: Root::new(root, inbox.owner, reserved), layout, inbox, small };
+        if folders.is_pending() {
             folders.lock()?;
         }
         Ok(folders)
@@ -83,7 +87,7 @@ impl Folders {
         let pattern = format!("{reference}{pattern}");
         let tree = self.tree()?;
         let subscribed: HashSet<Name> = self.subscriptions()?.into_iter().collect();
-        let uses = self.uses(&tree)?;
+        let uses = self.uses(&tree);
         let inbox = Name::inbox();
         let parents: HashSet<Name> = tree.folders.keys().filter_map(Name::parent).collect();
         let all = std::iter::once((&inbox, true));

@@ -19,7 +19,7 @@ pub(super) const BELOW: &str = ".sbd";
 
 /// What belongs to a mailbox and is none: directories of folders below it, dot locks, Thunderbird's
 /// summaries, our small files where `[paths] index` is the directory of folders.
-const ENDINGS: [&str; 11] = [
+const ENDINGS: [&str; 14] = [
     BELOW,
     ".lock",
     ".msf",
@@ -31,6 +31,9 @@ const ENDINGS: [&str; 11] = [
     ".append",
     ".cache",
     ".cache.new",
+    ".folders",
+    ".special-use",
+    ".special-use.new",
 ];
 
 /// Files of ours that bear no mailbox's name, likewise.

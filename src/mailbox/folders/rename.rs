@@ -2,7 +2,7 @@
 //!
 //! A folder is up to three things on the disk: its messages, the directories of what is below it, and
 //! the small files of each mailbox among these. No system call renames all of that, so what is to be
-//! done is written, durably, into the file `.folders` before the first step:
+//! done is written, durably, into the file `NAME.folders` before the first step:
 //!
 //! ```text
 //! hikyaku-folders 1
@@ -33,7 +33,7 @@ use super::index_files::IndexFiles;
 use super::layout::{Layout, Located};
 use super::name::{BELOW, Name};
 use super::root::{self, Thing};
-use super::small::{LOCK, Lock};
+use super::small::{self, LOCK, Lock};
 use super::{Folders, foreign};
 use crate::mailbox::moment::moment;
 use crate::mailbox::{Mbox, Place, directory, names_maildir};
@@ -203,19 +203,15 @@ impl Folders {
         Ok(Renaming { name: (from.clone(), to.clone()), parts, mailboxes })
     }
 
-    /// Whether a rename was interrupted.
-    pub(super) fn is_pending(&self) -> Result<bool, Error> {
-        let Some(file) = self.root.file(LOCK)? else {
-            return Ok(false);
-        };
-        let found = file.metadata();
-        let found = found.map_err(|error| self.root.fail(Path::new(LOCK), "be read", &error))?;
-        Ok(found.len() > 0)
+    /// Whether a rename was interrupted. Where the file can't be looked at, we have left none.
+    pub(super) fn is_pending(&self) -> bool {
+        matches!(self.small.look(LOCK), Ok(Some(found)) if found.size > 0)
     }
 
     /// Finishes a rename that was interrupted.
     pub(super) fn recover(&self, lock: &Lock) -> Result<(), Error> {
-        let bytes = self.read_open(&lock.file, LOCK)?;
+        let bytes = small::read(&lock.file);
+        let bytes = bytes.map_err(|error| self.failed(LOCK, "can't be read", error))?;
         if bytes.is_empty() {
             return Ok(());
         }
@@ -226,21 +222,22 @@ impl Folders {
     }
 
     fn keep(&self, lock: &Lock, renaming: &Renaming) -> Result<(), Error> {
-        let fail = |error| self.root.fail(Path::new(LOCK), "be written", &error);
+        let fail = |error| self.failed(LOCK, "can't be written", error);
         let text = renaming.text().ok_or_else(|| fail(io::ErrorKind::InvalidFilename.into()))?;
         moment();
         let kept = lock.file.write_all_at(text.as_bytes(), 0).and_then(|()| lock.file.sync_all());
         if kept.is_err() {
             let _ = lock.file.set_len(0);
         }
-        kept.map_err(fail)
+        kept.map_err(fail)?;
+        Ok(self.small.sync()?)
     }
 
     fn clear(&self, lock: &Lock) -> Result<(), Error> {
         moment();
         // Synced: one that came back after a power cut would rename what is called so by then.
         let cleared = lock.file.set_len(0).and_then(|()| lock.file.sync_all());
-        cleared.map_err(|error| self.root.fail(Path::new(LOCK), "be written", &error))
+        cleared.map_err(|error| self.failed(LOCK, "can't be written", error))
     }
 
     /// Does the steps that are not done yet.

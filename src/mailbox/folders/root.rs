@@ -227,23 +227,13 @@ impl Root {
         self.rename(&hidden, relative)
     }
 
-    /// Opens a small file, for reading; `None` where there is none.
+    /// Opens a file in the directory itself, for reading; `None` where there is none.
     pub fn file(&self, name: &str) -> Result<Option<File>, Error> {
-        self.open_file(name, OFlag::O_RDONLY)
-    }
-
-    /// Opens a small file for reading and writing, and makes it where it is missing.
-    pub fn file_to_write(&self, name: &str) -> Result<File, Error> {
-        let opened = self.open_file(name, OFlag::O_RDWR | OFlag::O_CREAT)?;
-        opened.ok_or_else(|| self.fail(Path::new(name), "be made", &io::ErrorKind::NotFound.into()))
-    }
-
-    fn open_file(&self, name: &str, how: OFlag) -> Result<Option<File>, Error> {
         let Some(dir) = self.open()? else {
             return Ok(None);
         };
-        let flags = how | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        match openat(&dir, name, flags, Mode::S_IRUSR | Mode::S_IWUSR) {
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        match openat(&dir, name, flags, Mode::empty()) {
             Ok(file) if self.look_at(&dir, OsStr::new(name)) == Thing::Mbox => {
                 Ok(Some(File::from(file)))
             }

@@ -1,6 +1,6 @@
 //! What folders are for (RFC 6154).
 //!
-//! What a client said with CREATE stands in the file `.special-use`, a line for each: the attribute,
+//! What a client said with CREATE stands in the file `NAME.special-use`, a line for each: the attribute,
 //! a tab, the name. A use that has no line there belongs to the folder that is usually called so.
 
 use super::Folders;
@@ -8,8 +8,6 @@ use super::error::Error;
 use super::layout::Tree;
 use super::name::Name;
 use super::small::Lock;
-
-const FILE: &str = ".special-use";
 
 /// What a folder is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,8 +73,8 @@ impl SpecialUse {
 
 impl Folders {
     /// Which folders are for what.
-    pub(super) fn uses(&self, tree: &Tree) -> Result<Vec<(SpecialUse, Name)>, Error> {
-        let said = uses_in(&self.read_small(FILE)?);
+    pub(super) fn uses(&self, tree: &Tree) -> Vec<(SpecialUse, Name)> {
+        let said = uses_in(&self.read_uses());
         let mut uses: Vec<(SpecialUse, Name)> =
             said.into_iter().filter(|(_, name)| tree.folders.contains_key(name)).collect();
         for one in SpecialUse::ALL {
@@ -93,7 +91,7 @@ impl Folders {
                 uses.push((one, name.clone()));
             }
         }
-        Ok(uses)
+        uses
     }
 
     /// Keeps what a folder is for.
@@ -138,14 +136,14 @@ impl Folders {
         lock: &Lock,
         change: impl FnOnce(Vec<(SpecialUse, Name)>) -> Vec<(SpecialUse, Name)>,
     ) -> Result<(), Error> {
-        let known = uses_in(&self.read_small(FILE)?);
+        let known = uses_in(&self.read_uses());
         let changed = change(known.clone());
         if changed == known {
             return Ok(());
         }
         let line = |(one, name): &(SpecialUse, Name)| format!("{}\t{name}\n", one.as_str());
         let text: String = changed.iter().map(line).collect();
-        self.change_small(lock, FILE, |_| Some(text.into_bytes()))
+        self.replace_uses(lock, text.as_bytes())
     }
 }
 

@@ -14,7 +14,7 @@ const SECOND: &[u8] = b"V\t2\n\n";
 impl Folders {
     /// The names that are subscribed to, whether they exist or not.
     pub fn subscriptions(&self) -> Result<Vec<Name>, Error> {
-        let bytes = self.read_small(self.file_of_subscriptions())?;
+        let bytes = self.read_beside(self.file_of_subscriptions())?;
         let (separator, lines) = self.lines(&bytes);
         Ok(lines.split(|b| *b == b'\n').filter_map(|line| name_of(line, separator)).collect())
     }
@@ -22,7 +22,7 @@ impl Folders {
     /// Subscribes to a name, which need not exist.
     pub fn subscribe(&self, name: &Name) -> Result<(), Error> {
         let lock = self.lock()?;
-        self.change_small(&lock, self.file_of_subscriptions(), |mut bytes| {
+        self.change_beside(&lock, self.file_of_subscriptions(), |mut bytes| {
             let (separator, lines) = self.lines(&bytes);
             if lines.split(|b| *b == b'\n').any(|line| is(line, separator, name)) {
                 return None;
@@ -41,7 +41,7 @@ impl Folders {
     /// Takes a subscription back; one that is not there is no error.
     pub fn unsubscribe(&self, name: &Name) -> Result<(), Error> {
         let lock = self.lock()?;
-        self.change_small(&lock, self.file_of_subscriptions(), |bytes| {
+        self.change_beside(&lock, self.file_of_subscriptions(), |bytes| {
             let (separator, lines) = self.lines(&bytes);
             let head = bytes.len().saturating_sub(lines.len());
             let mut left = bytes.get(..head).unwrap_or_default().to_vec();
