@@ -161,5 +161,5 @@ pub fn index_of(config: &Config, account: &Account) -> Result<PathBuf, Failure> 
 /// The account's folders.
 pub fn folders(config: &Config, account: &Account) -> Result<Folders, Failure> {
     let root = folders_of(config, account)?;
-    Ok(Folders::open(&root, inbox_place(config, account)?)?)
+    Ok(Folders::open(&root, inbox_place(config, account)?))
 }

@@ -79,7 +79,7 @@ impl Folders {
     pub(super) fn missing_above(&self, path: &Path) -> Result<Vec<PathBuf>, Error> {
         let above = path.parent().unwrap_or(Path::new(""));
         let (mut at, mut missing) = (PathBuf::new(), Vec::new());
-        for step in above.iter() {
+        for step in above {
             at.push(step);
             match self.root.look(&at)? {
                 Thing::Directory => {}
@@ -127,6 +127,7 @@ impl Folders {
 
     fn delete_mailbox(&self, name: &Name, path: &Path, thing: Thing) -> Result<(), Error> {
         let place = self.place_at(path, thing);
+        // An index that stays tells of messages that are gone; its UIDs are not given out again.
         let forget = || -> Result<(), Error> {
             let mut files = IndexFiles::read(&place.index, place.owner)?;
             files.remove(&place.path)?;
@@ -134,11 +135,13 @@ impl Folders {
         };
         if thing == Thing::Maildir {
             self.root.remove_maildir(path)?;
-            return forget();
+            let _ = forget();
+            return Ok(());
         }
         let removed = Mbox::new(place.clone()).exclusively(|_| {
             self.root.remove_file(path)?;
-            forget()
+            let _ = forget();
+            Ok(())
         })?;
         removed.unwrap_or_else(|| Err(Error::NonExistent(name.clone())))
     }

@@ -154,10 +154,7 @@ fn home(root: &Root, name: &Name) -> Result<PathBuf, Error> {
     for word in name.words().take(above) {
         let below = look_below(root, &places, word)?.below;
         let first = places.into_iter().next().unwrap_or_default();
-        places = match below.is_empty() {
-            true => vec![first.join(disk_word(word) + BELOW)],
-            false => below,
-        };
+        places = if below.is_empty() { vec![first.join(disk_word(word) + BELOW)] } else { below };
     }
     Ok(places.into_iter().next().unwrap_or_default())
 }

@@ -70,15 +70,16 @@ pub struct Listing {
 impl Folders {
     /// The folders below `root`: `[paths] folders`, in Maildir++ where it ends in a slash. They are
     /// shared, owned and indexed as the inbox is. A rename that was interrupted is finished.
-    pub fn open(root: &Path, inbox: Place) -> Result<Self, Error> {
+    pub fn open(root: &Path, inbox: Place) -> Self {
         let layout = if names_maildir(root) { Layout::Maildirs } else { Layout::Files };
         let reserved = [inbox.path.clone(), inbox.index.clone()];
         let small = Directory::new(&inbox.index, root, inbox.owner);
         let folders = Self { root: Root::new(root, inbox.owner, reserved), layout, inbox, small };
         if folders.is_pending() {
-            folders.lock()?;
+            // Where somebody is at work, they do it.
+            let _ = folders.lock();
         }
-        Ok(folders)
+        folders
     }
 
     /// The folders that a pattern means, behind a reference (RFC 9051 section 6.3.9). Folders above

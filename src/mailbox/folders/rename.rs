@@ -91,6 +91,13 @@ impl Renaming {
     }
 }
 
+fn is_free(to: &Name, new: &Located) -> Result<(), Error> {
+    if new.stands() {
+        return Err(Error::AlreadyExists(to.clone()));
+    }
+    if new.foreign { Err(foreign(to)) } else { Ok(()) }
+}
+
 impl Folders {
     /// Gives a folder another name, with all that is below it; what is missing above the new name is
     /// made. The messages of the inbox move, and it stays, empty.
@@ -101,7 +108,7 @@ impl Folders {
         }
         let new = self.locate(to)?;
         if from.is_inbox() {
-            self.is_free(to, &new)?;
+            is_free(to, &new)?;
             return self.move_inbox(to);
         }
         let old = self.locate(from)?;
@@ -109,11 +116,14 @@ impl Folders {
             let error = if old.foreign { foreign(from) } else { Error::NonExistent(from.clone()) };
             return Err(error);
         }
-        self.is_free(to, &new)?;
+        is_free(to, &new)?;
         if to.is_below(from) {
             return Err(Error::Cannot(format!("{from} can't be moved into itself")));
         }
         let renaming = self.plan(from, to, &old)?;
+        if !renaming.parts.iter().all(|(_, to)| self.is_nothing(to)) {
+            return Err(foreign(to));
+        }
         // Nothing that was interrupted is to be looked for under an old name.
         for (path, _) in &renaming.mailboxes {
             self.exclusively(path, || Ok(()))?;
@@ -122,19 +132,13 @@ impl Folders {
             self.make_above(part)?;
         }
         self.keep(&lock, &renaming)?;
-        let done = self.carry_out(&lock, &renaming);
-        if done.is_err() && renaming.parts.iter().all(|(_, to)| self.is_nothing(to)) {
-            // Nothing has happened, and nothing shall.
-            self.clear(&lock)?;
+        if let Err(error) = self.move_parts(&renaming) {
+            self.move_back(&lock, &renaming);
+            return Err(error);
         }
-        done
-    }
-
-    fn is_free(&self, to: &Name, new: &Located) -> Result<(), Error> {
-        if new.stands() {
-            return Err(Error::AlreadyExists(to.clone()));
-        }
-        if new.foreign { Err(foreign(to)) } else { Ok(()) }
+        // It has another name now. What can't be done yet is done by whoever comes next.
+        let _ = self.finish(&lock, &renaming);
+        Ok(())
     }
 
     fn is_nothing(&self, path: &Path) -> bool {
@@ -208,24 +212,30 @@ impl Folders {
         matches!(self.small.look(LOCK), Ok(Some(found)) if found.size > 0)
     }
 
-    /// Finishes a rename that was interrupted.
+    /// Finishes a rename that was interrupted. Where that fails, it is tried again until another
+    /// rename takes its place: each message has one name or the other.
     pub(super) fn recover(&self, lock: &Lock) -> Result<(), Error> {
         let bytes = small::read(&lock.file);
         let bytes = bytes.map_err(|error| self.failed(LOCK, "can't be read", error))?;
         if bytes.is_empty() {
             return Ok(());
         }
-        match Renaming::parse(&bytes) {
-            Some(renaming) => self.carry_out(lock, &renaming),
-            None => self.clear(lock),
-        }
+        let Some(renaming) = Renaming::parse(&bytes) else {
+            return self.clear(lock);
+        };
+        self.move_parts(&renaming)?;
+        self.finish(lock, &renaming)
     }
 
     fn keep(&self, lock: &Lock, renaming: &Renaming) -> Result<(), Error> {
         let fail = |error| self.failed(LOCK, "can't be written", error);
         let text = renaming.text().ok_or_else(|| fail(io::ErrorKind::InvalidFilename.into()))?;
         moment();
-        let kept = lock.file.write_all_at(text.as_bytes(), 0).and_then(|()| lock.file.sync_all());
+        let kept = lock
+            .file
+            .set_len(0)
+            .and_then(|()| lock.file.write_all_at(text.as_bytes(), 0))
+            .and_then(|()| lock.file.sync_all());
         if kept.is_err() {
             let _ = lock.file.set_len(0);
         }
@@ -240,13 +250,31 @@ impl Folders {
         cleared.map_err(|error| self.failed(LOCK, "can't be written", error))
     }
 
-    /// Does the steps that are not done yet.
-    fn carry_out(&self, lock: &Lock, renaming: &Renaming) -> Result<(), Error> {
+    /// Gives what has the old names the new ones, as far as that is not done yet.
+    fn move_parts(&self, renaming: &Renaming) -> Result<(), Error> {
         for (from, to) in &renaming.parts {
             if !self.is_nothing(from) && self.is_nothing(to) {
                 self.root.rename(from, to)?;
             }
         }
+        Ok(())
+    }
+
+    /// Undoes that, where a part of it could not be done.
+    fn move_back(&self, lock: &Lock, renaming: &Renaming) {
+        let mut all = true;
+        for (from, to) in renaming.parts.iter().rev() {
+            if !self.is_nothing(to) && self.is_nothing(from) {
+                all &= self.root.rename(to, from).is_ok();
+            }
+        }
+        if all {
+            let _ = self.clear(lock);
+        }
+    }
+
+    /// Does what else there is to do.
+    fn finish(&self, lock: &Lock, renaming: &Renaming) -> Result<(), Error> {
         self.take_along(&renaming.mailboxes)?;
         let (from, to) = &renaming.name;
         self.move_uses(lock, from, Some(to))?;

@@ -93,7 +93,7 @@ impl Root {
         let Some(mut dir) = self.open()? else {
             return Ok(None);
         };
-        for step in relative.iter() {
+        for step in relative {
             match self.step(&dir, step) {
                 Ok(Some(next)) => dir = next,
                 Ok(None) => return Ok(None),

@@ -46,7 +46,7 @@ impl Folders {
             try_flock(&file, Kind::Exclusive).map(|got| got.then_some(()))
         })?;
         let lock = Lock { file };
-        self.recover(&lock)?;
+        let _ = self.recover(&lock);
         self.root.clean()?;
         Ok(lock)
     }
