@@ -107,6 +107,8 @@ fn listed(imap: &mut Imap, command: &str) -> Vec<String> {
         Some(format!("{}{none}", name.trim_matches('"')))
     };
     let mut all: Vec<String> = answers.iter().filter_map(folder).collect();
+    // Dovecot takes what begins with a dot for folders, too.
+    all.retain(|name| !name.starts_with(".index"));
     all.sort();
     all
 }
