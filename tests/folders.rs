@@ -80,15 +80,18 @@ impl Host {
         shown.collect()
     }
 
-    /// An IMAP session of Dovecot's on the same folders.
-    fn dovecot(&self) -> Imap {
+    /// An IMAP session of Dovecot's on the same folders, whose names it has in modified UTF-7 or as
+    /// they are.
+    fn dovecot(&self, utf8: bool) -> Imap {
         let configuration = dovecot::configuration(&self.site, USER);
         let text = fs::read_to_string(&configuration).unwrap();
         let home = self.site.home(USER).display().to_string();
         let inbox = self.site.inbox(USER).display().to_string();
         let usual = format!("mbox:{home}/dovecot:INBOX={inbox}");
         assert!(text.contains(&usual));
-        let ours = format!("mbox:{home}/mail:INBOX={inbox}:INDEX={home}/dovecot");
+        let names = if utf8 { ":UTF-8" } else { "" };
+        let ours = format!("mbox:{home}/mail:INBOX={inbox}:INDEX={home}/dovecot{names}");
+
         fs::write(&configuration, text.replace(&usual, &ours)).unwrap();
         Imap::open(&self.site, USER, &configuration).unwrap()
     }
@@ -140,20 +143,20 @@ fn dovecot_opens_what_we_made_and_we_what_dovecot_made() {
     for folder in ["work", "work/2026", "Entw\u{fc}rfe", "R&D", "R&-D"] {
         host.deliver(folder);
     }
-    let mut imap = host.dovecot();
+    let mut imap = host.dovecot(false);
     assert_eq!(
         listed(&mut imap, "LIST \"\" *"),
         ["Entw&APw-rfe", "INBOX", "R&--D", "R&-D", "work", "work.sbd-", "work.sbd/2026"]
     );
-    for (folder, ours) in [
-        ("Entw&APw-rfe", "Entw\u{fc}rfe"),
-        ("work", "work"),
-        ("work.sbd/2026", "work/2026"),
-        ("R&-D", "R&D"),
-        ("R&--D", "R&-D"),
-    ] {
+    // What it shows in modified UTF-7 and does not stand so on the disk, it can't open.
+    for (folder, ours) in [("work", "work"), ("work.sbd/2026", "work/2026"), ("R&--D", "R&-D")] {
         assert_eq!(subject(&mut imap, folder), ours);
     }
+    let mut other = host.dovecot(true);
+    for (folder, ours) in [("Entw&APw-rfe", "Entw\u{fc}rfe"), ("R&-D", "R&D")] {
+        assert_eq!(subject(&mut other, folder), ours);
+    }
+    other.log_out();
     assert_eq!(listed(&mut imap, "LSUB \"\" *"), ["Entw&APw-rfe", "R&-D", "work"]);
     for command in [
         "CREATE \"lists/Gr&APw-n\"",
@@ -185,7 +188,7 @@ fn dovecot_opens_what_we_made_and_we_what_dovecot_made() {
     // What Dovecot made is delivered into, and moves with what stands below it.
     host.deliver("lists/Gr\u{fc}n");
     host.at(|folders| folders.rename(&name("lists"), &name("work/lists")).unwrap());
-    let mut imap = host.dovecot();
+    let mut imap = host.dovecot(false);
     assert_eq!(subject(&mut imap, "work.sbd/lists/Gr&APw-n"), "lists/Gr\u{fc}n");
     imap.log_out();
 }
@@ -197,7 +200,7 @@ fn what_dovecot_wrote_as_the_second_form_of_subscriptions_is_kept() {
     }
     let host = Host::new();
     host.at(|folders| folders.create(&name("a/b"), &[]).unwrap());
-    let mut imap = host.dovecot();
+    let mut imap = host.dovecot(false);
     for command in ["CREATE \"x/&APw-\"", "SUBSCRIBE \"x/&APw-\"", "SUBSCRIBE a.sbd/b"] {
         imap.command(command).unwrap();
     }
@@ -209,7 +212,7 @@ fn what_dovecot_wrote_as_the_second_form_of_subscriptions_is_kept() {
         folders.subscribe(&name("x/none")).unwrap();
         folders.unsubscribe(&name("x/\u{fc}")).unwrap();
     });
-    let mut imap = host.dovecot();
+    let mut imap = host.dovecot(false);
     assert_eq!(listed(&mut imap, "LSUB \"\" *"), ["a.sbd/b", "x/none"]);
     imap.log_out();
 }
