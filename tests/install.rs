@@ -59,6 +59,7 @@ const INSTALLED: &str = "\
 0644 root:root PREFIX/share/hikyaku/users
 0644 root:root PREFIX/share/hikyaku/xinetd.conf
 0644 root:root PREFIX/share/man/man5/hikyaku-aliases.5
+0644 root:root PREFIX/share/man/man5/hikyaku-folders.5
 0644 root:root PREFIX/share/man/man5/hikyaku-forward.5
 0644 root:root PREFIX/share/man/man5/hikyaku-index.5
 0644 root:root PREFIX/share/man/man5/hikyaku-mbox.5

@@ -541,22 +541,27 @@ fn a_folder_is_an_mbox_or_a_maildir_as_it_is_named_or_found() {
         let name = host.account.name.clone();
         expect(&host.run(&["-f", "s@b.org", "-m", folder, &name], b"A: 1\n\nx\n"), OK, "mailbox=");
     };
-    for folder in ["box", "lists/rust", "dir/", "lists/dir/"] {
+    let folders = host.folders();
+    // As mutt or a person made it.
+    let name = &host.account.name;
+    fs::create_dir_all(folders.join("plain")).unwrap();
+    for path in [&folders, &folders.join("plain")] {
+        chown(path, Some(host.account.uid.as_raw()), None).unwrap();
+    }
+    for folder in ["box", "lists/rust", "dir/", "lists/dir/", "plain/c", "box/below"] {
         into(folder);
     }
-    let folders = host.folders();
     // Found as it is, whatever the name says.
     into("dir");
     assert_eq!(in_maildir(&folders.join("dir")).len(), 2);
-    assert_eq!(in_maildir(&folders.join("lists/dir")).len(), 1);
-    for name in ["box", "lists/rust"] {
+    assert_eq!(in_maildir(&folders.join("lists.sbd/dir")).len(), 1);
+    for name in ["box", "lists.sbd/rust", "plain/c", "box.sbd/below"] {
         let text = fs::read_to_string(folders.join(name)).unwrap();
         assert!(text.starts_with("From s@b.org ") && text.contains("\nA: 1\n\nx\n"), "{text}");
     }
     into("INBOX");
     assert_eq!(host.shown().len(), 1);
-    for folder in ["../x", "/etc/x", ".index/x", "a//b", ""] {
-        let name = &host.account.name;
+    for folder in ["../x", "/etc/x", ".index/x", "a//b", "", "box.lock"] {
         expect(&host.run(&["-m", folder, name], b"A: 1\n\nx\n"), USAGE, "no name of a folder");
     }
     // Maildir++.

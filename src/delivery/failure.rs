@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::mailbox;
+use crate::mailbox::{self, folders};
 use crate::sys::Exit;
 
 /// The code of a mailbox that somebody else keeps locked.
@@ -95,6 +95,18 @@ impl From<mailbox::Error> for Failure {
             _ => "4.3.0",
         };
         Self::temporary(code, error)
+    }
+}
+
+impl From<folders::Error> for Failure {
+    /// What can never be is the caller's mistake; all else may be mended, and the mail waits.
+    fn from(error: folders::Error) -> Self {
+        use folders::Error;
+        match error {
+            Error::Cannot(text) | Error::Limit(text) => Self::permanent("5.2.0", text),
+            Error::InUse(text) => Self::temporary(LOCKED, text),
+            error => Self::temporary("4.3.0", error),
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use super::Failure;
 use super::failure::LOCKED;
 use super::report::{self, Action, Report};
 use crate::config::{Config, OverQuota};
+use crate::mailbox::folders::Wanted;
 use crate::mailbox::mbox::from_line;
 use crate::mailbox::{self, Growth, Mailbox, NewMessage, Place, StageError, Staged, Stager};
 use crate::message::{Address, date};
@@ -35,7 +36,7 @@ use command::Program;
 use duplicates::Duplicates;
 
 pub use plan::{Plan, forward_file};
-pub use recipient::{Folder, address_of, become_recipient, inbox_place, open_inbox};
+pub use recipient::{address_of, become_recipient, inbox_place, open_inbox};
 
 /// What the envelope says of one message for one recipient.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,7 +64,7 @@ pub struct Receipt {
 #[derive(Clone, Debug, Default)]
 pub struct Wish {
     /// This folder; the user's `.forward` is not asked.
-    pub folder: Option<Folder>,
+    pub folder: Option<Wanted>,
     /// The user's `.forward` is not asked.
     pub ignore_forward: bool,
     /// What aliases have in commands and files is done, for whatever address.

@@ -9,6 +9,7 @@ pub mod cache;
 mod crlf;
 pub mod directory;
 pub mod dotlock;
+pub mod folders;
 mod helper;
 pub mod index;
 mod lock;

@@ -15,7 +15,8 @@ use super::{Common, Failure, complain, handed, load, login_account, run, service
 use crate::auth::is_name;
 use crate::config::{Config, LogTarget};
 use crate::delivery;
-use crate::delivery::local::{self, Agent, Delivered, Envelope, Folder, Wish};
+use crate::delivery::local::{self, Agent, Delivered, Envelope, Wish};
+use crate::mailbox::folders::Wanted;
 use crate::mailbox::mbox::piped;
 use crate::mailbox::{StageError, Staged};
 use crate::net::activation::Handed;
@@ -52,8 +53,8 @@ pub(super) struct Args {
     #[arg(short = 'a', long, value_name = "EXT", default_value = "", allow_hyphen_values = true)]
     extension: String,
     /// Deliver into the user's FOLDER; with a / at its end, a Maildir
-    #[arg(short = 'm', long, value_name = "FOLDER", value_parser = Folder::parse)]
-    folder: Option<Folder>,
+    #[arg(short = 'm', long, value_name = "FOLDER", value_parser = Wanted::parse)]
+    folder: Option<Wanted>,
     /// Do not look into the user's .forward
     #[arg(long)]
     no_forward: bool,

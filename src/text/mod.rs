@@ -1,6 +1,7 @@
-//! Text on the wire: lines, CRLF and dot transparency.
+//! Text on the wire: lines, CRLF and dot transparency, modified UTF-7.
 
 pub mod canonical;
 pub mod data;
 pub mod dot;
 pub mod line;
+pub mod utf7;

@@ -10,10 +10,11 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::recipient::{self, Folder};
+use super::recipient;
 use crate::config::Config;
 use crate::delivery::Failure;
 use crate::mailbox::Place;
+use crate::mailbox::folders::Wanted;
 use crate::message::Address;
 use crate::route::forward::{self, Entry};
 use crate::route::resolve::Lookups;
@@ -43,8 +44,8 @@ impl Plan {
     }
 
     /// Into a folder.
-    pub fn folder(config: &Config, account: &Account, folder: &Folder) -> Result<Self, Failure> {
-        let place = recipient::place_of(config, account, folder.path(config, account)?)?;
+    pub fn folder(config: &Config, account: &Account, folder: &Wanted) -> Result<Self, Failure> {
+        let place = recipient::folders(config, account)?.place_of_delivery(folder)?;
         Ok(Self { mailboxes: vec![place], ..Self::default() })
     }
 

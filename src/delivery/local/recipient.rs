@@ -1,7 +1,6 @@
 //! The user that mail is delivered to: how a process becomes them, and where their mailboxes are.
 
 use std::ffi::OsStr;
-use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -13,6 +12,7 @@ use nix::unistd::{Gid, Group, fsync};
 
 use crate::config::{self, Config};
 use crate::delivery::Failure;
+use crate::mailbox::folders::Folders;
 use crate::mailbox::{self, LOCK_TIMEOUT, Place, Store, directory, names_maildir};
 use crate::sys::{Account, privilege};
 
@@ -153,76 +153,8 @@ pub fn index_of(config: &Config, account: &Account) -> Result<PathBuf, Failure> 
     expand(config, account, "index", &config.paths.index)
 }
 
-/// The name of a folder: words between slashes, with one at the end for a Maildir.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Folder(String);
-
-impl Folder {
-    /// Checks a name: it can't lead out of the directory of folders, nor to a hidden file there.
-    pub fn parse(name: &str) -> Result<Self, String> {
-        let words = name.strip_suffix('/').unwrap_or(name);
-        let plain = |word: &str| {
-            (1..=200).contains(&word.len())
-                && !word.starts_with('.')
-                && !word.contains(|c: char| c.is_control())
-        };
-        if words.split('/').all(plain) && name.len() <= 1000 {
-            return Ok(Self(name.to_owned()));
-        }
-        Err(format!(
-            "{name:?} is no name of a folder: words between slashes are wanted, none of \
-                     which is empty or begins with a dot"
-        ))
-    }
-
-    /// Where the account has it. `[paths] folders` that ends in a slash is a Maildir, with
-    /// Maildir++ subfolders; else folders are files and directories below it.
-    pub fn path(&self, config: &Config, account: &Account) -> Result<PathBuf, Failure> {
-        let Self(name) = self;
-        if name.eq_ignore_ascii_case("INBOX") {
-            return inbox_of(config, account);
-        }
-        let root = folders_of(config, account)?;
-        if !names_maildir(&root) {
-            return Ok(root.join(name));
-        }
-        let words = name.strip_suffix('/').unwrap_or(name);
-        if words.contains('.') {
-            let text = format!("folder {name:?}: a dot parts Maildir++ folders, as a slash does");
-            return Err(Failure::permanent("5.2.0", text));
-        }
-        Ok(root.join(format!(".{}/", words.replace('/', "."))))
-    }
-}
-
-impl fmt::Display for Folder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Folder;
-    use crate::config::Config;
-    use crate::sys::Account;
-
-    #[test]
-    fn a_folder_stands_below_the_users_folders_and_nowhere_else() {
-        let mut config = Config::default();
-        let account = Account { home: "/home/hunt".into(), ..Account::own("hunt") };
-        let path = |config: &Config, name: &str| {
-            let path = Folder::parse(name).unwrap().path(config, &account);
-            path.map(|path| path.into_os_string().into_string().unwrap())
-        };
-        assert_eq!(path(&config, "lists/rust").unwrap(), "/home/hunt/mail/lists/rust");
-        assert_eq!(path(&config, "lists/rust/").unwrap(), "/home/hunt/mail/lists/rust/");
-        assert_eq!(path(&config, "inbox").unwrap(), "/var/mail/hunt");
-        config.paths.folders = "%h/Maildir/".into();
-        assert_eq!(path(&config, "lists/rust").unwrap(), "/home/hunt/Maildir/.lists.rust/");
-        assert!(path(&config, "a.b").is_err());
-        for name in ["", "/", "/a", "a//b", "../a", "a/..", ".index", "a/.b", "a\nb", "a//"] {
-            assert!(Folder::parse(name).is_err(), "{name:?}");
-        }
-    }
+/// The account's folders.
+pub fn folders(config: &Config, account: &Account) -> Result<Folders, Failure> {
+    let root = folders_of(config, account)?;
+    Ok(Folders::open(&root, inbox_place(config, account)?))
 }

@@ -15,6 +15,7 @@ mod believed;
 mod catch_up;
 mod cursor;
 mod error;
+mod exclusive;
 pub mod fields;
 mod form;
 pub mod from_line;
