@@ -6,7 +6,7 @@
 //! which is what NOOP, IDLE and a client that comes again (RFC 7162) ask alike.
 
 use std::io;
-use std::ops::{BitAnd, BitOr, Not, Range};
+use std::ops::{BitAnd, BitOr, BitXor, Not, Range};
 use std::os::fd::BorrowedFd;
 
 use super::uids::{Uid, UidSet};
@@ -61,6 +61,13 @@ impl BitAnd for Flags {
     type Output = Self;
     fn bitand(self, other: Self) -> Self {
         Self(self.0 & other.0)
+    }
+}
+
+impl BitXor for Flags {
+    type Output = Self;
+    fn bitxor(self, other: Self) -> Self {
+        Self(self.0 ^ other.0)
     }
 }
 
@@ -140,6 +147,9 @@ pub struct Extent {
     pub header: u32,
     /// Bytes behind its body that belong to it: the blank line that ends it.
     pub gap: u32,
+    /// The flags that the mailbox itself has for it: what differs when it is looked at again was
+    /// changed by somebody else.
+    pub stored: Flags,
     /// We quoted its body.
     pub quoted: bool,
     /// Its marks are in the index only, not in the mailbox itself yet.

@@ -3,6 +3,7 @@
 //! Numbers are little-endian. What is read is not trusted: nothing is allocated for bytes that are
 //! not there, and what could not have been written is damage.
 
+use super::journal::ALIGNMENT;
 use super::{Base, Change, Damaged};
 use crate::mailbox::store::{Extent, Flags, Marking, Marks, Message};
 use crate::mailbox::uids::UidSet;
@@ -32,6 +33,12 @@ const NO_ROOM: u8 = 4;
 pub struct Writer(pub Vec<u8>);
 
 impl Writer {
+    /// Puts zeros behind, so that what comes next has its place: see [`ALIGNMENT`].
+    pub fn align(&mut self) {
+        let length = self.0.len().next_multiple_of(ALIGNMENT);
+        self.0.resize(length, 0);
+    }
+
     /// Puts a byte behind.
     pub fn u8(&mut self, byte: u8) {
         self.0.push(byte);
@@ -85,6 +92,7 @@ impl Writer {
         self.u32(extent.from_line);
         self.u32(extent.header);
         self.u32(extent.gap);
+        self.u8(extent.stored.bits());
         let bits =
             [(extent.quoted, QUOTED), (extent.unwritten, UNWRITTEN), (extent.no_room, NO_ROOM)];
         self.u8(bits.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, bit)| all | bit));
@@ -100,7 +108,7 @@ impl Writer {
         self.0.extend_from_slice(&message.digest);
         self.extent(&message.extent);
         self.marks(message.marks);
-        self.0.extend_from_slice(&[0; 2]);
+        self.u8(0);
     }
 
     /// Puts a change behind.
@@ -168,9 +176,9 @@ impl Writer {
 pub struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
-    /// Whether nothing is left.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Whether nothing is left but what [`Writer::align`] puts behind.
+    pub fn is_padding(&self) -> bool {
+        self.0.len() < ALIGNMENT && self.0.iter().all(|byte| *byte == 0)
     }
 
     /// Takes so many bytes.
@@ -233,18 +241,24 @@ impl<'a> Reader<'a> {
 
     #[inline]
     fn marks(&mut self) -> Result<Marks, Damaged> {
+        Ok(Marks { flags: self.flags()?, keywords: self.u64()? })
+    }
+
+    #[inline]
+    fn flags(&mut self) -> Result<Flags, Damaged> {
         let bits = self.u8()?;
         let flags = Flags::of_bits(bits);
         if flags.bits() != bits {
             return Err(Damaged("there is a flag that is none"));
         }
-        Ok(Marks { flags, keywords: self.u64()? })
+        Ok(flags)
     }
 
     #[inline]
     fn extent(&mut self) -> Result<Extent, Damaged> {
         let (start, length) = (self.u64()?, self.u64()?);
         let (from_line, header, gap) = (self.u32()?, self.u32()?, self.u32()?);
+        let stored = self.flags()?;
         let bits = self.u8()?;
         if bits > QUOTED | UNWRITTEN | NO_ROOM {
             return Err(Damaged("a message is marked in an unknown way"));
@@ -256,6 +270,7 @@ impl<'a> Reader<'a> {
             from_line,
             header,
             gap,
+            stored,
             quoted: has(QUOTED),
             unwritten: has(UNWRITTEN),
             no_room: has(NO_ROOM),
@@ -274,7 +289,7 @@ impl<'a> Reader<'a> {
         let digest = record.array()?;
         let extent = record.extent()?;
         let marks = record.marks()?;
-        if record.array()? != [0; 2] {
+        if record.u8()? != 0 {
             return Err(Damaged("a message has more than is known"));
         }
         Ok(Message { uid, header, marks, modseq, size, date, digest, extent })

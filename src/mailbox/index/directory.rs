@@ -135,12 +135,12 @@ impl Directory {
     }
 
     /// Which file the name with this ending leads to, and how large it is.
-    pub fn look(&self, ending: &str) -> Result<Option<Found>, Error> {
+    pub fn look(&self, ending: &str) -> Result<Option<Entry>, Error> {
         let Some(dir) = self.dir()? else {
             return Ok(None);
         };
         match fstatat(dir, self.name(ending).as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(found) => Ok(Some(Found {
+            Ok(found) => Ok(Some(Entry {
                 dev: found.st_dev,
                 ino: found.st_ino,
                 size: u64::try_from(found.st_size).unwrap_or(0),
@@ -234,7 +234,7 @@ impl Directory {
 
 /// What a name led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct Entry {
     /// The device.
     pub dev: u64,
     /// The file on it.

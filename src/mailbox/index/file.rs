@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::journal::{self, Known, Trouble};
 use super::snapshot::{self, Loaded};
-use super::{Damaged, Directory, Found, Locked, State};
+use super::{Damaged, Directory, Entry, Locked, State};
 use crate::mailbox::moment::moment;
 use crate::mailbox::{Error, LOCK_TIMEOUT};
 use crate::sys::lock::{Kind, try_flock, unlock_flock};
@@ -166,7 +166,7 @@ impl Index {
         Ok(found.len())
     }
 
-    fn leads_here(&self, found: Found) -> Result<bool, Error> {
+    fn leads_here(&self, found: Entry) -> Result<bool, Error> {
         let Some(file) = &self.file else {
             return Ok(false);
         };

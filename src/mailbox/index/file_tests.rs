@@ -61,6 +61,7 @@ fn message(uid: u32, modseq: u64) -> Message {
         from_line: 30,
         header: 40,
         gap: 1,
+        stored: Flags::of_bits(uid.to_le_bytes()[0] / 3),
         quoted: uid.is_multiple_of(2),
         unwritten: uid.is_multiple_of(3),
         no_room: uid.is_multiple_of(5),
@@ -237,6 +238,31 @@ fn a_file_cut_anywhere_has_the_frames_that_are_whole() {
         assert_eq!((opened, index.state()), (Opened::Loaded, state), "{length}");
         index.lock().unwrap().commit(changes(state), false).unwrap();
         assert_eq!(home.state(), after(state, &changes(state)), "{length}");
+    }
+}
+
+#[test]
+fn where_a_power_cut_left_zeros_a_frame_is_none() {
+    let (home, states) = grown();
+    let bytes = home.bytes();
+    for pair in states.windows(2) {
+        let ((start, before), (end, after)) = (&pair[0], &pair[1]);
+        assert!(start.is_multiple_of(16));
+        for zeros in (*start..=bytes.len()).step_by(16) {
+            let mut cut = bytes.clone();
+            cut[*start..zeros].fill(0);
+            fs::write(home.path(), &cut).unwrap();
+            let (mut index, opened) = home.open();
+            assert_eq!(opened, Opened::Loaded);
+            if zeros > *start {
+                assert_eq!(index.state(), before);
+                assert!(!index.refresh().unwrap());
+                let batch = changes(before);
+                index.lock().unwrap().commit(batch, false).unwrap();
+                assert_eq!(&home.state(), after);
+                assert_eq!(home.bytes(), bytes[..*end]);
+            }
+        }
     }
 }
 

@@ -4,6 +4,10 @@
 //! checksum is seeded with the one before, the first with the header's: so a frame counts only
 //! behind those that it was written behind. The length's own checksum tells a frame that was not
 //! written to its end, which is none, from one that was damaged.
+//!
+//! After a power cut there may be zeros where a frame was written: the file's size reached the disk
+//! before the bytes did. So a frame that begins with zeros is none, either. Frames begin at
+//! multiples of 16, so that those first bytes are in one sector, and are there or not.
 
 use std::fs::File;
 use std::io;
@@ -16,6 +20,9 @@ use super::{Change, Damaged};
 
 /// Bytes of a frame before its payload.
 pub const HEAD: usize = 16;
+
+/// Frames begin at multiples of it.
+pub const ALIGNMENT: usize = HEAD;
 
 /// A payload is not longer: more is written as a snapshot.
 pub const MOST_PAYLOAD: usize = 64 * 1024 * 1024;
@@ -60,6 +67,7 @@ pub fn frame(changes: &[Change], known: Known) -> Option<(Vec<u8>, Known)> {
     for change in changes {
         writer.change(change);
     }
+    writer.align();
     let mut frame = writer.0;
     let (head, payload) = frame.split_first_chunk_mut::<HEAD>()?;
     if payload.len() > MOST_PAYLOAD {
@@ -84,7 +92,7 @@ fn sum_of_length(length: [u8; 4], seed: u64) -> [u8; 4] {
 /// What stands at the front of bytes.
 enum Front<'a> {
     Whole(&'a [u8], u64),
-    /// A frame that would have so many bytes.
+    /// A frame that would have so many bytes; all there are where there is none.
     Cut(u64),
 }
 
@@ -92,10 +100,16 @@ fn front(bytes: &[u8], seed: u64) -> Result<Front<'_>, Damaged> {
     let Some((head, rest)) = bytes.split_first_chunk::<HEAD>() else {
         return Ok(Front::Cut(HEAD as u64));
     };
+    if *head == [0; HEAD] {
+        return Ok(Front::Cut(u64::MAX));
+    }
     let mut head = Reader(head);
     let (length, length_sum, sum): ([u8; 4], _, _) = (head.array()?, head.array()?, head.u64()?);
     let payload = u32::from_le_bytes(length) as usize;
-    if sum_of_length(length, seed) != length_sum || payload > MOST_PAYLOAD {
+    if sum_of_length(length, seed) != length_sum
+        || payload > MOST_PAYLOAD
+        || !payload.is_multiple_of(ALIGNMENT)
+    {
         return Err(Damaged("the length of a frame is wrong"));
     }
     let Some((payload, _)) = rest.split_at_checked(payload) else {
@@ -127,9 +141,9 @@ pub fn follow(
         let cut = loop {
             match front(rest, known.seed)? {
                 Front::Whole(payload, seed) => {
-                    let mut payload_left = Reader(payload);
-                    while !payload_left.is_empty() {
-                        apply(payload_left.change()?)?;
+                    let mut changes = Reader(payload);
+                    while !changes.is_padding() {
+                        apply(changes.change()?)?;
                     }
                     let length = HEAD.saturating_add(payload.len());
                     *known = Known { end: known.end.saturating_add(length as u64), seed };

@@ -183,7 +183,7 @@ impl<'a> Locked<'a> {
         {
             let _ = file.set_len(index.known.end);
         }
-        if let Err(Error::Index { .. }) = index.load() {
+        if index.load().is_err() {
             index.opened = Opened::Damaged(Damaged("it can't be read any more"));
         }
         error

@@ -10,15 +10,17 @@ mod file;
 mod journal;
 mod locked;
 mod plan;
+mod reconcile;
 mod snapshot;
 mod state;
 
 use std::fmt;
 
-pub use directory::{Directory, Found, stem};
+pub use directory::{Directory, Entry, stem};
 pub use file::{ENDING, Index, NEW, Opened};
 pub use locked::Locked;
 pub use plan::{MarkPlan, is_keyword};
+pub use reconcile::{Claims, Found, reconcile};
 pub use state::{Base, Change, MOST_KEYWORD_BYTES, MOST_MESSAGES, State};
 
 /// An index says something that can't be: what is wrong.

@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 use super::codec::{MESSAGE, Reader, Writer};
-use super::journal::{Known, Trouble, read_full};
+use super::journal::{ALIGNMENT, Known, Trouble, read_full};
 use super::{Base, Damaged, MOST_MESSAGES, State};
 use crate::mailbox::moment::moment;
 
@@ -78,7 +78,7 @@ impl Header {
             messages_sum: reader.u64()?,
         };
         let sum = reader.u64()?;
-        if header.write().1 != sum || !reader.is_empty() {
+        if header.write().1 != sum || !reader.0.is_empty() {
             return Err(Damaged("the checksum of its header is wrong"));
         }
         Ok((header, sum))
@@ -144,6 +144,11 @@ fn names(state: &State) -> Vec<u8> {
         writer.u64(*modseq);
         writer.uids(uids);
     }
+    writer.align();
+    if !state.messages.len().is_multiple_of(2) {
+        // Behind the messages a frame may begin: two of them are a multiple of its place.
+        writer.u64(0);
+    }
     writer.0
 }
 
@@ -159,8 +164,9 @@ pub fn read(file: &File, size: u64) -> Result<Loaded, Trouble> {
     let names_end = (HEADER as u64).saturating_add(header.names);
     let length = u64::from(header.messages).saturating_mul(MESSAGE as u64);
     let end = names_end.saturating_add(length);
-    if end > size || header.names > MOST_NAMES || count > MOST_MESSAGES {
-        return Err(Damaged("it is shorter than its header says, or too large").into());
+    let is_odd = !end.is_multiple_of(ALIGNMENT as u64);
+    if end > size || is_odd || header.names > MOST_NAMES || count > MOST_MESSAGES {
+        return Err(Damaged("its size is not what its header says, or it is too large").into());
     }
     let mut state = State::new(header.uid_validity, header.modseq);
     state.uid_next = header.uid_next;
@@ -209,7 +215,7 @@ fn read_names(bytes: &[u8], state: &mut State) -> Result<(), Damaged> {
         let modseq = reader.u64()?;
         state.gone.push((modseq, reader.uids()?));
     }
-    if !reader.is_empty() {
+    if reader.0.len() >= 2 * ALIGNMENT || reader.0.iter().any(|byte| *byte != 0) {
         return Err(Damaged("there is more than keywords and what was expunged"));
     }
     Ok(())

@@ -121,7 +121,10 @@ impl State {
                     extent;
             }
             Change::Written(uids) => {
-                self.each_of(&uids, |message| message.extent.unwritten = false);
+                self.each_of(&uids, |message| {
+                    message.extent.unwritten = false;
+                    message.extent.stored = message.marks.flags;
+                });
             }
             Change::Keyword(name) => {
                 let fits = (1..=MOST_KEYWORD_BYTES).contains(&name.len());

@@ -1,0 +1,218 @@
+//! What has happened to a mailbox, from what is found in it now: messages are known again by their
+//! digests, whoever moved them.
+
+use std::collections::HashMap;
+
+use super::state::{Change, MOST_KEYWORD_BYTES, State};
+use crate::mailbox::store::{Extent, Flags, MOST_KEYWORDS, Marking, Marks, Message};
+use crate::mailbox::uids::{Uid, UidSet};
+
+/// A message as it is found in the mailbox itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// What it is known again by.
+    pub digest: [u8; 16],
+    /// Where it stands.
+    pub extent: Extent,
+    /// Its octets, as a client gets them.
+    pub size: u64,
+    /// Those of its header.
+    pub header: u32,
+    /// When it arrived, in seconds since 1970.
+    pub date: i64,
+    /// Its flags.
+    pub flags: Flags,
+    /// Its keywords.
+    pub keywords: Vec<String>,
+    /// Another program has shown it to its user.
+    pub old: bool,
+    /// The UID that it has there, where that is to be believed: ascending, as they stand.
+    pub uid: Option<Uid>,
+}
+
+/// What the mailbox itself says of UIDs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claims {
+    /// UIDVALIDITY.
+    pub uid_validity: u32,
+    /// The largest UID that was given.
+    pub uid_last: Uid,
+}
+
+/// Gives `emit` the changes that bring `state` in line with what was found, which is all of the
+/// mailbox, in the order in which it stands there. All have one MODSEQ, the next one.
+///
+/// A message that is known keeps its UID wherever it stands now. One that is not gets the UID that
+/// the mailbox has for it, if no message can have had it before, or else the next one.
+pub fn reconcile(
+    state: &State,
+    found: &[Found],
+    claims: Option<Claims>,
+    emit: &mut dyn FnMut(Change),
+) {
+    let modseq = state.next_modseq();
+    let known = recognise(state, found);
+    let mut names = Names::new(state);
+    let is_new = |at: &usize| known.get(*at).is_some_and(Option::is_none);
+
+    let mut left: Vec<bool> = vec![true; state.messages.len()];
+    for at in known.iter().flatten() {
+        if let Some(left) = left.get_mut(*at) {
+            *left = false;
+        }
+    }
+    let gone: UidSet =
+        state.messages.iter().zip(&left).filter(|(_, left)| **left).map(|(m, _)| m.uid).collect();
+    if !gone.is_empty() {
+        emit(Change::Expunge { uids: gone, modseq });
+    }
+
+    for (found, at) in found.iter().zip(&known) {
+        if let Some(message) = at.and_then(|at| state.messages.get(at)) {
+            known_again(message, found, &mut names, modseq, emit);
+        }
+    }
+
+    let claimed = |at: &usize| {
+        found.get(*at).and_then(|found| found.uid).filter(|uid| *uid >= state.uid_next)
+    };
+    let (mut named, others): (Vec<usize>, Vec<usize>) =
+        (0..found.len()).filter(is_new).partition(|at| claimed(at).is_some());
+    named.sort_by_key(claimed);
+    let mut next = state.uid_next;
+    let mut add = |at: &usize, uid: Uid, emit: &mut dyn FnMut(Change)| {
+        if let Some(found) = found.get(*at) {
+            let keywords = names.bits(&found.keywords, emit);
+            emit(Change::New(message(found, uid, keywords, modseq)));
+        }
+    };
+    for at in named {
+        // Who has the same one as another is not to be believed after all.
+        let uid = claimed(&at).unwrap_or(next).max(next);
+        add(&at, uid, emit);
+        next = uid.saturating_add(1);
+    }
+    let last = claims.map_or(0, |claims| claims.uid_last).saturating_add(1);
+    if last > next {
+        next = last;
+        emit(Change::UidNext(next));
+    }
+    for at in others {
+        add(&at, next, emit);
+        next = next.saturating_add(1);
+    }
+}
+
+fn message(found: &Found, uid: Uid, keywords: u64, modseq: u64) -> Message {
+    Message {
+        uid,
+        header: found.header,
+        marks: Marks { flags: found.flags, keywords },
+        modseq,
+        size: found.size,
+        date: found.date,
+        digest: found.digest,
+        extent: Extent { stored: found.flags, ..found.extent },
+    }
+}
+
+/// What has changed of a message that is still there.
+fn known_again(
+    message: &Message,
+    found: &Found,
+    names: &mut Names<'_>,
+    modseq: u64,
+    emit: &mut dyn FnMut(Change),
+) {
+    let ours = message.marks;
+    let theirs = found.flags ^ message.extent.stored;
+    let mut marks = Marks { flags: (ours.flags & !theirs) | (found.flags & theirs), ..ours };
+    if !message.extent.unwritten {
+        marks.keywords = names.bits(&found.keywords, emit);
+    }
+    let uids = UidSet::from(message.uid..=message.uid);
+    if marks != ours {
+        emit(Change::Mark { uids, marking: Marking::Replace, by: marks, modseq });
+    }
+    let unwritten = message.extent.unwritten || marks.flags != found.flags;
+    let extent = Extent { stored: found.flags, unwritten, ..found.extent };
+    if extent != message.extent || marks != ours {
+        emit(Change::Placed { uid: message.uid, extent });
+    }
+}
+
+/// For each that was found, which message of the state it is.
+fn recognise(state: &State, found: &[Found]) -> Vec<Option<usize>> {
+    let mut places: Vec<usize> = (0..state.messages.len()).collect();
+    let start = |at: &usize| state.messages.get(*at).map_or(0, |message| message.extent.start);
+    places.sort_by_key(start);
+    let is = |at: usize, found: &Found| {
+        state.messages.get(at).is_some_and(|message| message.digest == found.digest)
+    };
+    // Nearly always they stand as they stood, with new ones behind.
+    let same = places.iter().zip(found).take_while(|(at, found)| is(**at, found)).count();
+    let (before, rest) = places.split_at_checked(same).unwrap_or((&places, &[]));
+    let mut known: Vec<Option<usize>> = before.iter().map(|at| Some(*at)).collect();
+    known.resize(found.len(), None);
+
+    // The others by their digests; of those that are the same, by what UID the mailbox has for
+    // them, and then in their order.
+    let mut likes: HashMap<[u8; 16], Vec<usize>> = HashMap::new();
+    for at in rest.iter().rev() {
+        if let Some(message) = state.messages.get(*at) {
+            likes.entry(message.digest).or_default().push(*at);
+        }
+    }
+    let uid = |at: &usize| state.messages.get(*at).map(|message| message.uid);
+    for by_uid in [true, false] {
+        for (found, known) in found.iter().zip(&mut known).skip(same) {
+            let Some(likes) = likes.get_mut(&found.digest).filter(|_| known.is_none()) else {
+                continue;
+            };
+            if !by_uid {
+                *known = likes.pop();
+            } else if found.uid.is_some()
+                && let Some(at) = likes.iter().position(|at| uid(at) == found.uid)
+            {
+                *known = Some(likes.remove(at));
+            }
+        }
+    }
+    known
+}
+
+/// The names of the keywords, those that come along included.
+struct Names<'a> {
+    known: &'a [String],
+    more: Vec<String>,
+}
+
+impl<'a> Names<'a> {
+    fn new(state: &'a State) -> Self {
+        Self { known: &state.keywords, more: Vec::new() }
+    }
+
+    /// The bits of these keywords. What there is no bit for, or is too long, is left out: such a
+    /// keyword stays in the mailbox, where others see it.
+    fn bits(&mut self, names: &[String], emit: &mut dyn FnMut(Change)) -> u64 {
+        let mut bits = 0;
+        let can_be = |name: &&String| (1..=MOST_KEYWORD_BYTES).contains(&name.len());
+        for name in names.iter().filter(can_be) {
+            let mut all = self.known.iter().chain(&self.more);
+            let at = all.position(|known| known.eq_ignore_ascii_case(name)).unwrap_or_else(|| {
+                let at = self.known.len().saturating_add(self.more.len());
+                if at < MOST_KEYWORDS {
+                    self.more.push(name.clone());
+                    emit(Change::Keyword(name.clone()));
+                }
+                at
+            });
+            bits |= u32::try_from(at).ok().and_then(|at| 1_u64.checked_shl(at)).unwrap_or(0);
+        }
+        bits
+    }
+}
+
+#[cfg(test)]
+#[path = "reconcile_tests.rs"]
+mod tests;

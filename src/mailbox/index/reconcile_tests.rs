@@ -1,0 +1,112 @@
+use super::{Claims, Found, reconcile};
+use crate::mailbox::index::{Change, State};
+use crate::mailbox::store::{Extent, Flags, Marking, Marks};
+
+/// Messages named by letters, where they stand one behind the other.
+fn found(letters: &str) -> Vec<Found> {
+    (0..)
+        .zip(letters.bytes())
+        .map(|(at, letter)| Found {
+            digest: [letter; 16],
+            extent: Extent { start: at * 100, length: 90, ..Extent::default() },
+            ..Found::default()
+        })
+        .collect()
+}
+
+fn follow(state: &mut State, found: &[Found], claims: Option<Claims>) -> usize {
+    let mut changes = Vec::new();
+    reconcile(state, found, claims, &mut |change| changes.push(change));
+    let count = changes.len();
+    for change in changes {
+        state.apply(change).unwrap();
+    }
+    count
+}
+
+/// The messages in the order of their UIDs.
+fn shown(state: &State) -> Vec<(u32, char, u64)> {
+    let each = state.messages.iter();
+    each.map(|m| (m.uid, char::from(m.digest[0]), m.extent.start / 100)).collect()
+}
+
+fn state(letters: &str) -> State {
+    let mut state = State::new(1, 10);
+    follow(&mut state, &found(letters), None);
+    state
+}
+
+#[test]
+fn nothing_changed_is_no_change() {
+    assert_eq!(follow(&mut state("abcab"), &found("abcab"), None), 0);
+}
+
+#[test]
+fn messages_keep_their_uids_wherever_they_stand() {
+    let mut state = state("abcd");
+    follow(&mut state, &found("daxc"), None);
+    assert_eq!(shown(&state), [(1, 'a', 1), (3, 'c', 3), (4, 'd', 0), (5, 'x', 2)]);
+    assert_eq!(state.changes_since(11).vanished.iter().collect::<Vec<_>>(), [2]);
+    assert_eq!(state.changes_since(11).changed, [5]);
+}
+
+#[test]
+fn of_equal_messages_the_first_keeps_the_first_uid() {
+    let mut state = state("aba");
+    follow(&mut state, &found("ba"), None);
+    assert_eq!(shown(&state), [(1, 'a', 1), (2, 'b', 0)]);
+    let mut messages = found("bxa");
+    messages[2].uid = Some(3);
+    let mut state = self::state("aba");
+    follow(&mut state, &messages, None);
+    assert_eq!(shown(&state), [(2, 'b', 0), (3, 'a', 2), (4, 'x', 1)], "the mailbox knew which");
+}
+
+#[test]
+fn uids_of_the_mailbox_count_where_nobody_had_them() {
+    let mut messages = found("abcd");
+    messages[0].uid = Some(7);
+    messages[2].uid = Some(9);
+    let claims = Some(Claims { uid_validity: 5, uid_last: 20 });
+    let mut state = State::new(5, 10);
+    follow(&mut state, &messages, claims);
+    assert_eq!(shown(&state), [(7, 'a', 0), (9, 'c', 2), (21, 'b', 1), (22, 'd', 3)]);
+    let mut messages = found("abcde");
+    messages[4].uid = Some(3);
+    follow(&mut state, &messages, claims);
+    assert_eq!(state.messages.last().unwrap().uid, 23, "3 may have been another's");
+}
+
+#[test]
+fn what_a_neighbour_marks_and_what_we_marked_come_together() {
+    let mut state = state("ab");
+    let by = Marks { flags: Flags::FLAGGED, keywords: 0 };
+    let mark = Change::Mark { uids: (1..=1).into(), marking: Marking::Add, by, modseq: 12 };
+    state.apply(mark).unwrap();
+    let mut messages = found("ab");
+    messages[0].flags = Flags::SEEN;
+    messages[1].flags = Flags::ANSWERED;
+    follow(&mut state, &messages, None);
+    assert_eq!(state.messages[0].marks.flags, Flags::SEEN | Flags::FLAGGED);
+    assert!(state.messages[0].extent.unwritten);
+    assert_eq!(state.messages[1].marks.flags, Flags::ANSWERED);
+    assert!(!state.messages[1].extent.unwritten);
+    assert_eq!(state.changes_since(12).changed, [1, 2]);
+    state.apply(Change::Written((1..=1).into())).unwrap();
+    messages[0].flags = Flags::FLAGGED;
+    follow(&mut state, &messages, None);
+    assert_eq!(state.messages[0].marks.flags, Flags::FLAGGED, "unseen again, by the neighbour");
+}
+
+#[test]
+fn keywords_of_the_mailbox_get_their_bits_and_too_many_are_left_out() {
+    let mut messages = found("ab");
+    messages[0].keywords = vec!["$Junk".into(), "work".into()];
+    messages[1].keywords = (0..70).map(|n| format!("k{n}")).collect();
+    let mut state = State::new(1, 10);
+    follow(&mut state, &messages, None);
+    assert_eq!(state.messages[0].marks.keywords, 0b11);
+    assert_eq!(state.messages[1].marks.keywords, !0b11);
+    assert_eq!(state.keywords.len(), 64);
+    assert_eq!(follow(&mut state, &messages, None), 0);
+}
