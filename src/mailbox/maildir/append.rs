@@ -14,9 +14,10 @@ use super::text::Measured;
 use super::{deliver, name};
 use crate::mailbox::Error;
 use crate::mailbox::crlf::Measure;
+use crate::mailbox::moment::moment;
 use crate::mailbox::store::Arrival;
 
-/// Messages that were written. Their files are removed again, unless they are to be kept.
+/// Messages that were written.
 #[derive(Debug)]
 pub(super) struct Written {
     tmp: OwnedFd,
@@ -24,7 +25,6 @@ pub(super) struct Written {
     files: Vec<NewFile>,
     /// Names in `cur/`.
     placed: Vec<Vec<u8>>,
-    is_kept: bool,
     /// Nobody else of ours counts what the quota is for.
     _quota: Option<File>,
 }
@@ -55,13 +55,15 @@ impl Written {
             cur: parts.cur.try_clone().map_err(fail)?,
             files: Vec::new(),
             placed: Vec::new(),
-            is_kept: false,
             _quota: quota,
         };
-        for arrival in arrivals {
-            written.write(arrival).map_err(fail)?;
+        match arrivals.iter().try_for_each(|arrival| written.write(arrival)) {
+            Ok(()) => Ok(written),
+            Err(error) => {
+                written.undo();
+                Err(fail(error))
+            }
         }
-        Ok(written)
     }
 
     fn write(&mut self, arrival: &Arrival) -> io::Result<()> {
@@ -81,6 +83,7 @@ impl Written {
         };
         let name = name::unique(message)?;
         self.files.push(NewFile { name: name.clone(), measured });
+        moment();
         deliver::write(&self.tmp, &name, message, Some(message.at))
     }
 
@@ -92,23 +95,15 @@ impl Written {
     /// Gives them these names in `cur/`, durably.
     pub fn place(&mut self, names: &[Vec<u8>]) -> io::Result<()> {
         for (file, name) in self.files.iter().zip(names) {
+            moment();
             renameat(&self.tmp, file.name.as_str(), &self.cur, name.as_slice())?;
             self.placed.push(name.clone());
         }
         Ok(fsync(&self.cur)?)
     }
 
-    /// They are in the mailbox.
-    pub fn keep(mut self) {
-        self.is_kept = true;
-    }
-}
-
-impl Drop for Written {
-    fn drop(&mut self) {
-        if self.is_kept {
-            return;
-        }
+    /// Removes them again.
+    pub fn undo(&self) {
         for file in self.files.iter().skip(self.placed.len()) {
             let _ = unlinkat(&self.tmp, file.name.as_str(), UnlinkatFlags::NoRemoveDir);
         }

@@ -13,6 +13,7 @@ use super::keywords::Keywords;
 use super::name;
 use super::parts::Parts;
 use crate::mailbox::index::{Base, MOST_MESSAGES};
+use crate::mailbox::moment::moment;
 use crate::mailbox::{Error, Place};
 
 /// What a message is known again by.
@@ -200,6 +201,7 @@ impl Default for Looks {
 /// Renames without putting anything in another file's place, where the file system can. Where there
 /// is one it says the same of the same message.
 fn move_to(from: &OwnedFd, old: &[u8], to: &OwnedFd, new: &[u8]) -> nix::Result<()> {
+    moment();
     match renameat2(from, old, to, new, RenameFlags::RENAME_NOREPLACE) {
         Err(nix::Error::EINVAL | nix::Error::ENOSYS) => renameat(from, old, to, new),
         Err(nix::Error::EEXIST) => Ok(()),

@@ -16,6 +16,7 @@ use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 
 use super::name::{self, FLAGS};
 use crate::mailbox::index::State;
+use crate::mailbox::moment::moment;
 use crate::mailbox::store::is_keyword;
 use crate::mailbox::store::{Flags, Marks};
 
@@ -95,6 +96,7 @@ impl Keywords {
             return Ok(());
         }
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        moment();
         let mut file = match openat(root, LOCK, flags, Mode::S_IRUSR | Mode::S_IWUSR) {
             Ok(file) => File::from(file),
             Err(nix::Error::EEXIST) => return Ok(()),
@@ -109,14 +111,16 @@ impl Keywords {
                     *free = Some(name.to_owned());
                 }
             }
-            let mut text = String::new();
+            let mut text = Vec::new();
             for (number, name) in names.iter().enumerate() {
                 if let Some(name) = name {
-                    text.push_str(&format!("{number} {name}\n"));
+                    writeln!(text, "{number} {name}")?;
                 }
             }
-            file.write_all(text.as_bytes())?;
+            moment();
+            file.write_all(&text)?;
             file.sync_all()?;
+            moment();
             renameat(root, LOCK, root, FILE)?;
             fsync(root)?;
             self.names = names;

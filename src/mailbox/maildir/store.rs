@@ -21,6 +21,7 @@ use super::name;
 use super::reconcile::reconcile;
 use super::text::{self, Reading};
 use crate::mailbox::index::{Change, Directory, Index, Locked, Opened, State};
+use crate::mailbox::moment::moment;
 use crate::mailbox::store::{Arrival, Changes, Flags, Marking, Marks, Message, Status, Store};
 use crate::mailbox::uids::{Uid, UidSet};
 use crate::mailbox::watch::Watch;
@@ -140,6 +141,33 @@ impl Session<'_> {
         Ok(letters)
     }
 
+    /// Takes messages in that were written.
+    fn append(&mut self, arrivals: &[Arrival], written: &mut Written) -> Result<Vec<Uid>, Error> {
+        let keywords = arrivals.iter().flat_map(|arrival| &arrival.keywords).map(String::as_str);
+        let mut made = Vec::new();
+        let bits = self.state().make_keywords(keywords, &mut made);
+        let letters = self.make_keywords(made, bits)?;
+        let state = self.state();
+        let uids = state.new_uids(arrivals.len()).ok_or(Error::TooMany(arrivals.len()))?;
+        let modseq = state.next_modseq();
+        let (mut changes, mut names) = (Vec::new(), Vec::new());
+        for ((uid, arrival), file) in uids.clone().zip(arrivals).zip(written.files()) {
+            let keywords = arrival.keywords.iter().map(String::as_str);
+            let keywords = state.make_keywords(keywords, &mut Vec::new());
+            let marks = Marks { flags: arrival.flags, keywords };
+            let base = file.name.as_bytes();
+            names.push(letters.name(base, marks));
+            let message = file.measured.message(uid, marks, modseq, name::digest(base));
+            changes.push(Change::New(message));
+        }
+        written.place(&names).map_err(|error| self.folder.fail("be written", error))?;
+        self.locked.commit(changes, true)?;
+        for name in names {
+            self.folder.add(Entry { name: name.into(), is_new: false });
+        }
+        Ok(uids.collect())
+    }
+
     /// Renames the files of these messages; those that it could are put into `marked`.
     fn mark_files(
         &mut self,
@@ -172,6 +200,7 @@ impl Session<'_> {
             self.state().within(uids).map(|message| (message.uid, message.digest)).collect();
         for (uid, digest) in messages {
             let removed = self.folder.with(&digest, &mut self.looks, |parts, entry| {
+                moment();
                 unlinkat(entry.part(parts), &*entry.name, UnlinkatFlags::NoRemoveDir)
             })?;
             if removed.is_some() {
@@ -259,31 +288,11 @@ impl Store for MaildirStore {
             return Ok(Vec::new());
         }
         let mut written = Written::new(&self.folder, arrivals)?;
-        let mut session = self.lock()?;
-        let names = arrivals.iter().flat_map(|arrival| &arrival.keywords).map(String::as_str);
-        let mut made = Vec::new();
-        let bits = session.state().make_keywords(names, &mut made);
-        let letters = session.make_keywords(made, bits)?;
-        let state = session.state();
-        let uids = state.new_uids(arrivals.len()).ok_or(Error::TooMany(arrivals.len()))?;
-        let modseq = state.next_modseq();
-        let mut changes = Vec::new();
-        let mut names = Vec::new();
-        for ((uid, arrival), file) in uids.clone().zip(arrivals).zip(written.files()) {
-            let keywords = arrival.keywords.iter().map(String::as_str);
-            let keywords = session.state().make_keywords(keywords, &mut Vec::new());
-            let marks = Marks { flags: arrival.flags, keywords };
-            names.push(letters.name(file.name.as_bytes(), marks));
-            let digest = name::digest(file.name.as_bytes());
-            changes.push(Change::New(file.measured.message(uid, marks, modseq, digest)));
+        let appended = self.lock().and_then(|mut session| session.append(arrivals, &mut written));
+        if appended.is_err() {
+            written.undo();
         }
-        written.place(&names).map_err(|error| session.folder.fail("be written", error))?;
-        session.locked.commit(changes, true)?;
-        written.keep();
-        for name in names {
-            session.folder.add(Entry { name: name.into(), is_new: false });
-        }
-        Ok(uids.collect())
+        appended
     }
 
     fn mark(

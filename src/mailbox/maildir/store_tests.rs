@@ -4,12 +4,14 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, UNIX_EPOCH};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::MaildirStore;
+use crate::mailbox::moment::killed_at;
 use crate::mailbox::store::{Arrival, Flags, Marking, Store};
 use crate::mailbox::store_tests::{place, read};
 use crate::mailbox::uids::UidSet;
@@ -286,13 +288,10 @@ fn an_append_that_has_no_room_leaves_nothing() {
     let both = [arrival("2", Flags::SEEN, &[]), arrival(&"x".repeat(99), Flags::SEEN, &[])];
     assert!(matches!(store.append(&both), Err(Error::OverQuota { .. })));
     assert_eq!((host.names("cur"), host.names("tmp").len()), (names.clone(), 0));
-    // A file in the place of a directory fails late.
-    fs::remove_dir(host.path("new")).unwrap();
     let torn = Some((tempfile::tempfile().unwrap(), 9));
     let torn = crate::mailbox::Staged { spool: torn, ..Default::default() };
     let torn = NewMessage { text: Rc::new(torn), ..message("") };
     let torn = Arrival { message: torn, flags: Flags::SEEN, keywords: Vec::new() };
-    fs::create_dir(host.path("new")).unwrap();
     let mut store = host.open();
     assert!(store.append(&[small[0].clone(), torn]).is_err());
     assert_eq!((host.names("cur"), host.names("tmp").len()), (names, 0));
@@ -349,4 +348,131 @@ fn where_there_can_be_no_index_a_session_does_without() {
     assert_eq!(shown(&store), [(1, Flags::default(), vec!["work"])]);
     assert!(Path::new(&host.path("cur")).join(&host.names("cur")[0]).exists());
     assert_eq!(shown(&host.open()), [(1, Flags::default(), vec!["work"])]);
+}
+
+fn new(body: &str) -> Arrival {
+    arrival(body, Flags::SEEN, &["far"])
+}
+
+/// What is done while it may be killed.
+type Action = fn(&mut MaildirStore);
+
+#[test]
+fn an_operation_that_is_killed_anywhere_has_done_each_message_or_not() {
+    let actions: [(Action, u32); 5] = [
+        (|store| drop(store.append(&["n", "n"].map(new)).unwrap()), 8),
+        (|store| mark(store, 1, Marking::Replace, Flags::DRAFT, &["far"]), 5),
+        (|store| drop(store.expunge(&UidSet::from(1..=2)).unwrap()), 4),
+        (|store| assert_eq!(store.claim_recent().unwrap(), 0), 2),
+        (|store| store.sync().unwrap(), 1),
+    ];
+    for (at, (action, least)) in actions.into_iter().enumerate() {
+        let is_expunge = at == 2;
+        for n in 0.. {
+            let host = Host::new();
+            let mut store = host.open();
+            let arrivals = ["a", "b"].map(|body| arrival(body, Flags::SEEN, &["near"]));
+            store.append(&arrivals).unwrap();
+            host.deliver("c");
+            let was_killed = killed_at(n, || action(&mut store));
+            let before = store.index.state().uid_next;
+            drop(store);
+            let mut store = host.open();
+            let mut texts = Vec::new();
+            for (uid, flags, keywords) in shown(&store) {
+                let text = String::from_utf8(read_again(&host, uid)).unwrap();
+                let body = text.rsplit("\r\n").nth(1).unwrap().to_owned();
+                let may_be = match body.as_str() {
+                    "a" => {
+                        (1, &["near"][..]) == (flags.bits(), &keywords) || {
+                            (16, &["far"][..]) == (flags.bits(), &keywords)
+                        }
+                    }
+                    "b" => (1, &["near"][..]) == (flags.bits(), &keywords),
+                    "c" => (0, &[][..]) == (flags.bits(), &keywords),
+                    _ => (1, &["far"][..]) == (flags.bits(), &keywords),
+                };
+                assert!(may_be, "killed at {n}: {body} {flags:?} {keywords:?}");
+                texts.push(body);
+            }
+            let kept: &[&str] = if is_expunge { &["c"] } else { &["a", "b", "c"] };
+            for body in kept {
+                assert!(texts.iter().any(|text| text == body), "killed at {n}: {body} is lost");
+            }
+            // Whatever was left, the mailbox goes on.
+            let next = store.append(&[arrival("z", Flags::SEEN, &["farther"])]).unwrap()[0];
+            assert!(next >= before);
+            mark(&mut store, next, Marking::Add, Flags::DRAFT, &["far"]);
+            store.sync().unwrap();
+            assert_eq!(store.messages().len(), texts.len() + 1);
+            if !was_killed {
+                assert!(n >= least, "only {n} moments");
+                break;
+            }
+        }
+    }
+}
+
+fn read_again(host: &Host, uid: u32) -> Vec<u8> {
+    read(&mut host.open(), uid, 0..u64::MAX)
+}
+
+#[test]
+fn many_at_once_lose_nothing() {
+    let host = Host::new();
+    host.open();
+    let working = AtomicU32::new(3);
+    std::thread::scope(|scope| {
+        let working = &working;
+        for worker in 0..3_u32 {
+            let host = &host;
+            scope.spawn(move || {
+                let mut store = host.open();
+                for n in 0..25 {
+                    let body = format!("{worker} {n}");
+                    let both =
+                        [arrival(&body, Flags::default(), &["k"]), arrival("x", Flags::SEEN, &[])];
+                    let uids = store.append(&both).unwrap();
+                    mark(&mut store, uids[0], Marking::Add, Flags::FLAGGED, &[]);
+                    assert_eq!(store.expunge(&one(uids[1])).unwrap(), one(uids[1]));
+                    store.sync().unwrap();
+                }
+                working.fetch_sub(1, Ordering::Relaxed);
+            });
+        }
+        // One who answers messages by renaming them.
+        scope.spawn(|| {
+            while working.load(Ordering::Relaxed) > 0 {
+                sleep(Duration::from_millis(5));
+                for name in host.names("cur") {
+                    let (base, letters) = name.split_once(":2,").unwrap();
+                    if letters.contains('R') {
+                        continue;
+                    }
+                    let mut letters: Vec<char> = letters.chars().chain(['R']).collect();
+                    letters.sort_unstable();
+                    let to = format!("{base}:2,{}", letters.into_iter().collect::<String>());
+                    let _ = fs::rename(host.path("cur").join(&name), host.path("cur").join(to));
+                }
+            }
+        });
+    });
+    let mut store = host.open();
+    let mut bodies = Vec::new();
+    for (uid, flags, keywords) in shown(&host.open()) {
+        assert!(flags.has(Flags::FLAGGED) && keywords == ["k"], "{uid}: {flags:?} {keywords:?}");
+        bodies.push(read(&mut store, uid, 14..u64::MAX));
+    }
+    bodies.sort();
+    bodies.dedup();
+    assert_eq!((bodies.len(), store.status().messages, store.status().uid_next), (75, 75, 151));
+    let names = host.names("cur");
+    let mut answered = 0;
+    for message in store.messages() {
+        let name = names.iter().find(|name| super::name::digest(name.as_bytes()) == message.digest);
+        let is_answered = name.unwrap().rsplit_once(":2,").unwrap().1.contains('R');
+        answered += u32::from(is_answered);
+        assert_eq!(message.marks.flags.has(Flags::ANSWERED), is_answered);
+    }
+    assert!(answered > 0);
 }
