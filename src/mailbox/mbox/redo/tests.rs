@@ -149,7 +149,7 @@ fn edited(content: &[u8], edits: &[Edit]) -> Vec<u8> {
 #[test]
 fn random_edits_give_what_they_say_whether_killed_or_not() {
     let mut dice = Dice(7);
-    for round in 0..400 {
+    for round in 0..800 {
         let size = dice.below([100, 5000, 60_000][round % 3]);
         let content = dice.bytes(size);
         let edits = dice.edits(size);
@@ -160,7 +160,7 @@ fn random_edits_give_what_they_say_whether_killed_or_not() {
         assert!(!is_pending(&home.index).unwrap());
         let length = dice.below(3) * dice.below(9000);
         let more = [&b"From "[..], &dice.bytes(length)].concat();
-        for _ in 0..6 {
+        for _ in 0..4 {
             let home = Home::new(&content);
             let killed = killed_at(u32::try_from(dice.below(60)).unwrap(), || {
                 home.edit(&edits).unwrap();
@@ -263,7 +263,7 @@ impl OnDisk {
                     at += left as u64;
                 }
             }
-            size => self.pending.push(size),
+            size @ What::Size(_) => self.pending.push(size),
         }
     }
 
@@ -330,7 +330,7 @@ fn replay(home: &Home, disks: &[OnDisk; 2], wanted: &[u8], again: usize, dice: &
             };
             let found = [disks[0].state(&mut reached), disks[1].state(&mut reached)];
             states += 1;
-            if again > 0 && choice % 5 == 4 {
+            if again > 0 && dice.below(250) == 0 {
                 let disks = found.map(OnDisk::new);
                 states += replay(home, &disks, wanted, again - 1, dice);
                 continue;
@@ -374,7 +374,7 @@ fn a_power_cut_at_any_moment_loses_nothing() {
             states += cut_the_power(&content, &edits, more, &mut dice);
         }
     }
-    assert!(states > 5000, "{states}");
+    assert!(states > 2000, "{states}");
 }
 
 #[test]
