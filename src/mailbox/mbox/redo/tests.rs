@@ -427,3 +427,22 @@ fn a_plan_is_read_as_it_was_written_and_no_longer_than_its_journal() {
     file.set_len(BLOCK + 50).unwrap();
     assert_eq!(Plan::read(&file).unwrap(), None);
 }
+
+#[test]
+fn what_is_appended_to_a_file_that_should_have_been_cut_moves_down_though_we_are_killed_again() {
+    let (content, more) = (Dice(4).bytes(9000), Dice(5).bytes(5000));
+    let edits = [cut_out(100, 3100, b"")];
+    let wanted = edited(&content, &edits);
+    for n in 0..60 {
+        for again in 0..40 {
+            let home = Home::new(&content);
+            killed_at(n, || home.edit(&edits).unwrap());
+            let begun = is_pending(&home.index).unwrap() || home.content() == wanted;
+            home.append(&more);
+            killed_at(again, || drop(home.recover()));
+            assert!(home.recover().is_empty());
+            let before = if begun { &wanted } else { &content };
+            assert!(home.content() == [&before[..], &more].concat(), "{n} {again}");
+        }
+    }
+}
