@@ -10,7 +10,7 @@ use super::{Entry, Error, Folders, Name, SpecialUse, Wanted};
 use crate::config::LockKind;
 use crate::mailbox::index::stem;
 use crate::mailbox::moment::killed_at;
-use crate::mailbox::{Mbox, Place};
+use crate::mailbox::Place;
 
 /// A user's mail in a directory of its own.
 struct Home {
@@ -870,6 +870,6 @@ fn a_folder_that_is_made_can_be_delivered_into() {
     let home = Home::files();
     let folders = home.open();
     folders.create(&name("a/b"), &[]).unwrap();
-    let mut mailbox = Mbox::new(folders.place(&name("a/b")).unwrap());
-    assert!(mailbox.scan().unwrap().is_empty());
+    let mailbox = crate::mailbox::open(folders.place(&name("a/b")).unwrap()).unwrap();
+    assert!(mailbox.messages().is_empty());
 }

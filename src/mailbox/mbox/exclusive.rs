@@ -11,8 +11,8 @@ impl Mbox {
         &mut self,
         action: impl FnOnce(&File) -> T,
     ) -> Result<Option<T>, Error> {
-        let index = self.index();
-        let opened = self.lock_for_writing(&index, false)?;
+        let directory = self.directory();
+        let opened = self.lock_for_writing(&directory, false)?;
         Ok(opened.map(|opened| action(&opened.file)))
     }
 }
