@@ -640,7 +640,8 @@ fn a_journal_that_is_torn_was_never_begun() {
         assert_eq!(home.small(".folders"), "");
     }
     // Paths that lead outside do nothing.
-    for path in ["../inbox", "/etc/passwd", "a/../../inbox", "."] {
+    symlink("..", home.root.join("link")).unwrap();
+    for path in ["../inbox", "link/inbox", "/etc/passwd", "a/../../inbox", "."] {
         home.write("inbox", MAIL);
         home.write_small(
             ".folders",
