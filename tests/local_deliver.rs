@@ -16,7 +16,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use hikyaku::config::LockKind;
-use hikyaku::mailbox::{Mbox, Place};
+use hikyaku::mailbox::{MboxStore, Place, Store};
 use hikyaku::sys::Account;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Pid, Uid, geteuid};
@@ -95,7 +95,7 @@ impl Host {
 
     /// The messages as clients get them.
     fn shown(&self) -> Vec<String> {
-        let mut mailbox = Mbox::new(Place {
+        let mut mailbox = MboxStore::open(Place {
             path: self.inbox.clone(),
             index: self.dir.path().join("users").join(&self.account.name).join(".index"),
             owner: self.account.uid,
@@ -103,20 +103,21 @@ impl Host {
             libexec: PathBuf::new(),
             lock_timeout: Duration::from_secs(5),
             quota: 0,
-        });
-        let snapshot = mailbox.scan().unwrap();
-        (0..snapshot.len())
-            .map(|n| {
-                let mut out = Vec::new();
-                let mut sink = |bytes: &[u8]| {
-                    out.extend_from_slice(bytes);
-                    Ok(())
-                };
-                mailbox.read(&snapshot, n, None, &mut sink).unwrap();
-                assert_eq!(snapshot.size(n), Some(out.len() as u64));
-                String::from_utf8(out).unwrap()
-            })
-            .collect()
+        })
+        .unwrap();
+        let messages = mailbox.messages().to_vec();
+        let mut shown = Vec::new();
+        for message in messages {
+            let mut out = Vec::new();
+            let mut sink = |bytes: &[u8]| {
+                out.extend_from_slice(bytes);
+                Ok(())
+            };
+            mailbox.read(message.uid, 0..u64::MAX, &mut sink).unwrap();
+            assert_eq!(message.size, out.len() as u64);
+            shown.push(String::from_utf8(out).unwrap());
+        }
+        shown
     }
 
     /// A message as it is stored, less its From_ line, with room for so many bytes of keywords.

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use super::{Entry, Error, Folders, Name, SpecialUse, Wanted};
 use crate::config::LockKind;
+use crate::mailbox::Place;
 use crate::mailbox::index::stem;
 use crate::mailbox::moment::killed_at;
-use crate::mailbox::Place;
 
 /// A user's mail in a directory of its own.
 struct Home {

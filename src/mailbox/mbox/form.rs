@@ -53,7 +53,7 @@ impl Stored {
             let letters = table.iter().filter(|(_, flag)| flags.has(*flag));
             letters.map(|(letter, _)| char::from(*letter)).collect::<String>()
         };
-        let words = keywords.iter().map(|word| format!(" {word}")).collect::<String>();
+        let words: String = keywords.iter().flat_map(|word| [" ", word.as_str()]).collect();
         let room = room.saturating_add(words.len());
         for (field, value, width) in [
             ("Status", letters(&own::STATUS), STATUS),

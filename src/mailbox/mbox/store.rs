@@ -19,6 +19,9 @@ use crate::mailbox::uids::{Uid, UidSet};
 use crate::mailbox::watch::Watch;
 use crate::mailbox::{Error, Place};
 
+/// Bytes of a file, ascending and apart.
+type Ranges = Vec<(u64, u64)>;
+
 /// Others may change a mailbox so often between two looks before it is looked at under the lock.
 const TRIES: u32 = 4;
 
@@ -137,11 +140,7 @@ impl MboxStore {
     }
 
     /// The ranges of these messages, and what becomes of the messages before them.
-    fn removal(
-        &self,
-        opened: &Opened,
-        uids: &UidSet,
-    ) -> Result<(Vec<(u64, u64)>, Vec<Change>), Error> {
+    fn removal(&self, opened: &Opened, uids: &UidSet) -> Result<(Ranges, Vec<Change>), Error> {
         let order = self.in_file_order();
         let ranges: Vec<(u64, u64)> = order
             .iter()
