@@ -12,6 +12,7 @@ pub mod dotlock;
 pub mod folders;
 mod helper;
 pub mod index;
+pub mod inspect;
 mod lock;
 pub mod maildir;
 pub mod mbox;
