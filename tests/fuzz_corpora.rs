@@ -16,6 +16,8 @@ use std::path::Path;
 mod addresses;
 #[path = "../fuzz/checks/aliases.rs"]
 mod aliases;
+#[path = "../fuzz/checks/cache.rs"]
+mod cache;
 #[path = "../fuzz/checks/command.rs"]
 mod command;
 #[path = "../fuzz/checks/data.rs"]
@@ -61,6 +63,11 @@ fn an_address_is_read_back_as_it_is_printed() {
 #[test]
 fn a_table_reads_as_its_manual_page_says_with_an_index_and_without() {
     replay("aliases", aliases::check);
+}
+
+#[test]
+fn a_cache_of_any_content_gives_what_stands_whole_in_it_and_takes_in_more() {
+    replay("cache", cache::check);
 }
 
 #[test]

@@ -41,7 +41,7 @@ impl MboxStore {
             return self.take_in(&mut opened, &listing, false).map(|()| true);
         }
         drop(opened);
-        let Some(mut listing) = Listing::by_reads(&mut self.mbox, from)? else {
+        let Some(mut listing) = Listing::by_reads(&mut self.mbox, from, &mut |_| ())? else {
             return Ok(false);
         };
         let Some(mut opened) = self.mbox.lock_for_writing(&directory, false)? else {
@@ -63,7 +63,7 @@ impl MboxStore {
         self.take_in(opened, &listing, verified)
     }
 
-    fn at_path(&self, error: Error) -> Error {
+    pub(super) fn at_path(&self, error: Error) -> Error {
         error.at(&self.mbox.place.path)
     }
 
@@ -119,29 +119,49 @@ impl MboxStore {
                 return self.commit(opened, changes, verified);
             }
         }
-        let mut state = if anew {
-            let validity = match claims {
-                Some(claims) => claims.uid_validity,
-                None => self.index.directory().new_uid_validity(),
-            };
-            State::new(validity, self.state().modseq.max(now()))
-        } else {
-            self.state().clone()
+        let state = if anew { self.anew(listing) } else { self.state().clone() };
+        self.rewrite(opened, listing, state, anew, verified)
+    }
+
+    /// What an index begins with that is made anew.
+    pub(super) fn anew(&self, listing: &Listing) -> State {
+        let validity = match listing.claims {
+            Some(claims) => claims.uid_validity,
+            None => self.index.directory().new_uid_validity(),
         };
+        State::new(validity, self.state().modseq.max(now()))
+    }
+
+    /// Writes the index anew: this state, and what was found.
+    pub(super) fn rewrite(
+        &mut self,
+        opened: &mut Opened,
+        listing: &Listing,
+        mut state: State,
+        anew: bool,
+        verified: bool,
+    ) -> Result<(), Error> {
+        let mut claims = listing.claims;
+        let old = self.state();
+        if let Some(claims) = claims.as_mut().filter(|_| state.uid_validity == old.uid_validity) {
+            // What was given stays given, also where the file could not say so.
+            claims.uid_last = claims.uid_last.max(old.uid_next.saturating_sub(1));
+        }
         let mut damaged = None;
         let known = state.clone();
         reconcile(&known, listing.from, &listing.found, claims, &mut |change| {
             damaged = damaged.or(state.apply(change).err());
         });
         drop(known);
-        if let Some(damaged) = damaged {
-            return Err(self.fail("be listed", std::io::Error::other(damaged)));
-        }
         if anew {
             let old = listing.found.iter().filter(|found| found.old);
             let old: HashSet<u64> = old.map(|found| found.extent.start).collect();
             let seen = state.messages.iter().filter(|m| old.contains(&m.extent.start));
             state.recent = seen.map(|message| message.uid).max().unwrap_or(0);
+            damaged = damaged.or(state.take_marks_of(self.state()).err());
+        }
+        if let Some(damaged) = damaged {
+            return Err(self.fail("be listed", std::io::Error::other(damaged)));
         }
         let names = (state.uid_validity, state.uid_next.saturating_sub(1));
         in_place::name(opened, listing.first.as_ref(), names, state.messages.iter_mut())

@@ -21,6 +21,7 @@ mod form;
 pub mod from_line;
 mod identity;
 mod in_place;
+mod inspect;
 mod intent;
 mod listing;
 mod measure;

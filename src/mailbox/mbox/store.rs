@@ -134,7 +134,7 @@ impl MboxStore {
     }
 
     /// The messages as they stand in the file.
-    fn in_file_order(&self) -> Vec<&Message> {
+    pub(super) fn in_file_order(&self) -> Vec<&Message> {
         let mut messages: Vec<&Message> = self.state().messages.iter().collect();
         messages.sort_by_key(|message| message.extent.start);
         messages
