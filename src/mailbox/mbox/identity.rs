@@ -16,13 +16,13 @@ pub(super) struct Identity {
     mtime: (i64, i64),
     ctime: (i64, i64),
     /// The last change was long enough ago that a further one shows in the times.
-    settled: bool,
+    pub(super) settled: bool,
     /// It was read since it was last changed.
     read: bool,
 }
 
 /// Clocks of file systems tick this slowly, at worst.
-const TICK: Duration = Duration::from_millis(10);
+pub(super) const TICK: Duration = Duration::from_millis(11);
 
 impl Identity {
     pub fn of(file: &File) -> io::Result<Self> {
@@ -40,7 +40,7 @@ impl Identity {
             size: metadata.size(),
             mtime: (metadata.mtime(), metadata.mtime_nsec()),
             ctime,
-            settled: since.checked_sub(changed).is_some_and(|age| age > TICK),
+            settled: since.checked_sub(changed).is_some_and(|age| age >= TICK),
             read: metadata.accessed().ok() >= metadata.modified().ok(),
         }
     }
