@@ -109,6 +109,11 @@ fn an_mbox_of_any_content_keeps_its_messages_when_others_come_and_go() {
 }
 
 #[test]
+fn an_mbox_of_any_content_goes_through_a_life_with_sessions_and_neighbours() {
+    replay("mbox", |input| mbox::check_life(input, 40));
+}
+
+#[test]
 fn a_proxy_header_names_who_was_written_and_takes_its_own_bytes() {
     replay("proxy", proxy::check);
 }

@@ -9,7 +9,7 @@ use hikyaku::mailbox::{Mbox, MboxStore, Place, Store};
 
 pub struct Home {
     _dir: tempfile::TempDir,
-    place: Place,
+    pub place: Place,
 }
 
 impl Home {
@@ -43,11 +43,6 @@ impl Home {
 
     pub fn content(&self) -> Vec<u8> {
         fs::read(&self.place.path).unwrap()
-    }
-
-    /// What knows UIDs is lost.
-    pub fn lose_index(&self) {
-        fs::remove_dir_all(&self.place.index).unwrap();
     }
 
     /// All messages as clients get them, as they stand in the file.

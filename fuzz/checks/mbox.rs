@@ -1,6 +1,7 @@
 //! The mbox reader against a second, slow reading of hikyaku-mbox(5), on files of any content.
 
 use std::collections::HashSet;
+use std::fs;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::UNIX_EPOCH;
@@ -246,6 +247,11 @@ fn check_appending(file: &[u8], found: &[Message], in_session: bool) {
     assert!(store.take_warnings().is_empty());
 }
 
+/// Nobody knows the UIDs but the file.
+fn lose_index(home: &Home) {
+    fs::remove_dir_all(&home.place.index).unwrap();
+}
+
 /// UIDs and marks of messages, as they stand in the file.
 fn marks(store: &MboxStore) -> Vec<(u32, Flags, Vec<String>)> {
     let names = |message: &Stored| {
@@ -270,7 +276,7 @@ fn check_reopening(home: &Home, store: &mut MboxStore, file: &[u8]) {
     let known = home.open();
     assert_eq!(marks(&known), marks(store));
     drop(known);
-    home.lose_index();
+    lose_index(home);
     let found = home.open();
     let (before, after) = (marks(store), marks(&found));
     assert_eq!(before.len(), after.len(), "{}", text(file));
@@ -365,9 +371,118 @@ fn check_removing(file: &[u8], found: &[Message], dice: &mut Dice) {
         check_store(&mut store, list(&now), file);
         check_reopening(&home, &mut store, file);
     } else {
-        home.lose_index();
+        lose_index(&home);
     }
     all_same(&home.read_all(), &shown(list(&now)), &content);
+    assert!(store.take_warnings().is_empty());
+}
+
+/// A session does something, or a neighbour does, again and again: what is read are always the
+/// messages that must be there, under the UIDs that they had.
+pub fn check_life(input: &[u8], steps: usize) {
+    let file = grown(input);
+    let home = Home::new(&file);
+    let mut dice = Dice::of(input);
+    let mut store = home.open();
+    let mut wanted = shown(list(&messages(&file)));
+    for step in 0..steps {
+        let before = home.content();
+        let found = messages(&before);
+        // See `overreaches`. And c-client's message counts as such at the beginning only.
+        if found.iter().any(|message| message.overreaches() || message.internal) {
+            return;
+        }
+        let uids: Vec<u32> = in_order(&store).iter().map(|message| message.uid).collect();
+        let mut gone = Vec::new();
+        let (mut added, mut moved, mut lost) = (false, false, false);
+        let some: UidSet = uids.iter().copied().filter(|_| dice.below(3) == 0).collect();
+        let new = format!("Subject: {step}\n\n{step}\n");
+        let delivered = format!("From a@b.org Thu Jan  1 00:00:00 1970\n{new}\n");
+        let choice = dice.below(8);
+        match choice {
+            0 => {
+                let flags = Flags::of_bits(u8::try_from(dice.below(32)).unwrap());
+                let keywords = [["a", "b"][dice.below(2)].to_owned()];
+                store.mark(&some, Marking::Add, flags, &keywords, None).unwrap();
+            }
+            1 => store.checkpoint().unwrap(),
+            2 => {
+                // Without it, the file's own UIDs or new ones are as good.
+                lost = dice.below(2) == 0;
+                if lost {
+                    lose_index(&home);
+                }
+                store = home.open();
+            }
+            3 => {
+                let mut stager = Stager::new(u64::MAX);
+                stager.push(new.as_bytes()).unwrap();
+                let text = Rc::new(stager.finish().unwrap());
+                let (sender, trace) = (b"a@b.org".to_vec(), Vec::new());
+                let message = NewMessage { sender, at: UNIX_EPOCH, trace, text };
+                let (flags, keywords) = (Flags::FLAGGED, vec!["a".into()]);
+                store.append(&[Arrival { message, flags, keywords }]).unwrap();
+                added = true;
+            }
+            4 => {
+                assert_eq!(store.expunge(&some).unwrap(), some);
+                gone = some.iter().collect();
+            }
+            // A neighbour puts a message behind all others, as it should.
+            5 => {
+                let parted = found.is_empty() || blank_line_before(&before, before.len(), 0) > 0;
+                let parting: &[u8] = match before.last() {
+                    _ if parted => b"",
+                    Some(b'\n') => b"\n",
+                    _ => b"\n\n",
+                };
+                let now = [&before, parting, delivered.as_bytes()].concat();
+                fs::write(&home.place.path, now).unwrap();
+                added = true;
+            }
+            // A neighbour moves the last one to the front.
+            6 if found.len() > 1 && found[0].place.start == 0 => {
+                let last = found.last().unwrap().place.clone();
+                if blank_line_before(&before, before.len(), 0) > 0 {
+                    let now = [&before[last.clone()], &before[..last.start]].concat();
+                    if shown(&messages(&now)).iter().skip(1).eq(&wanted[..wanted.len() - 1]) {
+                        fs::write(&home.place.path, now).unwrap();
+                        moved = true;
+                    }
+                }
+            }
+            // A neighbour removes the first one.
+            7 if found.len() > 1 => {
+                let now = &before[found[1].place.start..];
+                if shown(&messages(now)) == wanted[1..] {
+                    fs::write(&home.place.path, now).unwrap();
+                    gone.push(uids[0]);
+                }
+            }
+            _ => {}
+        }
+        let mut place = 0..;
+        wanted.retain(|_| !gone.contains(&uids[place.next().unwrap()]));
+        let mut uids = uids;
+        uids.retain(|uid| !gone.contains(uid));
+        if moved {
+            wanted.rotate_right(1);
+            uids.rotate_right(1);
+        }
+        if added {
+            wanted.push(new.replace('\n', "\r\n").into_bytes());
+        }
+        store.sync().unwrap();
+        all_same(&read_all(&mut store), &wanted, &before);
+        check_uids(&store);
+        // Of messages that are the same a neighbour may have meant any.
+        let mut digests = HashSet::new();
+        if !lost && found.iter().all(|message| digests.insert(message.digest)) {
+            let mut now: Vec<u32> = in_order(&store).iter().map(|message| message.uid).collect();
+            now.truncate(uids.len());
+            assert_eq!(now, uids, "choice {choice} in {}", text(&before));
+        }
+    }
     assert!(store.take_warnings().is_empty());
 }
 
