@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::mailbox::index::Base;
+use crate::mailbox::moment::moment;
 
 /// A file as it was when it was looked at, under a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,7 @@ impl Identity {
     /// gives it a time that nobody else gives it: the clock of the file system ticks slowly, and a
     /// change within the same tick would not show.
     pub fn stamp(file: &File) -> io::Result<Self> {
+        moment();
         file.set_times(FileTimes::new().set_modified(SystemTime::now()))?;
         Ok(Self { settled: true, ..Self::of(file)? })
     }

@@ -214,4 +214,6 @@ impl Mbox {
 }
 
 #[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
 mod tests;

@@ -14,6 +14,7 @@ use super::form::{Batch, Stored};
 use super::identity::Identity;
 use super::{Mbox, Opened, append, in_place, listing, redo};
 use crate::mailbox::index::{self, Change, Directory, Index, State};
+use crate::mailbox::moment::moment;
 use crate::mailbox::store::{Arrival, Changes, Extent, Flags, Marking, Message, Status, Store};
 use crate::mailbox::uids::{Uid, UidSet};
 use crate::mailbox::watch::Watch;
@@ -327,6 +328,7 @@ impl Store for MboxStore {
         let changes = in_place::write_marks(&opened, self.state())
             .map_err(|error| self.fail("be written", error))?;
         // In the file for good before the index forgets that they are not.
+        moment();
         opened.file.sync_data().map_err(|error| self.fail("be written", error))?;
         let verified = Identity::is_verified(&self.state().base);
         self.commit(&mut opened, changes, verified)
