@@ -5,7 +5,7 @@
 //! is more than one read is read without the write locks, one read after the other under the read
 //! locks; only then the write locks are taken, and what has come meanwhile is read.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::identity::Identity;
@@ -14,8 +14,8 @@ use super::scan::Scanner;
 use super::store::MboxStore;
 use super::{Opened, in_place};
 use crate::mailbox::Error;
-use crate::mailbox::index::{self, Change, State, reconcile};
-use crate::mailbox::store::Message;
+use crate::mailbox::index::{self, Change, Damaged, State, reconcile};
+use crate::mailbox::store::{Marking, Marks, Message};
 
 /// So much is read while the write locks are held, in bytes.
 const ONE_READ: u64 = 1024 * 1024;
@@ -71,6 +71,10 @@ impl MboxStore {
     /// Where the last message stands that is known, if it still does and the file has only grown.
     fn grown_from(&self, opened: &Opened) -> Result<Option<u64>, Error> {
         let state = self.state();
+        if self.index.opened() != index::Opened::Loaded {
+            // What the index says of the rest is not to be believed.
+            return Ok(None);
+        }
         if !opened.identity.has_grown_from(&state.base) {
             return Ok(None);
         }
@@ -98,11 +102,15 @@ impl MboxStore {
         }
         let claims = listing.claims;
         let state = self.state();
-        let validity = claims.map_or(state.uid_validity, |claims| claims.uid_validity);
-        // The mailbox's own word counts: others go by it as well.
-        let anew = self.index.opened() != index::Opened::Loaded || validity != state.uid_validity;
+        let is_loaded = self.index.opened() == index::Opened::Loaded;
+        // The mailbox's own word counts: others go by it as well. Where it has none, others may have
+        // given UIDs that stood in an index that is gone.
+        let anew = match claims {
+            Some(claims) => claims.uid_validity != state.uid_validity,
+            None => !is_loaded && !self.index.is_torn(),
+        };
         let mut changes = Vec::new();
-        if !anew {
+        if is_loaded && !anew {
             let mut most = MOST_CHANGES;
             reconcile(state, listing.from, &listing.found, claims, &mut |change| {
                 most = most.saturating_sub(1);
@@ -123,11 +131,20 @@ impl MboxStore {
         let mut state = if anew {
             let validity = match claims {
                 Some(claims) => claims.uid_validity,
-                None => self.index.directory().new_uid_validity(),
+                // Not the one that is known, though the directory went with all that it knew.
+                None => {
+                    let least = self.state().uid_validity.saturating_add(1);
+                    self.index.directory().new_uid_validity().max(least)
+                }
             };
             State::new(validity, self.state().modseq.max(now()))
         } else {
-            self.state().clone()
+            let mut state = self.state().clone();
+            if !is_loaded {
+                // Clients may have been told of later ones.
+                state.modseq = state.modseq.max(now());
+            }
+            state
         };
         let mut damaged = None;
         let known = state.clone();
@@ -143,6 +160,8 @@ impl MboxStore {
             let old: HashSet<u64> = old.map(|found| found.extent.start).collect();
             let seen = state.messages.iter().filter(|m| old.contains(&m.extent.start));
             state.recent = seen.map(|message| message.uid).max().unwrap_or(0);
+            carry_marks(self.state(), &mut state)
+                .map_err(|damaged| self.fail("be listed", std::io::Error::other(damaged)))?;
         }
         let names = (state.uid_validity, state.uid_next.saturating_sub(1));
         in_place::name(opened, listing.first.as_ref(), names, state.messages.iter_mut())
@@ -168,6 +187,33 @@ impl MboxStore {
         changes.push(Change::Base(Default::default()));
         self.index.lock()?.commit(changes, true)
     }
+}
+
+/// Marks that only the index has stay with their messages, though these get other UIDs.
+fn carry_marks(known: &State, state: &mut State) -> Result<(), Damaged> {
+    let mut places: HashMap<[u8; 16], VecDeque<usize>> = HashMap::new();
+    for (at, message) in state.messages.iter().enumerate() {
+        places.entry(message.digest).or_default().push_back(at);
+    }
+    for old in &known.messages {
+        let at = places.get_mut(&old.digest).and_then(VecDeque::pop_front);
+        let Some(new) = at.and_then(|at| state.messages.get(at)).filter(|_| old.extent.unwritten)
+        else {
+            continue;
+        };
+        let (uid, modseq) = (new.uid, state.modseq);
+        let theirs = new.extent.stored ^ old.extent.stored;
+        let flags = (old.marks.flags & !theirs) | (new.extent.stored & theirs);
+        let names = (0_u32..).zip(&known.keywords);
+        let names = names.filter(|(at, _)| old.marks.keywords >> at & 1 == 1);
+        let mut changes = Vec::new();
+        let names = names.map(|(_, name)| name.as_str());
+        let keywords = state.make_keywords(names, &mut changes);
+        let (uids, by) = ((uid..=uid).into(), Marks { flags, keywords });
+        changes.push(Change::Mark { uids, marking: Marking::Replace, by, modseq });
+        changes.into_iter().try_for_each(|change| state.apply(change))?;
+    }
+    Ok(())
 }
 
 fn new_ones(changes: &mut [Change]) -> impl Iterator<Item = &mut Message> {

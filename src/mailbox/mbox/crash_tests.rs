@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -11,8 +12,9 @@ use std::time::{Duration, UNIX_EPOCH};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::MboxStore;
+use super::identity::{Identity, booting};
 use crate::config::LockKind;
-use crate::mailbox::index::stem;
+use crate::mailbox::index::{Change, Index, stem};
 use crate::mailbox::moment::killed_at;
 use crate::mailbox::store::{Arrival, Flags, Marking, Marks, Store};
 use crate::mailbox::uids::UidSet;
@@ -475,5 +477,151 @@ fn a_first_open_killed_at_any_step_gives_each_message_one_uid() {
             n += 1;
         }
         assert!(n > 10);
+    }
+}
+
+/// What the marks were when the index was synced last, and those of later.
+fn marked_later(home: &Home, names: &[&str]) -> (Told, Told) {
+    let known = with_marks(home);
+    let mut store = home.open();
+    // Behind it the index is durable.
+    store.append(&[arrival("y")]).unwrap();
+    let synced = told(&mut store);
+    for (uid, name) in (1..).zip(names) {
+        let uids = UidSet::from(uid..=uid);
+        store.mark(&uids, Marking::Add, Flags::ANSWERED, &[(*name).into()], None).unwrap();
+    }
+    let later = told(&mut store);
+    assert_eq!(synced.uid_validity, known.uid_validity);
+    (synced, later)
+}
+
+#[test]
+fn frames_that_a_power_cut_tears_cost_no_mark_and_no_uid_of_before_the_last_sync() {
+    let length = |home: &Home| fs::metadata(home.file(".index")).unwrap().len();
+    let whole = Home::new(&mailbox());
+    let _ = marked_later(&whole, &[]);
+    let synced = usize::try_from(length(&whole)).unwrap();
+    let whole = Home::new(&mailbox());
+    let _ = marked_later(&whole, &["p", "q", "r"]);
+    let end = usize::try_from(length(&whole)).unwrap();
+    assert!(synced < end);
+    for from in (synced..end).step_by(16) {
+        for to in [from + 16, from + 48, end] {
+            for cut in [false, true] {
+                let home = Home::new(&mailbox());
+                let (synced, later) = marked_later(&home, &["p", "q", "r"]);
+                let mut index = fs::read(home.file(".index")).unwrap();
+                index[from..to.min(end)].fill(0);
+                index.truncate(if cut { to } else { end });
+                fs::write(home.file(".index"), &index).unwrap();
+                booting::restart();
+                let mut store = home.open();
+                let now = told(&mut store);
+                let place = format!("{from}..{to}, {cut}");
+                assert_eq!(now.uid_validity, synced.uid_validity, "{place}");
+                assert!(now.messages.keys().eq(synced.messages.keys()), "{place}");
+                for (uid, shown) in &now.messages {
+                    let may_be = [&synced.messages[uid], &later.messages[uid]];
+                    assert!(may_be.contains(&shown), "{place}: {uid} is {shown:?}");
+                }
+                assert!(store.status().highest_modseq > 1_000_000_000_000_000);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_index_that_goes_while_a_session_is_open_costs_no_mark() {
+    let spoilt: [fn(&Home); 4] = [
+        |home| fs::remove_file(home.file(".index")).unwrap(),
+        |home| fs::write(home.file(".index"), "garbage".repeat(1000)).unwrap(),
+        |home| fs::write(home.file(".index"), "").unwrap(),
+        |home| fs::remove_dir_all(home.dir.path().join("index")).unwrap(),
+    ];
+    for spoil in spoilt {
+        for (delivered, has_room) in [(false, true), (true, true), (true, false)] {
+            let content = mailbox();
+            let first = content[1..].find("From ").unwrap() + 1;
+            let home = Home::new(if has_room { &content } else { &content[first..] });
+            let mut store = home.open();
+            let all = UidSet::from(1..=9);
+            store.mark(&all, Marking::Add, Flags::FLAGGED, &["work".into()], None).unwrap();
+            let known = told(&mut store);
+            spoil(&home);
+            if delivered {
+                home.deliver();
+            }
+            store.sync().unwrap();
+            let now = told(&mut store);
+            let mut shown: Vec<&Shown> = now.messages.values().collect();
+            if delivered {
+                assert!(shown.pop().unwrap().text.contains("neighbour"));
+            }
+            assert!(shown.into_iter().eq(known.messages.values()), "{now:?}");
+            // Others may have given UIDs meanwhile, of which nobody knows.
+            assert_eq!(now.uid_validity == known.uid_validity, has_room);
+            assert!(now.messages.keys().zip(known.messages.keys()).all(|(now, then)| now == then));
+            let expunged = *now.messages.keys().next().unwrap();
+            expunge(&mut store, &[expunged]);
+            let mut left = now.clone();
+            left.messages.remove(&expunged);
+            assert_eq!(told(&mut home.open()).messages, left.messages);
+        }
+    }
+}
+
+#[test]
+fn a_file_that_looks_as_it_did_is_not_believed_to_be_so_after_a_restart() {
+    let home = Home::new(&mailbox());
+    let known = with_marks(&home);
+    // The disk has got the file's times, but not what was written; or more than its times say.
+    let content = home.content();
+    let at = content.find("From x").unwrap();
+    let end = content[at + 1..].find("From ").unwrap() + at + 1;
+    let moved = [&content[..at], &content[end..], &content[at..end]].concat();
+    let file = fs::File::options().write(true).open(home.inbox()).unwrap();
+    file.write_all_at(moved.as_bytes(), 0).unwrap();
+    let base = Identity::stamp(&file).unwrap().base(true);
+    let place = home.open().mbox.directory();
+    let (mut index, _) = Index::open(place).unwrap();
+    index.lock().unwrap().commit(vec![Change::Base(base)], true).unwrap();
+    booting::restart();
+    let now = told(&mut home.open());
+    assert_eq!(now.messages, known.messages);
+    assert_eq!(now.uid_validity, known.uid_validity);
+}
+
+#[test]
+fn a_base_that_was_left_in_a_later_message_gives_no_uid_twice() {
+    let home = Home::new(&mailbox());
+    let mut store = home.open();
+    // Killed as soon as the second one has it.
+    let expunged = |store: &mut MboxStore, n| killed_at(n, || expunge(store, &[1, 2]));
+    let mut n = 0;
+    while home.content().matches("X-IMAPbase").count() < 2 {
+        assert!(expunged(&mut store, n));
+        n += 1;
+    }
+    drop(store);
+    home.deliver();
+    drop(home.open());
+    let known = told(&mut home.open());
+    // A neighbour removes what stands before.
+    let content = home.content();
+    let third = content.find("From c@").unwrap();
+    fs::write(home.inbox(), &content[third..]).unwrap();
+    drop(home.open());
+    fs::remove_file(home.file(".index")).unwrap();
+    home.deliver();
+    let now = told(&mut home.open());
+    assert_eq!(now.uid_validity, known.uid_validity);
+    assert!(now.uid_next > known.uid_next);
+    for (uid, shown) in &now.messages {
+        let was = known.messages.get(uid);
+        assert!(
+            was.is_none_or(|was| was.text == shown.text)
+                && (was.is_some() || *uid >= known.uid_next)
+        );
     }
 }

@@ -173,21 +173,15 @@ impl Store for MboxStore {
         if let Some(watch) = &mut self.watch {
             watch.drain().map_err(|error| Error::io(&self.mbox.place.path, "be watched", error))?;
         }
-        self.refresh()?;
-        for _ in 0..TRIES {
-            let now = self.mbox.look()?;
-            let whole = !self.is_verified();
-            if self.describes(now.as_ref()) && !whole {
-                return Ok(());
+        match self.look_again() {
+            // Mail can be read, and where there is room again be deleted, on a disk that is full.
+            Err(error @ Error::Index { source: Some(_), .. }) if self.index.is_kept() => {
+                self.index.forsake();
+                self.look_again()?;
+                self.warnings.push(format!("{error}; this session goes on without an index"));
+                Ok(())
             }
-            if self.catch_up(whole)? {
-                return Ok(());
-            }
-        }
-        let directory = self.mbox.directory();
-        match self.mbox.lock_for_writing(&directory, false)? {
-            Some(mut opened) => self.catch_up_under(&mut opened, true),
-            None => self.forget_all(),
+            looked => looked,
         }
     }
 
@@ -342,6 +336,26 @@ impl Store for MboxStore {
 }
 
 impl MboxStore {
+    /// Looks at what others did, here and in the index.
+    fn look_again(&mut self) -> Result<(), Error> {
+        self.refresh()?;
+        for _ in 0..TRIES {
+            let now = self.mbox.look()?;
+            let whole = !self.is_verified();
+            if self.describes(now.as_ref()) && !whole {
+                return Ok(());
+            }
+            if self.catch_up(whole)? {
+                return Ok(());
+            }
+        }
+        let directory = self.mbox.directory();
+        match self.mbox.lock_for_writing(&directory, false)? {
+            Some(mut opened) => self.catch_up_under(&mut opened, true),
+            None => self.forget_all(),
+        }
+    }
+
     /// Reads on in a message; false at its end.
     fn fill(&mut self, cursor: &mut Cursor) -> Result<bool, Error> {
         for _ in 0..TRIES {
