@@ -56,7 +56,7 @@ pub fn check(place: Place, tell: Tell<'_>) -> Result<Findings, Error> {
     match opened {
         Opened::Loaded => {}
         Opened::Missing => {
-            findings.mended.push(format!("{shown}: there was no index; it was made"))
+            findings.mended.push(format!("{shown}: there was no index; it was made"));
         }
         // UIDs and marks may be others now.
         Opened::Damaged(why) => {

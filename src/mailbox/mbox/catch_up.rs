@@ -70,6 +70,10 @@ impl MboxStore {
     /// Where the last message stands that is known, if it still does and the file has only grown.
     fn grown_from(&self, opened: &Opened) -> Result<Option<u64>, Error> {
         let state = self.state();
+        if self.index.opened() != index::Opened::Loaded {
+            // What the index says of the rest is not to be believed.
+            return Ok(None);
+        }
         if !opened.identity.has_grown_from(&state.base) {
             return Ok(None);
         }
@@ -97,11 +101,15 @@ impl MboxStore {
         }
         let claims = listing.claims;
         let state = self.state();
-        let validity = claims.map_or(state.uid_validity, |claims| claims.uid_validity);
-        // The mailbox's own word counts: others go by it as well.
-        let anew = self.index.opened() != index::Opened::Loaded || validity != state.uid_validity;
+        let is_loaded = self.index.opened() == index::Opened::Loaded;
+        // The mailbox's own word counts: others go by it as well. Where it has none, others may have
+        // given UIDs that stood in an index that is gone.
+        let anew = match claims {
+            Some(claims) => claims.uid_validity != state.uid_validity,
+            None => !is_loaded && !self.index.is_torn(),
+        };
         let mut changes = Vec::new();
-        if !anew {
+        if is_loaded && !anew {
             let mut most = MOST_CHANGES;
             reconcile(state, listing.from, &listing.found, claims, &mut |change| {
                 most = most.saturating_sub(1);
@@ -119,16 +127,27 @@ impl MboxStore {
                 return self.commit(opened, changes, verified);
             }
         }
-        let state = if anew { self.anew(listing) } else { self.state().clone() };
+        let state = if anew {
+            self.anew(listing)
+        } else {
+            let mut state = self.state().clone();
+            if !is_loaded {
+                // Clients may have been told of later ones.
+                state.modseq = state.modseq.max(now());
+            }
+            state
+        };
         self.rewrite(opened, listing, state, anew, verified)
     }
 
     /// What an index begins with that is made anew.
     pub(super) fn anew(&self, listing: &Listing) -> State {
-        let validity = match listing.claims {
-            Some(claims) => claims.uid_validity,
-            None => self.index.directory().new_uid_validity(),
+        // Not the one that is known, though the directory went with all that it knew.
+        let new = || {
+            let least = self.state().uid_validity.saturating_add(1);
+            self.index.directory().new_uid_validity().max(least)
         };
+        let validity = listing.claims.map_or_else(new, |claims| claims.uid_validity);
         State::new(validity, self.state().modseq.max(now()))
     }
 
