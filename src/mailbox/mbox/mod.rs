@@ -215,4 +215,6 @@ impl Mbox {
 }
 
 #[cfg(test)]
+mod shifted_tests;
+#[cfg(test)]
 mod tests;
