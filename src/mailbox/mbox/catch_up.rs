@@ -56,7 +56,6 @@ impl MboxStore {
 
     /// The same while the write locks are held, which keep others from changing it.
     pub(super) fn catch_up_under(&mut self, opened: &mut Opened, whole: bool) -> Result<(), Error> {
-        opened.identity = Identity::of(&opened.file).map_err(|e| self.fail("be looked at", e))?;
         let from = if whole { None } else { self.grown_from(opened)? };
         let listing = Listing::under(opened, from).map_err(|error| self.at_path(error))?;
         // Nobody else has changed it since it was current.
@@ -170,7 +169,8 @@ impl MboxStore {
         let seen = state.messages.iter_mut().filter(|message| message.extent.start >= from);
         in_place::name(opened, listing.first.as_ref(), names, seen)
             .map_err(|error| self.fail("be written", error))?;
-        let identity = Identity::stamp(&opened.file).map_err(|e| self.fail("be looked at", e))?;
+        let identity =
+            opened.identity.stamp(&opened.file).map_err(|e| self.fail("be looked at", e))?;
         opened.identity = identity;
         state.base = identity.base(verified);
         self.index.lock()?.replace(state)

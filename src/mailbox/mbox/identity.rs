@@ -16,11 +16,13 @@ pub(super) struct Identity {
     mtime: (i64, i64),
     ctime: (i64, i64),
     /// The last change was long enough ago that a further one shows in the times.
-    settled: bool,
+    pub(super) settled: bool,
+    /// It was read since it was last changed.
+    read: bool,
 }
 
 /// Clocks of file systems tick this slowly, at worst.
-const TICK: Duration = Duration::from_millis(10);
+pub(super) const TICK: Duration = Duration::from_millis(11);
 
 impl Identity {
     pub fn of(file: &File) -> io::Result<Self> {
@@ -38,7 +40,8 @@ impl Identity {
             size: metadata.size(),
             mtime: (metadata.mtime(), metadata.mtime_nsec()),
             ctime,
-            settled: since.checked_sub(changed).is_some_and(|age| age > TICK),
+            settled: since.checked_sub(changed).is_some_and(|age| age >= TICK),
+            read: metadata.accessed().ok() >= metadata.modified().ok(),
         }
     }
 
@@ -50,11 +53,21 @@ impl Identity {
             && (self.mtime, self.ctime) == (now.mtime, now.ctime)
     }
 
-    /// Looks at a file that we have changed, or have looked at whole, under its write locks, and
-    /// gives it a time that nobody else gives it: the clock of the file system ticks slowly, and a
-    /// change within the same tick would not show.
-    pub fn stamp(file: &File) -> io::Result<Self> {
-        file.set_times(FileTimes::new().set_modified(SystemTime::now()))?;
+    /// How a file looks that was like this when its write locks were taken: unless it is certainly as
+    /// it was, it gets a time that nobody else gives it. (The clock of the file system ticks slowly,
+    /// and a change of somebody else's within the same tick would not show.) To those who look
+    /// whether it was read since mail came, it says what it said before.
+    pub fn stamp(&self, file: &File) -> io::Result<Self> {
+        let found = Self::of(file)?;
+        if self.unchanged(&found) {
+            return Ok(found);
+        }
+        let now = SystemTime::now();
+        let mut times = FileTimes::new().set_modified(now);
+        if self.read {
+            times = times.set_accessed(now);
+        }
+        file.set_times(times)?;
         Ok(Self { settled: true, ..Self::of(file)? })
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::believed::Believed;
-use super::identity::Identity;
+use super::identity::{self, Identity};
 use super::in_place::First;
 use super::scan::{self, Scanner, after_blank_line};
 use super::window::{Source, Window};
@@ -54,11 +54,17 @@ impl Listing {
         from: Option<u64>,
         tell: &mut dyn FnMut(u64),
     ) -> Result<Option<Self>, Error> {
-        let Some(opened) = mbox.lock_for_reading()? else {
+        let Some(mut identity) = mbox.lock_for_reading()?.map(|opened| opened.identity) else {
             return Ok(None);
         };
-        let identity = opened.identity;
-        drop(opened);
+        if !identity.settled {
+            // Soon it will show whether it is changed while it is read.
+            std::thread::sleep(identity::TICK);
+            identity = match mbox.lock_for_reading()? {
+                Some(opened) => opened.identity,
+                None => return Ok(None),
+            };
+        }
         let path = mbox.place.path.clone();
         let mut failed = None;
         let source = Reads { mbox, identity, failed: &mut failed };

@@ -44,10 +44,18 @@ impl Spool {
     }
 
     /// Opens the mailbox; `None` where there is none.
+    ///
+    /// That we read does not show in its times: shells and mutt tell by them whether the user has.
     pub fn mailbox(&self, write: bool) -> Result<Option<File>, Error> {
         let access = if write { OFlag::O_RDWR } else { OFlag::O_RDONLY };
         let flags = access | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        match openat(&self.dir, self.name.as_os_str(), flags, Mode::empty()) {
+        let open = |more| openat(&self.dir, self.name.as_os_str(), flags | more, Mode::empty());
+        let opened = match open(OFlag::O_NOATIME) {
+            // It is somebody else's.
+            Err(nix::Error::EPERM) => open(OFlag::empty()),
+            opened => opened,
+        };
+        match opened {
             Ok(fd) => {
                 let file = File::from(fd);
                 self.check(&file)?;

@@ -154,7 +154,8 @@ impl MboxStore {
         mut changes: Vec<Change>,
         verified: bool,
     ) -> Result<(), Error> {
-        let identity = Identity::stamp(&opened.file).map_err(|e| self.fail("be looked at", e))?;
+        let identity =
+            opened.identity.stamp(&opened.file).map_err(|e| self.fail("be looked at", e))?;
         opened.identity = identity;
         changes.push(Change::Base(identity.base(verified)));
         self.index.lock()?.commit(changes, true)
@@ -272,6 +273,8 @@ impl Store for MboxStore {
         let directory = self.mbox.directory();
         let uid_next = self.state().uid_next;
         append::append(&mut opened, &directory, batch)?;
+        opened.identity =
+            Identity::of(&opened.file).map_err(|error| self.fail("be looked at", error))?;
         if let Err(error) = self.catch_up_under(&mut opened, false) {
             // Nobody has seen them: the locks are still held.
             let _ = opened.file.set_len(before).and_then(|()| opened.file.sync_all());
