@@ -55,12 +55,10 @@ pub fn check(place: Place, tell: Tell<'_>) -> Result<Findings, Error> {
     let shown = index.display();
     match opened {
         Opened::Loaded => {}
-        Opened::Missing => {
-            findings.mended.push(format!("{shown}: there was no index; it was made"));
-        }
+        Opened::Missing => findings.mended.push(format!("{shown} was missing, and was made")),
         // UIDs and marks may be others now.
         Opened::Damaged(why) => {
-            findings.faults.push(format!("{shown}: was damaged ({why}), and was made anew"));
+            findings.faults.push(format!("{shown} was damaged ({why}), and was made anew"));
         }
     }
     if !is_maildir {
@@ -71,7 +69,7 @@ pub fn check(place: Place, tell: Tell<'_>) -> Result<Findings, Error> {
         if set_aside {
             let bad = Directory::new(&place.index, &path, place.owner).path_of(".redo.bad");
             findings.faults.push(format!(
-                "{}: a journal of an interrupted removal did not fit the mailbox; see whether \
+                "{} is a journal of an interrupted removal that did not fit the mailbox; see whether \
                  messages are there twice, and remove it",
                 bad.display()
             ));

@@ -1,6 +1,8 @@
 //! A mailbox on which several programs work at once, each with the locks that Debian gives it, and
 //! what has to become of it.
 
+mod store;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -35,6 +37,7 @@ const LOCKED: &str = "Timeout while waiting for lock";
 /// A mailbox that is shared, and what is known of it.
 pub struct Shared {
     pub site: Site,
+    time: Duration,
     dovecot: PathBuf,
     started: Instant,
     over: AtomicBool,
@@ -46,6 +49,10 @@ pub struct Shared {
     marked: Mutex<BTreeSet<Letter>>,
     /// The flags that an IMAP client has set.
     flags: Mutex<BTreeMap<Letter, BTreeSet<&'static str>>>,
+    /// What the UIDs of our own handles mean.
+    uids: Mutex<store::Uids>,
+    /// What our own handles have marked with a keyword of theirs.
+    ours: Mutex<BTreeSet<Letter>>,
     /// How many messages were read while others wrote.
     read: AtomicUsize,
     /// mutt has this for itself while it has the mailbox open; whoever else changes what stands
@@ -71,6 +78,11 @@ pub type Actor<'a> = Box<dyn FnOnce() + Send + 'a>;
 
 impl Shared {
     pub fn new() -> Self {
+        Self::lasting(TIME)
+    }
+
+    /// One on which they work for so long.
+    pub fn lasting(time: Duration) -> Self {
         let site = Site::new();
         site.fill("hunt", b"");
         let users = fs::Permissions::from_mode(0o644);
@@ -81,6 +93,7 @@ impl Shared {
         let dovecot = dovecot::configuration(&site, "hunt");
         Self {
             site,
+            time,
             dovecot,
             started: Instant::now(),
             over: AtomicBool::new(false),
@@ -88,6 +101,8 @@ impl Shared {
             gone: Mutex::default(),
             marked: Mutex::default(),
             flags: Mutex::default(),
+            uids: Mutex::default(),
+            ours: Mutex::default(),
             read: AtomicUsize::new(0),
             rewriting: RwLock::default(),
             has_remover: AtomicBool::new(false),
@@ -114,7 +129,7 @@ impl Shared {
                     actor();
                 });
             }
-            while started.elapsed() < TIME && !self.is_over() {
+            while started.elapsed() < self.time && !self.is_over() {
                 std::thread::sleep(Duration::from_millis(20));
             }
             self.over.store(true, Ordering::Relaxed);

@@ -183,7 +183,10 @@ impl MboxStore {
             return Err(self.fail("be listed", std::io::Error::other(damaged)));
         }
         let names = (state.uid_validity, state.uid_next.saturating_sub(1));
-        in_place::name(opened, listing.first.as_ref(), names, state.messages.iter_mut())
+        let from = listing.from.unwrap_or(0);
+        // Where the others stand is not certain.
+        let seen = state.messages.iter_mut().filter(|message| message.extent.start >= from);
+        in_place::name(opened, listing.first.as_ref(), names, seen)
             .map_err(|error| self.fail("be written", error))?;
         let identity =
             opened.identity.stamp(&opened.file).map_err(|e| self.fail("be looked at", e))?;
