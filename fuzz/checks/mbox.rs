@@ -393,6 +393,7 @@ pub fn check_life(input: &[u8], steps: usize) {
             return;
         }
         let uids: Vec<u32> = in_order(&store).iter().map(|message| message.uid).collect();
+        let validity = store.status().uid_validity;
         let mut gone = Vec::new();
         let (mut added, mut moved, mut lost) = (false, false, false);
         let some: UidSet = uids.iter().copied().filter(|_| dice.below(3) == 0).collect();
@@ -430,7 +431,7 @@ pub fn check_life(input: &[u8], steps: usize) {
             }
             // A neighbour puts a message behind all others, as it should.
             5 => {
-                let parted = found.is_empty() || blank_line_before(&before, before.len(), 0) > 0;
+                let parted = before.is_empty() || blank_line_before(&before, before.len(), 0) > 0;
                 let parting: &[u8] = match before.last() {
                     _ if parted => b"",
                     Some(b'\n') => b"\n",
@@ -475,6 +476,8 @@ pub fn check_life(input: &[u8], steps: usize) {
         store.sync().unwrap();
         all_same(&read_all(&mut store), &wanted, &before);
         check_uids(&store);
+        // Another message is the first, and says another UIDVALIDITY.
+        lost |= store.status().uid_validity != validity;
         // Of messages that are the same a neighbour may have meant any.
         let mut digests = HashSet::new();
         if !lost && found.iter().all(|message| digests.insert(message.digest)) {
