@@ -175,8 +175,7 @@ pub fn check_reading(input: &[u8]) {
     }
     store.sync().unwrap();
     assert!(home.content() == opened);
-    let again = home.open();
-    assert_eq!(again.messages(), store.messages());
+    assert_eq!(without_room(&home.open()), without_room(&store));
     assert!(store.take_warnings().is_empty());
 }
 
@@ -265,10 +264,19 @@ fn marks(store: &MboxStore) -> Vec<(u32, Flags, Vec<String>)> {
     messages.iter().map(|one| (one.uid, one.marks.flags, names(one))).collect()
 }
 
+/// The messages but for where there is room: that is found out when something is to be written.
+fn without_room(store: &MboxStore) -> Vec<Stored> {
+    let mut messages = store.messages().to_vec();
+    for message in &mut messages {
+        message.extent.no_room = false;
+    }
+    messages
+}
+
 /// That the index has it all, and the file what there is room for.
 fn check_reopening(home: &Home, store: &mut MboxStore, file: &[u8]) {
     let known = home.open();
-    assert_eq!(known.messages(), store.messages());
+    assert_eq!(without_room(&known), without_room(store));
     assert_eq!(known.keywords(), store.keywords());
     assert_eq!(known.status(), store.status());
     store.checkpoint().unwrap();
