@@ -95,10 +95,6 @@ impl MboxStore {
         listing: &Listing,
         verified: bool,
     ) -> Result<(), Error> {
-        let verified = verified || listing.from.is_none();
-        if listing.from.is_none() {
-            self.verified = Some(Instant::now());
-        }
         let claims = listing.claims;
         let state = self.state();
         let is_loaded = self.index.opened() == index::Opened::Loaded;
@@ -108,9 +104,18 @@ impl MboxStore {
             Some(claims) => claims.uid_validity != state.uid_validity,
             None => !is_loaded && !self.index.is_torn(),
         };
+        if anew && listing.from.is_some() {
+            // Nothing is known of the rest: nobody is to see a part as the whole.
+            let whole = Listing::under(opened, None).map_err(|error| self.at_path(error))?;
+            return self.take_in(opened, &whole, verified);
+        }
+        let verified = verified || listing.from.is_none();
+        if listing.from.is_none() {
+            self.verified = Some(Instant::now());
+        }
         let mut changes = Vec::new();
         if is_loaded && !anew {
-            let mut most = MOST_CHANGES;
+            let (state, mut most) = (self.state(), MOST_CHANGES);
             reconcile(state, listing.from, &listing.found, claims, &mut |change| {
                 most = most.saturating_sub(1);
                 if most > 0 {

@@ -266,7 +266,6 @@ impl Store for MboxStore {
         let length = batch.length().unwrap_or(u64::MAX);
         self.mbox.place.has_room(before.saturating_add(length).saturating_add(1))?;
         let directory = self.mbox.directory();
-        let uid_next = self.state().uid_next;
         append::append(&mut opened, &directory, batch)?;
         opened.identity =
             Identity::of(&opened.file).map_err(|error| self.fail("be looked at", error))?;
@@ -275,7 +274,9 @@ impl Store for MboxStore {
             let _ = opened.file.set_len(before).and_then(|()| opened.file.sync_all());
             return Err(error);
         }
-        Ok(self.messages().iter().map(|m| m.uid).filter(|uid| *uid >= uid_next).collect())
+        // By their places: all UIDs are other ones where the mailbox has another UIDVALIDITY now.
+        let new = self.messages().iter().filter(|message| message.extent.start >= before);
+        Ok(new.map(|message| message.uid).collect())
     }
 
     fn mark(
