@@ -83,8 +83,7 @@ fn look(directory: &Path) -> Result<Told, String> {
     // The second one looks at all of what has grown.
     drop(sessions::open(directory).map_err(|error| error.to_string())?);
     let mut store = sessions::open(directory).map_err(|error| error.to_string())?;
-    let mut found = sessions::told(&mut store).map_err(|error| error.to_string())?;
-    found.uid_next = store.status().uid_next;
+    let found = sessions::told(&mut store).map_err(|error| error.to_string())?;
     Ok(found)
 }
 
@@ -226,7 +225,7 @@ fn popd_killed_anywhere_gives_no_uid_to_two_messages() {
         let spool = String::from_utf8(site.spool("hunt")).unwrap();
         let uids: Vec<&str> = spool.lines().filter_map(|l| l.strip_prefix("X-UID:")).collect();
         let each: BTreeSet<&str> = uids.iter().map(|uid| uid.trim()).collect();
-        if each.len() != uids.len() || !spool.contains("X-IMAPbase: ") {
+        if each.len() != uids.len() || subjects.len() > 6 && !spool.contains("X-IMAPbase: ") {
             return Err(format!("UIDs are {uids:?}"));
         }
         Ok(())

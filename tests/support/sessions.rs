@@ -76,7 +76,7 @@ pub fn told(store: &mut MboxStore) -> Result<Told, Error> {
 }
 
 /// FNV-1a: one message is told from another.
-fn sum(text: &[u8]) -> u64 {
+pub fn sum(text: &[u8]) -> u64 {
     text.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
         (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })
@@ -177,19 +177,29 @@ pub fn be_the_program() {
         Err(error) => return say(&format!("failed {error}\n")),
     };
     say_what_is_told(&mut store);
+    let mut warnings = Vec::new();
     for name in steps.split(' ').filter(|step| !step.is_empty()) {
         if let Err(error) = step(&mut store, name) {
             say(&format!("failed {name}: {error}\n"));
         }
         say_what_is_told(&mut store);
+        warnings.extend(store.take_warnings());
+    }
+    for warning in warnings {
+        say(&format!("warning {warning}\n"));
     }
 }
 
 fn say_what_is_told(store: &mut MboxStore) {
-    match told(store) {
-        Ok(told) => say(&told.write()),
-        Err(error) => say(&format!("failed to be read: {error}\n")),
+    // What has failed may have been finished since.
+    let told = told(store).or_else(|_| {
+        store.sync()?;
+        told(store)
+    });
+    if let Err(error) = &told {
+        say(&format!("can't be read: {error}\n"));
     }
+    say(&told.unwrap_or_default().write());
 }
 
 fn say(line: &str) {

@@ -244,7 +244,9 @@ impl Store for MboxStore {
             let _ = opened.file.set_len(before).and_then(|()| opened.file.sync_all());
             return Err(error);
         }
-        Ok(self.messages().iter().map(|m| m.uid).filter(|uid| *uid >= uid_next).collect())
+        // The last one before them may have been cut short; with an end it is another message.
+        let new = |m: &&Message| m.uid >= uid_next && m.extent.start >= before;
+        Ok(self.messages().iter().filter(new).map(|m| m.uid).collect())
     }
 
     fn mark(
@@ -262,6 +264,11 @@ impl Store for MboxStore {
         // checkpoint, as a sync costs more than all the rest.
         let (refused, modseq) = (plan.refused.clone(), locked.state().next_modseq());
         locked.commit(plan.changes(marking, modseq), false)?;
+        drop(locked);
+        if !self.index.is_kept() {
+            // The mailbox itself is all that keeps them.
+            self.checkpoint()?;
+        }
         Ok(refused)
     }
 
