@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 
 use super::Opened;
 use super::own::{self, ImapBase};
-use super::write_back::{NoRoom, Wanted, write_back};
+use super::write_back::{NoRoom, Wanted, write_back_at};
 use crate::mailbox::index::{Change, State};
 use crate::mailbox::moment::moment;
 use crate::mailbox::store::{Extent, Message};
@@ -47,7 +47,14 @@ pub fn name<'a>(
     let keywords = first.base.as_ref().map(|base| base.keywords.clone()).unwrap_or_default();
     let base = ImapBase { uid_validity, uid_last, keywords };
     let wanted = Wanted { base: Some(&base), ..Wanted::default() };
-    if write(opened, &first.extent, &wanted)?.is_err() {
+    // Its own UID comes with it, so that the disk gets both or none.
+    let own = unnamed.next_if(|message| message.extent.start == first.extent.start);
+    let both = Wanted { uid: own.as_ref().map(|message| message.uid), ..wanted };
+    if write(opened, &first.extent, &both)?.is_ok() {
+        if let Some(own) = own {
+            own.extent.named = true;
+        }
+    } else if write(opened, &first.extent, &wanted)?.is_err() {
         return Ok(());
     }
     for message in unnamed.filter(|message| !message.extent.no_room) {
@@ -113,7 +120,7 @@ fn write(opened: &Opened, extent: &Extent, wanted: &Wanted<'_>) -> io::Result<Re
     let Some(header) = header(opened, extent)? else {
         return Ok(Err(NoRoom));
     };
-    Ok(match write_back(&header, wanted) {
+    Ok(match write_back_at(&header, extent.header_start(), wanted) {
         Ok(Some(edit)) => {
             moment();
             opened.file.write_all_at(&edit.bytes, extent.header_start() + edit.at as u64)?;

@@ -294,6 +294,11 @@ impl Store for MboxStore {
         // checkpoint, as a sync costs more than all the rest.
         let (refused, modseq) = (plan.refused.clone(), locked.state().next_modseq());
         locked.commit(plan.changes(marking, modseq), false)?;
+        drop(locked);
+        if !self.index.is_kept() {
+            // The mailbox itself is all that keeps them.
+            self.checkpoint()?;
+        }
         Ok(refused)
     }
 
