@@ -14,7 +14,7 @@ pub type Tell<'a> = &'a mut dyn FnMut(u64, u64);
 #[derive(Debug)]
 pub enum Inspected {
     /// One file.
-    Mbox(MboxStore),
+    Mbox(Box<MboxStore>),
     /// A directory with a file for each message.
     Maildir(MaildirStore),
 }
@@ -97,7 +97,7 @@ impl Inspected {
         if is_maildir(&place) {
             Ok(Self::Maildir(MaildirStore::open(place)?))
         } else {
-            Ok(Self::Mbox(MboxStore::open(place)?))
+            Ok(Self::Mbox(Box::new(MboxStore::open(place)?)))
         }
     }
 
@@ -110,14 +110,14 @@ impl Inspected {
 
     fn store(&self) -> &dyn Store {
         match self {
-            Self::Mbox(store) => store,
+            Self::Mbox(store) => store.as_ref(),
             Self::Maildir(store) => store,
         }
     }
 
     fn store_mut(&mut self) -> &mut dyn Store {
         match self {
-            Self::Mbox(store) => store,
+            Self::Mbox(store) => store.as_mut(),
             Self::Maildir(store) => store,
         }
     }

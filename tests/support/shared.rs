@@ -67,6 +67,9 @@ pub struct Shared {
     has_remover: AtomicBool,
     /// Whether mutt is there.
     has_mutt: AtomicBool,
+    /// Whether our own handles are there: as long as a message has marks that only our index has, we
+    /// don't look at the keywords that Dovecot gives it.
+    has_store: AtomicBool,
     /// How often mutt has opened the mailbox.
     visits: AtomicUsize,
     /// How often Dovecot was wrong about a message that mutt had rewritten.
@@ -107,6 +110,7 @@ impl Shared {
             rewriting: RwLock::default(),
             has_remover: AtomicBool::new(false),
             has_mutt: AtomicBool::new(false),
+            has_store: AtomicBool::new(false),
             visits: AtomicUsize::new(0),
             stale: AtomicUsize::new(0),
         }
@@ -355,6 +359,11 @@ impl Shared {
         })
     }
 
+    /// Whether somebody else changes what messages are marked with.
+    fn has_rewriter(&self) -> bool {
+        self.has_mutt() || !self.flags.lock().unwrap().is_empty()
+    }
+
     fn has_mutt(&self) -> bool {
         self.has_mutt.load(Ordering::Relaxed)
     }
@@ -498,6 +507,9 @@ impl Shared {
                 let counts = alone && !found.is_empty();
                 if let (true, Some(flags)) = (counts, flags.get(&letter)) {
                     for flag in FLAGS {
+                        if flag == "$Label1" && self.has_store.load(Ordering::Relaxed) {
+                            continue;
+                        }
                         let (has, set) = (has.iter().any(|has| has == flag), flags.contains(flag));
                         assert_eq!(has, set, "{letter}: {flag}");
                     }

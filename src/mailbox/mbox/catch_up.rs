@@ -127,7 +127,13 @@ impl MboxStore {
                 let before = state.uid_next.saturating_sub(1);
                 let uid_last = new_ones(&mut changes).last().map_or(before, |last| last.uid);
                 let names = (state.uid_validity, uid_last);
-                in_place::name(opened, listing.first.as_ref(), names, new_ones(&mut changes))
+                let new: HashSet<u64> =
+                    new_ones(&mut changes).map(|message| message.extent.start).collect();
+                let others = listing.found.iter().filter(|found| found.uid.is_none());
+                let others = others.map(|found| found.extent.start).filter(|at| !new.contains(at));
+                let unnamed = others.chain(self.unnamed_before(listing.from)).min();
+                let new = new_ones(&mut changes);
+                in_place::name(opened, listing.first.as_ref(), names, unnamed, new)
                     .map_err(|error| self.fail("be written", error))?;
                 return self.commit(opened, changes, verified);
             }
@@ -143,6 +149,13 @@ impl MboxStore {
             state
         };
         self.rewrite(opened, listing, state, anew, verified)
+    }
+
+    /// Where the first message stands of those before `from` that has no UID in the file.
+    fn unnamed_before(&self, from: Option<u64>) -> Option<u64> {
+        let before = |message: &&Message| message.extent.start < from.unwrap_or(0);
+        let messages = self.state().messages.iter().filter(before);
+        messages.filter(|message| !message.extent.named).map(|message| message.extent.start).min()
     }
 
     /// What an index begins with that is made anew.
@@ -191,7 +204,8 @@ impl MboxStore {
         let from = listing.from.unwrap_or(0);
         // Where the others stand is not certain.
         let seen = state.messages.iter_mut().filter(|message| message.extent.start >= from);
-        in_place::name(opened, listing.first.as_ref(), names, seen)
+        let unnamed = self.unnamed_before(listing.from);
+        in_place::name(opened, listing.first.as_ref(), names, unnamed, seen)
             .map_err(|error| self.fail("be written", error))?;
         let identity =
             opened.identity.stamp(&opened.file).map_err(|e| self.fail("be looked at", e))?;

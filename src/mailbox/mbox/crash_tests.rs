@@ -126,7 +126,7 @@ fn told(store: &mut MboxStore) -> Told {
         if text.len() > 200 {
             let digest = xxh3_64(text.as_bytes());
             text.truncate(20);
-            text.push_str(&format!("... {digest}"));
+            text += &format!("... {digest}");
         }
         assert!(messages.insert(message.uid, Shown { text, flags, keywords }).is_none());
     }

@@ -11,10 +11,9 @@ use hikyaku::mailbox::store::{Arrival, Flags, Marking};
 use hikyaku::mailbox::{Error, MboxStore, NewMessage, Place, Stager, Store, UidSet};
 use nix::unistd::{Gid, Uid, setfsgid, setfsuid};
 
-use super::super::Dice;
-use super::super::is_root;
 use super::super::letter::{Agent, Fate, Letter, View};
 use super::super::site::Site;
+use super::super::{Dice, is_root};
 use super::{Actor, Shared};
 
 /// The keyword that our handles set, and nobody takes off.
@@ -72,7 +71,8 @@ impl Shared {
                 let text = Rc::new(stager.finish().unwrap());
                 let (sender, now) = (letter.sender(), SystemTime::now());
                 let message = NewMessage::delivered(sender.as_bytes(), b"hunt@x", now, text);
-                let arrival = Arrival { message, flags: Flags::SEEN, keywords: vec![OURS.into()] };
+                let arrival =
+                    Arrival { message, flags: Flags::default(), keywords: vec![OURS.into()] };
                 // What stands there already gets UIDs on the way.
                 let _shared = self.rewriting.read().unwrap();
                 match store.append(&[arrival]) {
@@ -95,6 +95,7 @@ impl Shared {
     /// A session that reads, marks and expunges, and is opened anew now and then.
     pub fn session(&self, number: usize) -> Actor<'_> {
         self.has_remover.store(true, Ordering::Relaxed);
+        self.has_store.store(true, Ordering::Relaxed);
         Box::new(move || {
             as_user();
             let mut dice = Dice::new(500 + u64::try_from(number).unwrap());
@@ -140,9 +141,9 @@ impl Shared {
                 self.ours.lock().unwrap().insert(letter);
             }
         }
-        let flags = [Flags::SEEN, Flags::FLAGGED, Flags::ANSWERED][dice.below(3)];
+        // One that the IMAP client does not set.
         let marking = [Marking::Add, Marking::Remove][dice.below(2)];
-        store.mark(&kept, marking, flags, &[], None)?;
+        store.mark(&kept, marking, Flags::DRAFT, &[], None)?;
         store.mark(&kept, Marking::Add, Flags::default(), &[OURS.to_owned()], None)?;
         if doomed.is_empty() || store.status().uid_validity != validity {
             return Ok(());
@@ -163,7 +164,7 @@ impl Shared {
                 as_user();
                 let mut store = MboxStore::open(self.place()).unwrap();
                 let found = self.all_of(&mut store);
-                if !self.has_mutt() {
+                if !self.has_rewriter() {
                     self.look_at_keywords(&store, &found);
                 }
                 let left = super::whole(&self.site.inbox("hunt"));
