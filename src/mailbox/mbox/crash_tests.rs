@@ -125,8 +125,7 @@ fn told(store: &mut MboxStore) -> Told {
         let mut text = String::from_utf8(text).unwrap();
         if text.len() > 200 {
             let digest = xxh3_64(text.as_bytes());
-            text.truncate(20);
-            text += &format!("... {digest}");
+            text = format!("{}... {digest}", text.split_at(20).0);
         }
         assert!(messages.insert(message.uid, Shown { text, flags, keywords }).is_none());
     }
