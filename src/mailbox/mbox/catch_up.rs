@@ -129,14 +129,11 @@ impl MboxStore {
             }
         }
         let mut state = if anew {
-            let validity = match claims {
-                Some(claims) => claims.uid_validity,
+            let validity = claims.map(|claims| claims.uid_validity).unwrap_or_else(|| {
                 // Not the one that is known, though the directory went with all that it knew.
-                None => {
-                    let least = self.state().uid_validity.saturating_add(1);
-                    self.index.directory().new_uid_validity().max(least)
-                }
-            };
+                let least = self.state().uid_validity.saturating_add(1);
+                self.index.directory().new_uid_validity().max(least)
+            });
             State::new(validity, self.state().modseq.max(now()))
         } else {
             let mut state = self.state().clone();
