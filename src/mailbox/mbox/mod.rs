@@ -215,6 +215,6 @@ impl Mbox {
 }
 
 #[cfg(test)]
-mod shifted_tests;
+mod neighbours_tests;
 #[cfg(test)]
 mod tests;
