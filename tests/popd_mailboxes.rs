@@ -67,7 +67,7 @@ fn a_client_gets_and_deletes_messages_while_mail_comes() {
             let whole = in_maildir(&message(number, 2000));
             let got = text(&mut peer, &format!("RETR {}", number + 1));
             assert!(got == whole, "{form:?}: {}", got.escape_ascii());
-            let size = whole.len() + whole.iter().filter(|byte| **byte == b'\n').count();
+            let size = whole.len() + whole.split(|byte| *byte == b'\n').count() - 1;
             let listed = peer.pop(&format!("LIST {}", number + 1));
             assert_eq!(listed.trim_end(), format!("+OK {} {size}", number + 1));
             let top = text(&mut peer, &format!("TOP {} 2", number + 1));
