@@ -1,6 +1,12 @@
 //! `mailctl mailbox`: what an operator is told of users' mailboxes, and an index made anew.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests fail by panicking")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests and their helpers fail by panicking"
+)]
 
 mod support;
 
