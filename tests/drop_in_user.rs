@@ -209,7 +209,7 @@ fn formail_splits_an_mbox_of_ours_and_each_message_is_delivered_again() {
     let script = format!("formail -s {}", line(&site, &["-m", "archive/2004"]));
     by_hunt(&site, &["sh", "-ec", &script], &old).expect(0);
     assert_eq!(site.spool("hunt"), b"");
-    let folder = fs::read(site.home("hunt").join("mail/archive/2004")).unwrap();
+    let folder = fs::read(site.home("hunt").join("mail/archive.sbd/2004")).unwrap();
     site.fill("hunt", &folder);
     are_same(&site.fetched("hunt"), &wanted);
 }

@@ -168,6 +168,9 @@ pub struct Extent {
     pub named: bool,
     /// Its header has no room for marks and UID.
     pub no_room: bool,
+    /// It is being removed: should the removal be killed, of those that are the same it is the one
+    /// that is gone.
+    pub doomed: bool,
 }
 
 /// A name for each message that stays the same in every session, and without an index: 32 hexadecimal

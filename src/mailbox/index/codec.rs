@@ -28,6 +28,7 @@ const QUOTED: u8 = 1;
 const UNWRITTEN: u8 = 2;
 const NO_ROOM: u8 = 4;
 const NAMED: u8 = 8;
+const DOOMED: u8 = 16;
 
 /// Bytes that grow.
 #[derive(Debug, Default)]
@@ -99,6 +100,7 @@ impl Writer {
             (extent.unwritten, UNWRITTEN),
             (extent.no_room, NO_ROOM),
             (extent.named, NAMED),
+            (extent.doomed, DOOMED),
         ];
         self.u8(bits.iter().filter(|(is_set, _)| *is_set).fold(0, |all, (_, bit)| all | bit));
     }
@@ -266,7 +268,7 @@ impl<'a> Reader<'a> {
         let (from_line, header, gap) = (self.u32()?, self.u32()?, self.u32()?);
         let stored = self.flags()?;
         let bits = self.u8()?;
-        if bits > QUOTED | UNWRITTEN | NO_ROOM | NAMED {
+        if bits > QUOTED | UNWRITTEN | NO_ROOM | NAMED | DOOMED {
             return Err(Damaged("a message is marked in an unknown way"));
         }
         let has = |bit| bits & bit != 0;
@@ -281,6 +283,7 @@ impl<'a> Reader<'a> {
             unwritten: has(UNWRITTEN),
             named: has(NAMED),
             no_room: has(NO_ROOM),
+            doomed: has(DOOMED),
         })
     }
 

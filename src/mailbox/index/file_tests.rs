@@ -65,6 +65,7 @@ fn message(uid: u32, modseq: u64) -> Message {
         quoted: uid.is_multiple_of(2),
         unwritten: uid.is_multiple_of(3),
         named: uid.is_multiple_of(7),
+        doomed: uid.is_multiple_of(11),
         no_room: uid.is_multiple_of(5),
     };
     Message {

@@ -202,17 +202,17 @@ fn keep_undeleted(state: &State, places: &[usize], found: &[Found], known: &mut 
     if kept.len() == places.len() {
         return;
     }
+    let was_to_go =
+        |message: &Message| message.extent.doomed || message.marks.flags.has(Flags::DELETED);
     let mut gone: HashMap<[u8; 16], Vec<usize>> = HashMap::new();
     for at in places.iter().rev().filter(|at| !kept.contains(at)) {
         if let Some(message) = state.messages.get(*at)
-            && !message.marks.flags.has(Flags::DELETED)
+            && !was_to_go(message)
         {
             gone.entry(message.digest).or_default().push(*at);
         }
     }
-    let is_to_go = |at: usize| {
-        state.messages.get(at).is_some_and(|message| message.marks.flags.has(Flags::DELETED))
-    };
+    let is_to_go = |at: usize| state.messages.get(at).is_some_and(was_to_go);
     for (found, known) in found.iter().zip(known) {
         if found.uid.is_none()
             && !found.flags.has(Flags::DELETED)

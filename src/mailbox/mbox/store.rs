@@ -162,6 +162,18 @@ impl MboxStore {
         self.index.lock()?.commit(changes, true)
     }
 
+    /// Says in the index which ones are being removed: whoever finds the file without them need not
+    /// guess which of two that are the same is gone.
+    fn doom(&mut self, uids: &UidSet) -> Result<(), Error> {
+        let doomed = |message: &Message| {
+            let extent = Extent { doomed: true, ..message.extent };
+            Change::Placed { uid: message.uid, extent }
+        };
+        let mut locked = self.index.lock()?;
+        let changes = locked.state().within(uids).map(doomed).collect();
+        locked.commit(changes, false)
+    }
+
     /// The messages as they stand in the file.
     pub(super) fn in_file_order(&self) -> Vec<&Message> {
         let mut messages: Vec<&Message> = self.state().messages.iter().collect();
@@ -321,6 +333,7 @@ impl Store for MboxStore {
         let directory = self.mbox.directory();
         in_place::keep_base(&opened, &self.in_file_order(), &uids)
             .map_err(|error| self.fail("be written", error))?;
+        self.doom(&uids)?;
         redo::remove(&mut opened, &directory, &ranges)?;
         let modseq = self.state().next_modseq();
         changes.push(Change::Expunge { uids: uids.clone(), modseq });
