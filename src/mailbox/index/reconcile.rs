@@ -1,7 +1,7 @@
 //! What has happened to a mailbox, from what is found in it now: messages are known again by their
 //! digests, whoever moved them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::state::{Change, MOST_KEYWORD_BYTES, State};
 use crate::mailbox::store::{Extent, Flags, MOST_KEYWORDS, Marking, Marks, Message};
@@ -156,8 +156,11 @@ fn recognise(
     let mut places: Vec<usize> = each.filter(|(_, m)| is_meant(m)).map(|(at, _)| at).collect();
     let start = |at: &usize| state.messages.get(*at).map_or(0, |message| message.extent.start);
     places.sort_by_key(start);
+    // Of two that are the same next to each other the first may be gone.
     let is = |at: usize, found: &Found| {
-        state.messages.get(at).is_some_and(|message| message.digest == found.digest)
+        state.messages.get(at).is_some_and(|message| {
+            message.digest == found.digest && found.uid.is_none_or(|uid| uid == message.uid)
+        })
     };
     // Nearly always they stand as they stood, with new ones behind.
     let same = places.iter().zip(found).take_while(|(at, found)| is(**at, found)).count();
@@ -188,7 +191,37 @@ fn recognise(
             }
         }
     }
+    keep_undeleted(state, &places, found, &mut known);
     known
+}
+
+/// Of messages that are the same, and have no UID of their own there, those that are gone are the
+/// ones that were to be deleted: who removed them may have been killed before he could say so.
+fn keep_undeleted(state: &State, places: &[usize], found: &[Found], known: &mut [Option<usize>]) {
+    let kept: HashSet<usize> = known.iter().copied().flatten().collect();
+    if kept.len() == places.len() {
+        return;
+    }
+    let mut gone: HashMap<[u8; 16], Vec<usize>> = HashMap::new();
+    for at in places.iter().rev().filter(|at| !kept.contains(at)) {
+        if let Some(message) = state.messages.get(*at)
+            && !message.marks.flags.has(Flags::DELETED)
+        {
+            gone.entry(message.digest).or_default().push(*at);
+        }
+    }
+    let is_to_go = |at: usize| {
+        state.messages.get(at).is_some_and(|message| message.marks.flags.has(Flags::DELETED))
+    };
+    for (found, known) in found.iter().zip(known) {
+        if found.uid.is_none()
+            && !found.flags.has(Flags::DELETED)
+            && known.is_some_and(is_to_go)
+            && let Some(other) = gone.get_mut(&found.digest).and_then(Vec::pop)
+        {
+            *known = Some(other);
+        }
+    }
 }
 
 /// The names of the keywords, those that come along included.

@@ -41,7 +41,7 @@ impl MboxStore {
             return self.take_in(&mut opened, &listing, false).map(|()| true);
         }
         drop(opened);
-        let Some(mut listing) = Listing::by_reads(&mut self.mbox, from)? else {
+        let Some(mut listing) = Listing::by_reads(&mut self.mbox, from, &mut |_| ())? else {
             return Ok(false);
         };
         let Some(mut opened) = self.mbox.lock_for_writing(&directory, false)? else {
@@ -63,13 +63,17 @@ impl MboxStore {
         self.take_in(opened, &listing, verified)
     }
 
-    fn at_path(&self, error: Error) -> Error {
+    pub(super) fn at_path(&self, error: Error) -> Error {
         error.at(&self.mbox.place.path)
     }
 
     /// Where the last message stands that is known, if it still does and the file has only grown.
     fn grown_from(&self, opened: &Opened) -> Result<Option<u64>, Error> {
         let state = self.state();
+        if self.index.opened() != index::Opened::Loaded {
+            // What the index says of the rest is not to be believed.
+            return Ok(None);
+        }
         if !opened.identity.has_grown_from(&state.base) {
             return Ok(None);
         }
@@ -97,11 +101,15 @@ impl MboxStore {
         }
         let claims = listing.claims;
         let state = self.state();
-        let validity = claims.map_or(state.uid_validity, |claims| claims.uid_validity);
-        // The mailbox's own word counts: others go by it as well.
-        let anew = self.index.opened() != index::Opened::Loaded || validity != state.uid_validity;
+        let is_loaded = self.index.opened() == index::Opened::Loaded;
+        // The mailbox's own word counts: others go by it as well. Where it has none, others may have
+        // given UIDs that stood in an index that is gone.
+        let anew = match claims {
+            Some(claims) => claims.uid_validity != state.uid_validity,
+            None => !is_loaded && !self.index.is_torn(),
+        };
         let mut changes = Vec::new();
-        if !anew {
+        if is_loaded && !anew {
             let mut most = MOST_CHANGES;
             reconcile(state, listing.from, &listing.found, claims, &mut |change| {
                 most = most.saturating_sub(1);
@@ -119,29 +127,60 @@ impl MboxStore {
                 return self.commit(opened, changes, verified);
             }
         }
-        let mut state = if anew {
-            let validity = match claims {
-                Some(claims) => claims.uid_validity,
-                None => self.index.directory().new_uid_validity(),
-            };
-            State::new(validity, self.state().modseq.max(now()))
+        let state = if anew {
+            self.anew(listing)
         } else {
-            self.state().clone()
+            let mut state = self.state().clone();
+            if !is_loaded {
+                // Clients may have been told of later ones.
+                state.modseq = state.modseq.max(now());
+            }
+            state
         };
+        self.rewrite(opened, listing, state, anew, verified)
+    }
+
+    /// What an index begins with that is made anew.
+    pub(super) fn anew(&self, listing: &Listing) -> State {
+        // Not the one that is known, though the directory went with all that it knew.
+        let new = || {
+            let least = self.state().uid_validity.saturating_add(1);
+            self.index.directory().new_uid_validity().max(least)
+        };
+        let validity = listing.claims.map_or_else(new, |claims| claims.uid_validity);
+        State::new(validity, self.state().modseq.max(now()))
+    }
+
+    /// Writes the index anew: this state, and what was found.
+    pub(super) fn rewrite(
+        &mut self,
+        opened: &mut Opened,
+        listing: &Listing,
+        mut state: State,
+        anew: bool,
+        verified: bool,
+    ) -> Result<(), Error> {
+        let mut claims = listing.claims;
+        let old = self.state();
+        if let Some(claims) = claims.as_mut().filter(|_| state.uid_validity == old.uid_validity) {
+            // What was given stays given, also where the file could not say so.
+            claims.uid_last = claims.uid_last.max(old.uid_next.saturating_sub(1));
+        }
         let mut damaged = None;
         let known = state.clone();
         reconcile(&known, listing.from, &listing.found, claims, &mut |change| {
             damaged = damaged.or(state.apply(change).err());
         });
         drop(known);
-        if let Some(damaged) = damaged {
-            return Err(self.fail("be listed", std::io::Error::other(damaged)));
-        }
         if anew {
             let old = listing.found.iter().filter(|found| found.old);
             let old: HashSet<u64> = old.map(|found| found.extent.start).collect();
             let seen = state.messages.iter().filter(|m| old.contains(&m.extent.start));
             state.recent = seen.map(|message| message.uid).max().unwrap_or(0);
+            damaged = damaged.or(state.take_marks_of(self.state()).err());
+        }
+        if let Some(damaged) = damaged {
+            return Err(self.fail("be listed", std::io::Error::other(damaged)));
         }
         let names = (state.uid_validity, state.uid_next.saturating_sub(1));
         in_place::name(opened, listing.first.as_ref(), names, state.messages.iter_mut())

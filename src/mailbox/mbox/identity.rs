@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::mailbox::index::Base;
+use crate::mailbox::moment::moment;
 
 /// A file as it was when it was looked at, under a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,13 +17,13 @@ pub(super) struct Identity {
     mtime: (i64, i64),
     ctime: (i64, i64),
     /// The last change was long enough ago that a further one shows in the times.
-    settled: bool,
+    pub(super) settled: bool,
     /// It was read since it was last changed.
     read: bool,
 }
 
 /// Clocks of file systems tick this slowly, at worst.
-const TICK: Duration = Duration::from_millis(10);
+pub(super) const TICK: Duration = Duration::from_millis(11);
 
 impl Identity {
     pub fn of(file: &File) -> io::Result<Self> {
@@ -40,7 +41,7 @@ impl Identity {
             size: metadata.size(),
             mtime: (metadata.mtime(), metadata.mtime_nsec()),
             ctime,
-            settled: since.checked_sub(changed).is_some_and(|age| age > TICK),
+            settled: since.checked_sub(changed).is_some_and(|age| age >= TICK),
             read: metadata.accessed().ok() >= metadata.modified().ok(),
         }
     }
@@ -67,18 +68,22 @@ impl Identity {
         if self.read {
             times = times.set_accessed(now);
         }
+        moment();
         file.set_times(times)?;
         Ok(Self { settled: true, ..Self::of(file)? })
     }
 
     /// As an index keeps it; `verified` where all of the file was looked at, not only what is new.
     /// Not the device: its number may be another one after a restart.
+    ///
+    /// The boot is in it: after a power cut a file can have the bytes of a later moment than its
+    /// times and its size, or of an earlier one, since the disk gets them in any order.
     pub fn base(&self, verified: bool) -> Base {
         let bits = u64::from(self.settled) | u64::from(verified) << 1;
         let [(m, m_ns), (c, c_ns)] = [self.mtime, self.ctime];
         let times = [m, m_ns, c, c_ns].map(i64::cast_unsigned);
         let [m, m_ns, c, c_ns] = times;
-        [bits, self.ino, self.size, m, m_ns, c, c_ns, 0]
+        [bits, self.ino, self.size, m, m_ns, c, c_ns, boot()]
     }
 
     /// Whether the file is certainly as it was when an index kept this.
@@ -97,8 +102,8 @@ impl Identity {
 
     /// Whether it is the same file, and larger than when an index kept this.
     pub fn has_grown_from(&self, base: &Base) -> bool {
-        let [_, ino, size, ..] = *base;
-        self.ino == ino && self.size > size
+        let [_, ino, size, .., booted] = *base;
+        self.ino == ino && self.size > size && booted == boot()
     }
 
     /// Whether all of the file was looked at.
@@ -107,3 +112,28 @@ impl Identity {
         bits & 2 == 2
     }
 }
+
+/// A number for the time since the system was started.
+#[cfg(not(test))]
+use crate::sys::clock::boot;
+
+#[cfg(test)]
+pub(super) mod booting {
+    use std::cell::Cell;
+
+    thread_local! {
+        static BOOT: Cell<u64> = const { Cell::new(1) };
+    }
+
+    pub fn boot() -> u64 {
+        BOOT.get()
+    }
+
+    /// As after a restart.
+    pub fn restart() {
+        BOOT.set(BOOT.get() + 1);
+    }
+}
+
+#[cfg(test)]
+use booting::boot;

@@ -36,9 +36,14 @@ pub fn name<'a>(
     messages: impl Iterator<Item = &'a mut Message>,
 ) -> io::Result<()> {
     let mut unnamed = messages.filter(|message| !message.extent.named).peekable();
-    let Some(first) = first.filter(|first| !first.internal && unnamed.peek().is_some()) else {
+    let Some(first) = first.filter(|first| !first.internal) else {
         return Ok(());
     };
+    // A later message may have become the first, with what was so when its X-IMAPbase was written.
+    let is_late = first.base.as_ref().is_some_and(|base| base.uid_last < uid_last);
+    if unnamed.peek().is_none() && !is_late {
+        return Ok(());
+    }
     let keywords = first.base.as_ref().map(|base| base.keywords.clone()).unwrap_or_default();
     let base = ImapBase { uid_validity, uid_last, keywords };
     let wanted = Wanted { base: Some(&base), ..Wanted::default() };

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::believed::Believed;
-use super::identity::Identity;
+use super::identity::{self, Identity};
 use super::in_place::First;
 use super::scan::{self, Scanner, after_blank_line};
 use super::window::{Source, Window};
@@ -28,28 +28,47 @@ pub(super) struct Listing {
     /// The first message of the file.
     pub first: Option<First>,
     /// How the file looked.
-    identity: Identity,
+    pub identity: Identity,
     believed: Believed,
 }
 
 impl Listing {
     /// Reads a file whose locks are held.
     pub fn under(opened: &Opened, from: Option<u64>) -> Result<Self, Error> {
-        Self::read(&opened.file, opened.identity, from)
+        Self::under_telling(opened, from, &mut |_| ())
+    }
+
+    /// The same, and tells how far it is.
+    pub fn under_telling(
+        opened: &Opened,
+        from: Option<u64>,
+        tell: &mut dyn FnMut(u64),
+    ) -> Result<Self, Error> {
+        Self::read(&opened.file, opened.identity, from, tell)
     }
 
     /// Reads a file with its locks for one read after the other. `None` where it was changed
     /// meanwhile, but for what came behind, or is not there any more.
-    pub fn by_reads(mbox: &mut Mbox, from: Option<u64>) -> Result<Option<Self>, Error> {
-        let Some(opened) = mbox.lock_for_reading()? else {
+    pub fn by_reads(
+        mbox: &mut Mbox,
+        from: Option<u64>,
+        tell: &mut dyn FnMut(u64),
+    ) -> Result<Option<Self>, Error> {
+        let Some(mut identity) = mbox.lock_for_reading()?.map(|opened| opened.identity) else {
             return Ok(None);
         };
-        let identity = opened.identity;
-        drop(opened);
+        if !identity.settled {
+            // Soon it will show whether it is changed while it is read.
+            std::thread::sleep(identity::TICK);
+            identity = match mbox.lock_for_reading()? {
+                Some(opened) => opened.identity,
+                None => return Ok(None),
+            };
+        }
         let path = mbox.place.path.clone();
         let mut failed = None;
         let source = Reads { mbox, identity, failed: &mut failed };
-        let listing = Self::read(source, identity, from);
+        let listing = Self::read(source, identity, from, tell);
         match (listing, failed) {
             (_, Some(Failed::Changed)) => Ok(None),
             (_, Some(Failed::Error(error))) => Err(error),
@@ -58,7 +77,12 @@ impl Listing {
         }
     }
 
-    fn read(source: impl Source, identity: Identity, from: Option<u64>) -> Result<Self, Error> {
+    fn read(
+        source: impl Source,
+        identity: Identity,
+        from: Option<u64>,
+        tell: &mut dyn FnMut(u64),
+    ) -> Result<Self, Error> {
         let mut listing = Self {
             from,
             found: Vec::new(),
@@ -75,13 +99,19 @@ impl Listing {
             }
             scanner.go_to(from);
         }
-        listing.take(scanner, from.is_none())?;
+        listing.take(scanner, from.is_none(), tell)?;
         Ok(listing)
     }
 
-    fn take<S: Source>(&mut self, scanner: Scanner<S>, mut first: bool) -> Result<(), Error> {
+    fn take<S: Source>(
+        &mut self,
+        scanner: Scanner<S>,
+        mut first: bool,
+        tell: &mut dyn FnMut(u64),
+    ) -> Result<(), Error> {
         for found in scanner {
             let found = found?;
+            tell(found.end());
             if std::mem::take(&mut first) {
                 self.hear(&found);
             }
@@ -119,7 +149,7 @@ impl Listing {
         scanner.go_to(there.end());
         self.found.push(Found { extent: there.extent, ..last });
         self.identity = opened.identity;
-        self.take(scanner, false).map(|()| true)
+        self.take(scanner, false, &mut |_| ()).map(|()| true)
     }
 }
 

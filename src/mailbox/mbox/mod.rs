@@ -21,6 +21,7 @@ mod form;
 pub mod from_line;
 mod identity;
 mod in_place;
+mod inspect;
 mod intent;
 mod listing;
 mod measure;
@@ -213,5 +214,7 @@ impl Mbox {
     }
 }
 
+#[cfg(test)]
+mod crash_tests;
 #[cfg(test)]
 mod tests;

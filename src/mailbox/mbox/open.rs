@@ -13,6 +13,7 @@ use nix::unistd::Uid;
 
 use super::error::Error;
 use crate::mailbox::directory;
+use crate::mailbox::moment::moment;
 
 /// A mailbox's place: its directory, held open, and its name there.
 #[derive(Debug)]
@@ -74,6 +75,7 @@ impl Spool {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
         let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        moment();
         match openat(&self.dir, self.name.as_os_str(), flags, mode) {
             Ok(_) => {
                 self.sync_directory();

@@ -14,6 +14,7 @@ use super::form::{Batch, Stored};
 use super::identity::Identity;
 use super::{Mbox, Opened, append, in_place, listing, redo};
 use crate::mailbox::index::{self, Change, Directory, Index, State};
+use crate::mailbox::moment::moment;
 use crate::mailbox::store::{Arrival, Changes, Extent, Flags, Marking, Message, Status, Store};
 use crate::mailbox::uids::{Uid, UidSet};
 use crate::mailbox::watch::Watch;
@@ -134,7 +135,7 @@ impl MboxStore {
     }
 
     /// The messages as they stand in the file.
-    fn in_file_order(&self) -> Vec<&Message> {
+    pub(super) fn in_file_order(&self) -> Vec<&Message> {
         let mut messages: Vec<&Message> = self.state().messages.iter().collect();
         messages.sort_by_key(|message| message.extent.start);
         messages
@@ -173,21 +174,15 @@ impl Store for MboxStore {
         if let Some(watch) = &mut self.watch {
             watch.drain().map_err(|error| Error::io(&self.mbox.place.path, "be watched", error))?;
         }
-        self.refresh()?;
-        for _ in 0..TRIES {
-            let now = self.mbox.look()?;
-            let whole = !self.is_verified();
-            if self.describes(now.as_ref()) && !whole {
-                return Ok(());
+        match self.look_again() {
+            // Mail can be read, and where there is room again be deleted, on a disk that is full.
+            Err(error @ Error::Index { source: Some(_), .. }) if self.index.is_kept() => {
+                self.index.forsake();
+                self.look_again()?;
+                self.warnings.push(format!("{error}; this session goes on without an index"));
+                Ok(())
             }
-            if self.catch_up(whole)? {
-                return Ok(());
-            }
-        }
-        let directory = self.mbox.directory();
-        match self.mbox.lock_for_writing(&directory, false)? {
-            Some(mut opened) => self.catch_up_under(&mut opened, true),
-            None => self.forget_all(),
+            looked => looked,
         }
     }
 
@@ -330,6 +325,7 @@ impl Store for MboxStore {
         let changes = in_place::write_marks(&opened, self.state())
             .map_err(|error| self.fail("be written", error))?;
         // In the file for good before the index forgets that they are not.
+        moment();
         opened.file.sync_data().map_err(|error| self.fail("be written", error))?;
         let verified = Identity::is_verified(&self.state().base);
         self.commit(&mut opened, changes, verified)
@@ -343,6 +339,26 @@ impl Store for MboxStore {
 }
 
 impl MboxStore {
+    /// Looks at what others did, here and in the index.
+    fn look_again(&mut self) -> Result<(), Error> {
+        self.refresh()?;
+        for _ in 0..TRIES {
+            let now = self.mbox.look()?;
+            let whole = !self.is_verified();
+            if self.describes(now.as_ref()) && !whole {
+                return Ok(());
+            }
+            if self.catch_up(whole)? {
+                return Ok(());
+            }
+        }
+        let directory = self.mbox.directory();
+        match self.mbox.lock_for_writing(&directory, false)? {
+            Some(mut opened) => self.catch_up_under(&mut opened, true),
+            None => self.forget_all(),
+        }
+    }
+
     /// Reads on in a message; false at its end.
     fn fill(&mut self, cursor: &mut Cursor) -> Result<bool, Error> {
         for _ in 0..TRIES {

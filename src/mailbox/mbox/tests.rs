@@ -507,3 +507,20 @@ fn a_failed_write_leaves_the_file_as_it_was() {
     assert!(home.open().append(&[message("c", "1\n")]).is_ok());
     assert_eq!(shown(&mut home.session()).len(), 2);
 }
+
+#[test]
+fn a_last_message_without_a_line_end_stays_the_same_when_another_comes_behind_it() {
+    let quoted = "From a@b.org Thu Jan  1 00:00:00 1970\nX-Mbox-Quoted: yes\n\n>From b";
+    for before in ["From a@b.org Thu Jan  1 00:00:00 1970\nA: b\n\nc", quoted] {
+        for end in ["", "\r", "\n\r"] {
+            let home = Home::new(format!("{before}{end}").as_bytes());
+            let mut mailbox = home.session();
+            let first = mailbox.messages()[0];
+            home.open().append(&[message("b", "1\n")]).unwrap();
+            mailbox.sync().unwrap();
+            let now = mailbox.messages();
+            assert_eq!(now.len(), 2);
+            assert_eq!((now[0].uid, now[0].digest), (first.uid, first.digest), "{end:?}");
+        }
+    }
+}
