@@ -12,6 +12,8 @@
 //!
 //! Quirk, for people at a terminal: a line may end with a bare LF.
 
+use super::command::tag;
+
 /// What a command may be made of.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -53,13 +55,14 @@ pub enum Event<'a> {
     Chunk(&'a [u8]),
     /// They were all.
     End,
-    /// A command had more text than is taken; this is how it began.
-    TooLong(Vec<u8>),
+    /// A command had more text than is taken; this was its tag, unless the text was that of what
+    /// stands behind a literal that was streamed.
+    TooLong(Option<String>),
     /// The input is used up.
     More,
 }
 
-/// So many bytes of a long command are told of: enough for its tag.
+/// So many bytes of a long command are looked at for its tag.
 const MAX_BEGINNING: usize = 256;
 
 /// So many bytes at the end of a line can be the announcement of a literal.
@@ -72,6 +75,8 @@ pub struct Reader {
     text: Vec<u8>,
     /// Where in the text the line that is read begins.
     line: usize,
+    /// Whether a literal of the command was streamed.
+    has_streamed: bool,
     /// Bytes of the command's lines so far, and octets of its literals.
     spent: Limits,
     state: State,
@@ -87,16 +92,17 @@ enum State {
     Stream(u64),
     /// So many that nobody wants, and then a line of the same command.
     Skip(u64),
-    /// A line that nobody wants: what could be an announcement at its end, and how the command
-    /// began, if that is still to be told.
-    Unwanted(Vec<u8>, Option<Vec<u8>>),
+    /// A line that nobody wants: what could be an announcement at its end, and the event that is to
+    /// be told then.
+    Unwanted(Vec<u8>, Option<Event<'static>>),
 }
 
 impl Reader {
     /// For commands within these limits.
     pub fn new(limits: Limits) -> Self {
         let spent = Limits { text: 0, literals: 0 };
-        Self { limits, text: Vec::new(), line: 0, spent, state: State::Line }
+        let text = Vec::new();
+        Self { limits, text, line: 0, has_streamed: false, spent, state: State::Line }
     }
 
     /// What has come of the command so far.
@@ -139,6 +145,7 @@ impl Reader {
         if let State::Announced(literal) = &self.state {
             self.state = State::Stream(literal.size);
             self.text = Vec::new();
+            self.has_streamed = true;
         }
     }
 
@@ -189,17 +196,17 @@ impl Reader {
                         return event;
                     }
                 }
-                State::Unwanted(end, beginning) => {
+                State::Unwanted(end, event) => {
                     let (part, ended) = line(input);
                     add_end(end, part);
                     if ended {
-                        let (literal, beginning) = (announced(end), beginning.take());
+                        let (literal, event) = (announced(without_cr(end)), event.take());
                         self.begin();
                         if let Some(literal) = literal.filter(|literal| !literal.synchronizing) {
                             self.state = State::Skip(literal.size);
                         }
-                        if let Some(beginning) = beginning {
-                            return Event::TooLong(beginning);
+                        if let Some(event) = event {
+                            return event;
                         }
                     }
                 }
@@ -212,21 +219,24 @@ impl Reader {
         self.spent.text = self.spent.text.saturating_add(part.len()).saturating_add(ended.into());
         if self.spent.text > self.limits.text {
             let mut text = std::mem::take(&mut self.text);
-            text.extend(part.iter().take(MAX_BEGINNING));
             let mut end = Vec::new();
             add_end(&mut end, text.get(self.line..).unwrap_or_default());
             add_end(&mut end, part);
-            text.truncate(MAX_BEGINNING);
+            text.extend(part.iter().take(MAX_BEGINNING));
+            // Not more than has come in any case, whatever the reads are.
+            text.truncate(MAX_BEGINNING.min(self.limits.text));
+            let tag = tag(&text).filter(|_| text.contains(&b' ') && !self.has_streamed);
+            let event = Event::TooLong(tag);
             if !ended {
-                self.state = State::Unwanted(end, Some(text));
+                self.state = State::Unwanted(end, Some(event));
                 return None;
             }
-            let literal = announced(&end);
+            let literal = announced(without_cr(&end));
             self.begin();
             if let Some(literal) = literal.filter(|literal| !literal.synchronizing) {
                 self.state = State::Skip(literal.size);
             }
-            return Some(Event::TooLong(text));
+            return Some(event);
         }
         self.text.extend_from_slice(part);
         if !ended {
@@ -274,10 +284,14 @@ fn add_end(end: &mut Vec<u8>, part: &[u8]) {
     end.drain(..end.len().saturating_sub(MAX_ANNOUNCEMENT));
 }
 
+/// A line without the CR of its end.
+fn without_cr(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
 /// The literal that a line announces at its end. Any line: what is no announcement by the grammar
 /// is no command either.
 fn announced(line: &[u8]) -> Option<Literal> {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
     let line = line.strip_suffix(b"}")?;
     let (line, synchronizing) = match line.strip_suffix(b"+") {
         Some(line) => (line, false),

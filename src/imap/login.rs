@@ -461,11 +461,11 @@ impl Session {
                 self.taken(left);
                 self.literal(literal);
             }
-            Event::TooLong(beginning) => {
+            Event::TooLong(tag) => {
                 self.taken(left);
                 if self.count() {
                     let error = Error::Wanted("a shorter command");
-                    self.bad(&Failure { tag: tag_of(&beginning), error });
+                    self.bad(&Failure { tag, error });
                 }
             }
             // Nothing is streamed before login.
