@@ -110,7 +110,7 @@ pub enum Relation {
 /// search             = "SEARCH" [search-return-opts] SP search-program
 /// search-program     = ["CHARSET" SP charset SP] search-key *(SP search-key)
 /// search-return-opts = SP "RETURN" SP "(" [search-return-opt *(SP search-return-opt)] ")"
-/// charset            = atom / quoted
+/// charset            = atom / quoted              ; RFC 3501: an astring, which is taken
 /// ```
 pub(super) fn search(cursor: &mut Cursor) -> Result<Search, Error> {
     cursor.sp()?;

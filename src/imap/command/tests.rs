@@ -269,6 +269,7 @@ fn select_may_bring_what_is_known() {
 
 #[test]
 fn list_has_an_old_form_and_a_new_one() {
+    use SelectOption::{RecursiveMatch, Remote, Subscribed};
     let list = |text: &str| match parse(format!("LIST {text}")) {
         Ok(Command::List(list)) => Ok(list),
         Ok(other) => panic!("{other:?}"),
@@ -285,7 +286,6 @@ fn list_has_an_old_form_and_a_new_one() {
     assert_eq!(list("\"\" a]*"), Ok(old("", "a]*")));
     assert_eq!(list("\"\" &U,BTFw-/%"), Ok(old("", "\u{53f0}\u{5317}/%")));
     let new = |select: &[SelectOption]| List { select: Some(select.into()), ..old("", "*") };
-    use SelectOption::{RecursiveMatch, Remote, Subscribed};
     assert_eq!(list("() \"\" *"), Ok(new(&[])));
     assert_eq!(list("(SUBSCRIBED) \"\" *"), Ok(new(&[Subscribed])));
     assert_eq!(
@@ -845,7 +845,9 @@ fn twenty_thousand_broken_commands_are_no_trouble() {
             if let Err(failure) = result {
                 let mut out = Vec::new();
                 crate::imap::reply::failure(&failure, &mut out);
-                assert!(out.ends_with(b"\r\n") && out.iter().filter(|b| **b == b'\n').count() == 1);
+                assert!(
+                    out.ends_with(b"\r\n") && memchr::memchr(b'\n', &out) == Some(out.len() - 1)
+                );
             }
             let _ = append(&text, dialect);
         }
