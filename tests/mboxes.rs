@@ -179,12 +179,8 @@ fn a_file_with_the_line_ends_of_the_network() {
 fn a_file_that_ends_within_a_line_a_header_or_a_from_line() {
     for rest in ["A: c\n\nc", "A: c\n\nc\r", "A: c\n\nc\n\r", "A: c\n", "A: c", ""] {
         let mut shown = crlf(rest.trim_end_matches('\r'));
-        match rest {
-            "" | "A: c\n" => shown.extend_from_slice(b"\r\n"),
-            "A: c" => shown.extend_from_slice(b"\r\n\r\n"),
-            "A: c\n\nc\n\r" => shown.extend_from_slice(b"\r\n"),
-            _ => shown.extend_from_slice(b"\r\n"),
-        }
+        let blank_line = if rest == "A: c" { "\r\n\r\n" } else { "\r\n" };
+        shown.extend_from_slice(blank_line.as_bytes());
         let last = (format!("{FROM}{rest}").into_bytes(), shown);
         go_through(b"", &[plain("A: a\n\na\n"), plain("A: b\n\nb\n"), last]);
     }
@@ -195,9 +191,10 @@ fn bytes_of_every_kind() {
     let bytes: Vec<u8> = (0..=255).filter(|byte| !b"\r\n".contains(byte)).collect();
     let stored = [FROM.as_bytes(), b"Subject: ", &bytes, b"\n\n", &bytes, b"\n\n"].concat();
     let shown = [b"Subject: ", &bytes[..], b"\r\n\r\n", &bytes, b"\r\n"].concat();
+    let zeros = vec![0; 70_000];
     let nul = (
-        [FROM.as_bytes(), b"\n", &[0; 70_000], b"\n\n"].concat(),
-        [b"\r\n", &[0; 70_000][..], b"\r\n"].concat(),
+        [FROM.as_bytes(), b"\n", &zeros, b"\n\n"].concat(),
+        [b"\r\n", &zeros[..], b"\r\n"].concat(),
     );
     go_through(b"", &[plain("A: a\n\na\n"), (stored, shown), nul, plain("A: b\n\nb\n")]);
 }

@@ -35,6 +35,10 @@ fn check_file(bytes: &[u8], dice: &mut Dice) {
         let some: Vec<u32> = known.keys().copied().chain([7, u32::MAX]).collect();
         let uid = some[dice.below(some.len())];
         let digest = [u8::try_from(dice.below(256)).unwrap(); 16];
+        // A message with the same digest has the same structure.
+        if known.get(&uid).is_some_and(|(known, _)| *known == digest) {
+            continue;
+        }
         // By a handle of its own, as another process would.
         let mut writer = open();
         writer.put(uid, &digest, &other);

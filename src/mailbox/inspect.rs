@@ -14,7 +14,7 @@ pub type Tell<'a> = &'a mut dyn FnMut(u64, u64);
 #[derive(Debug)]
 pub enum Inspected {
     /// One file.
-    Mbox(MboxStore),
+    Mbox(Box<MboxStore>),
     /// A directory with a file for each message.
     Maildir(MaildirStore),
 }
@@ -55,12 +55,10 @@ pub fn check(place: Place, tell: Tell<'_>) -> Result<Findings, Error> {
     let shown = index.display();
     match opened {
         Opened::Loaded => {}
-        Opened::Missing => {
-            findings.mended.push(format!("{shown}: there was no index; it was made"));
-        }
+        Opened::Missing => findings.mended.push(format!("{shown} was missing, and was made")),
         // UIDs and marks may be others now.
         Opened::Damaged(why) => {
-            findings.faults.push(format!("{shown}: was damaged ({why}), and was made anew"));
+            findings.faults.push(format!("{shown} was damaged ({why}), and was made anew"));
         }
     }
     if !is_maildir {
@@ -71,7 +69,7 @@ pub fn check(place: Place, tell: Tell<'_>) -> Result<Findings, Error> {
         if set_aside {
             let bad = Directory::new(&place.index, &path, place.owner).path_of(".redo.bad");
             findings.faults.push(format!(
-                "{}: a journal of an interrupted removal did not fit the mailbox; see whether \
+                "{} is a journal of an interrupted removal that did not fit the mailbox; see whether \
                  messages are there twice, and remove it",
                 bad.display()
             ));
@@ -99,7 +97,7 @@ impl Inspected {
         if is_maildir(&place) {
             Ok(Self::Maildir(MaildirStore::open(place)?))
         } else {
-            Ok(Self::Mbox(MboxStore::open(place)?))
+            Ok(Self::Mbox(Box::new(MboxStore::open(place)?)))
         }
     }
 
@@ -112,14 +110,14 @@ impl Inspected {
 
     fn store(&self) -> &dyn Store {
         match self {
-            Self::Mbox(store) => store,
+            Self::Mbox(store) => store.as_ref(),
             Self::Maildir(store) => store,
         }
     }
 
     fn store_mut(&mut self) -> &mut dyn Store {
         match self {
-            Self::Mbox(store) => store,
+            Self::Mbox(store) => store.as_mut(),
             Self::Maildir(store) => store,
         }
     }

@@ -192,6 +192,13 @@ impl State {
         if !gone.is_sorted() || self.gone.last().is_some_and(|(modseq, _)| *modseq > self.modseq) {
             return Err(Damaged("the expunged messages' MODSEQs don't ascend"));
         }
+        for range in self.gone.iter().flat_map(|(_, uids)| uids.ranges()) {
+            let from = self.messages.partition_point(|message| message.uid < *range.start());
+            let there = self.messages.get(from).is_some_and(|m| m.uid <= *range.end());
+            if there || *range.end() >= self.uid_next {
+                return Err(Damaged("a message is expunged and there, or yet to come"));
+            }
+        }
         Ok(())
     }
 

@@ -95,10 +95,6 @@ impl MboxStore {
         listing: &Listing,
         verified: bool,
     ) -> Result<(), Error> {
-        let verified = verified || listing.from.is_none();
-        if listing.from.is_none() {
-            self.verified = Some(Instant::now());
-        }
         let claims = listing.claims;
         let state = self.state();
         let is_loaded = self.index.opened() == index::Opened::Loaded;
@@ -108,9 +104,18 @@ impl MboxStore {
             Some(claims) => claims.uid_validity != state.uid_validity,
             None => !is_loaded && !self.index.is_torn(),
         };
+        if anew && listing.from.is_some() {
+            // Nothing is known of the rest: nobody is to see a part as the whole.
+            let whole = Listing::under(opened, None).map_err(|error| self.at_path(error))?;
+            return self.take_in(opened, &whole, verified);
+        }
+        let verified = verified || listing.from.is_none();
+        if listing.from.is_none() {
+            self.verified = Some(Instant::now());
+        }
         let mut changes = Vec::new();
         if is_loaded && !anew {
-            let mut most = MOST_CHANGES;
+            let (state, mut most) = (self.state(), MOST_CHANGES);
             reconcile(state, listing.from, &listing.found, claims, &mut |change| {
                 most = most.saturating_sub(1);
                 if most > 0 {
@@ -122,7 +127,13 @@ impl MboxStore {
                 let before = state.uid_next.saturating_sub(1);
                 let uid_last = new_ones(&mut changes).last().map_or(before, |last| last.uid);
                 let names = (state.uid_validity, uid_last);
-                in_place::name(opened, listing.first.as_ref(), names, new_ones(&mut changes))
+                let new: HashSet<u64> =
+                    new_ones(&mut changes).map(|message| message.extent.start).collect();
+                let others = listing.found.iter().filter(|found| found.uid.is_none());
+                let others = others.map(|found| found.extent.start).filter(|at| !new.contains(at));
+                let unnamed = others.chain(self.unnamed_before(listing.from)).min();
+                let new = new_ones(&mut changes);
+                in_place::name(opened, listing.first.as_ref(), names, unnamed, new)
                     .map_err(|error| self.fail("be written", error))?;
                 return self.commit(opened, changes, verified);
             }
@@ -138,6 +149,13 @@ impl MboxStore {
             state
         };
         self.rewrite(opened, listing, state, anew, verified)
+    }
+
+    /// Where the first message stands of those before `from` that has no UID in the file.
+    fn unnamed_before(&self, from: Option<u64>) -> Option<u64> {
+        let before = |message: &&Message| message.extent.start < from.unwrap_or(0);
+        let messages = self.state().messages.iter().filter(before);
+        messages.filter(|message| !message.extent.named).map(|message| message.extent.start).min()
     }
 
     /// What an index begins with that is made anew.
@@ -183,7 +201,11 @@ impl MboxStore {
             return Err(self.fail("be listed", std::io::Error::other(damaged)));
         }
         let names = (state.uid_validity, state.uid_next.saturating_sub(1));
-        in_place::name(opened, listing.first.as_ref(), names, state.messages.iter_mut())
+        let from = listing.from.unwrap_or(0);
+        // Where the others stand is not certain.
+        let seen = state.messages.iter_mut().filter(|message| message.extent.start >= from);
+        let unnamed = self.unnamed_before(listing.from);
+        in_place::name(opened, listing.first.as_ref(), names, unnamed, seen)
             .map_err(|error| self.fail("be written", error))?;
         let identity =
             opened.identity.stamp(&opened.file).map_err(|e| self.fail("be looked at", e))?;

@@ -12,10 +12,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::MboxStore;
-use super::identity::{Identity, booting};
+use super::identity::Identity;
 use crate::config::LockKind;
 use crate::mailbox::index::{Change, Index, stem};
-use crate::mailbox::moment::killed_at;
+use crate::mailbox::moment::{killed_at, restart};
 use crate::mailbox::store::{Arrival, Flags, Marking, Marks, Store};
 use crate::mailbox::uids::UidSet;
 use crate::mailbox::{NewMessage, Place, Stager};
@@ -126,7 +126,7 @@ fn told(store: &mut MboxStore) -> Told {
         if text.len() > 200 {
             let digest = xxh3_64(text.as_bytes());
             text.truncate(20);
-            text.push_str(&format!("... {digest}"));
+            text += &format!("... {digest}");
         }
         assert!(messages.insert(message.uid, Shown { text, flags, keywords }).is_none());
     }
@@ -515,7 +515,7 @@ fn frames_that_a_power_cut_tears_cost_no_mark_and_no_uid_of_before_the_last_sync
                 index[from..to.min(end)].fill(0);
                 index.truncate(if cut { to } else { end });
                 fs::write(home.file(".index"), &index).unwrap();
-                booting::restart();
+                restart();
                 let mut store = home.open();
                 let now = told(&mut store);
                 let place = format!("{from}..{to}, {cut}");
@@ -586,7 +586,7 @@ fn a_file_that_looks_as_it_did_is_not_believed_to_be_so_after_a_restart() {
     let place = home.open().mbox.directory();
     let (mut index, _) = Index::open(place).unwrap();
     index.lock().unwrap().commit(vec![Change::Base(base)], true).unwrap();
-    booting::restart();
+    restart();
     let now = told(&mut home.open());
     assert_eq!(now.messages, known.messages);
     assert_eq!(now.uid_validity, known.uid_validity);

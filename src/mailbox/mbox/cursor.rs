@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::present::Presenter;
+use crate::mailbox::index::Base;
 use crate::mailbox::store::Message;
 use crate::mailbox::uids::Uid;
 
@@ -23,6 +24,8 @@ pub(super) struct Cursor {
     /// Octets that were not given out yet, behind `given` of them.
     out: Vec<u8>,
     given: usize,
+    /// How the file looked when the message was known to stand where the index says.
+    base: Option<Base>,
 }
 
 impl Cursor {
@@ -35,7 +38,19 @@ impl Cursor {
             at: 0,
             out: Vec::new(),
             given: 0,
+            base: None,
         }
+    }
+
+    /// Whether it is known that in a file that looks like this the message stands where the index
+    /// says.
+    pub fn knows(&self, base: &Base) -> bool {
+        self.base.as_ref() == Some(base)
+    }
+
+    /// Says so.
+    pub fn know(&mut self, base: Base) {
+        self.base = Some(base);
     }
 
     /// The message.
@@ -83,7 +98,7 @@ impl Cursor {
         if (old.header, old.length) != (new.header, new.length) {
             // Its own fields were written anew: what clients see is the same, from its beginning.
             let at = self.at;
-            *self = Self::new(message);
+            *self = Self { base: self.base, ..Self::new(message) };
             while self.at < at {
                 if !self.skip_to(at) && !self.fill(file, message)? {
                     return Ok(false);

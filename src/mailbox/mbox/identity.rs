@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::mailbox::index::Base;
-use crate::mailbox::moment::moment;
+use crate::mailbox::moment::{boot, moment};
 
 /// A file as it was when it was looked at, under a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,28 +112,3 @@ impl Identity {
         bits & 2 == 2
     }
 }
-
-/// A number for the time since the system was started.
-#[cfg(not(test))]
-use crate::sys::clock::boot;
-
-#[cfg(test)]
-pub(super) mod booting {
-    use std::cell::Cell;
-
-    thread_local! {
-        static BOOT: Cell<u64> = const { Cell::new(1) };
-    }
-
-    pub fn boot() -> u64 {
-        BOOT.get()
-    }
-
-    /// As after a restart.
-    pub fn restart() {
-        BOOT.set(BOOT.get() + 1);
-    }
-}
-
-#[cfg(test)]
-use booting::boot;

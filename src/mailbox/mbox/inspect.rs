@@ -108,9 +108,7 @@ impl MboxStore {
 
 /// Whether a message is as the index has it.
 fn is(message: &Message, found: &Found) -> bool {
-    let places = [message.extent, found.extent]
-        .map(|at| (at.start, at.length, at.from_line, at.header, at.gap, at.quoted));
-    places[0] == places[1]
+    message.extent.is_at(&found.extent)
         && (message.digest, message.size, message.header)
             == (found.digest, found.size, found.header)
         && message.extent.stored == found.flags

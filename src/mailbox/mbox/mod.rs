@@ -217,4 +217,6 @@ impl Mbox {
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
+mod shifted_tests;
+#[cfg(test)]
 mod tests;

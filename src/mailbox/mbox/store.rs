@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::cursor::Cursor;
 use super::form::{Batch, Stored};
 use super::identity::Identity;
+use super::scan::Scanner;
 use super::{Mbox, Opened, append, in_place, listing, redo};
 use crate::mailbox::index::{self, Change, Directory, Index, State};
 use crate::mailbox::moment::moment;
@@ -118,6 +119,33 @@ impl MboxStore {
             }
         }
         Ok(None)
+    }
+
+    /// Whether these messages stand where the index says. Of what has only grown that is not certain:
+    /// mutt moves a field from one message to another, and the last one stands where it stood.
+    fn stand(&self, opened: &Opened, is_meant: impl Fn(&Message) -> bool) -> Result<bool, Error> {
+        if Identity::is_verified(&self.state().base) {
+            return Ok(true);
+        }
+        let mut scanner = Scanner::new(&opened.file, opened.identity.size);
+        for message in self.in_file_order().into_iter().filter(|message| is_meant(message)) {
+            let there = scanner
+                .message_at(message.extent.start)
+                .map_err(|error| self.fail("be read", error))?;
+            if there.is_none_or(|there| !there.is(message)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Looks at all of the file where one of these messages does not stand where the index says.
+    fn verify(
+        &mut self,
+        opened: &mut Opened,
+        is_meant: impl Fn(&Message) -> bool,
+    ) -> Result<(), Error> {
+        if self.stand(opened, is_meant)? { Ok(()) } else { self.catch_up_under(opened, true) }
     }
 
     /// Gives the index what was done to the file under its locks.
@@ -238,7 +266,6 @@ impl Store for MboxStore {
         let length = batch.length().unwrap_or(u64::MAX);
         self.mbox.place.has_room(before.saturating_add(length).saturating_add(1))?;
         let directory = self.mbox.directory();
-        let uid_next = self.state().uid_next;
         append::append(&mut opened, &directory, batch)?;
         opened.identity =
             Identity::of(&opened.file).map_err(|error| self.fail("be looked at", error))?;
@@ -247,7 +274,9 @@ impl Store for MboxStore {
             let _ = opened.file.set_len(before).and_then(|()| opened.file.sync_all());
             return Err(error);
         }
-        Ok(self.messages().iter().map(|m| m.uid).filter(|uid| *uid >= uid_next).collect())
+        // By their places: all UIDs are other ones where the mailbox has another UIDVALIDITY now.
+        let new = self.messages().iter().filter(|message| message.extent.start >= before);
+        Ok(new.map(|message| message.uid).collect())
     }
 
     fn mark(
@@ -265,6 +294,11 @@ impl Store for MboxStore {
         // checkpoint, as a sync costs more than all the rest.
         let (refused, modseq) = (plan.refused.clone(), locked.state().next_modseq());
         locked.commit(plan.changes(marking, modseq), false)?;
+        drop(locked);
+        if !self.index.is_kept() {
+            // The mailbox itself is all that keeps them.
+            self.checkpoint()?;
+        }
         Ok(refused)
     }
 
@@ -272,6 +306,12 @@ impl Store for MboxStore {
         let Some(mut opened) = self.lock_current(false)? else {
             return Ok(UidSet::new());
         };
+        // The one that comes to stand first is written to.
+        let first = self.in_file_order().into_iter().find(|message| !uids.contains(message.uid));
+        let first = first.map(|message| message.uid);
+        self.verify(&mut opened, |message| {
+            uids.contains(message.uid) || Some(message.uid) == first
+        })?;
         let present = self.messages().iter().map(|message| message.uid);
         let uids: UidSet = present.filter(|uid| uids.contains(*uid)).collect();
         if uids.is_empty() {
@@ -322,6 +362,7 @@ impl Store for MboxStore {
         let Some(mut opened) = self.lock_current(false)? else {
             return Ok(());
         };
+        self.verify(&mut opened, unwritten)?;
         let changes = in_place::write_marks(&opened, self.state())
             .map_err(|error| self.fail("be written", error))?;
         // In the file for good before the index forgets that they are not.
@@ -366,6 +407,16 @@ impl MboxStore {
             self.refresh()?;
             if self.describes(Some(&opened.identity)) {
                 let message = self.message(cursor.uid()).ok_or(Error::Changed)?;
+                let uid = message.uid;
+                if !cursor.knows(&self.state().base) {
+                    if !self.stand(&opened, |message| message.uid == uid)? {
+                        drop(opened);
+                        self.catch_up(true)?;
+                        continue;
+                    }
+                    cursor.know(self.state().base);
+                }
+                let message = self.message(uid).ok_or(Error::Changed)?;
                 return cursor.fill(&opened.file, message).map_err(|error| match error.kind() {
                     io::ErrorKind::UnexpectedEof => Error::Changed,
                     _ => self.fail("be read", error),

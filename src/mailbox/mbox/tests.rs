@@ -524,3 +524,31 @@ fn a_last_message_without_a_line_end_stays_the_same_when_another_comes_behind_it
         }
     }
 }
+
+#[test]
+fn nothing_is_missed_where_all_is_new_though_the_file_has_only_grown() {
+    let based = |validity: u32| {
+        let base = format!("X-IMAPbase: {validity} 0000000009\nSubject: a\n");
+        stored(&["a", "b", "c"], 10).replacen("Subject: a\n", &base, 1)
+    };
+    let new = text("d", "1\n") + "\n";
+    // Somebody says another UIDVALIDITY.
+    let home = Home::new(based(7).as_bytes());
+    let mut mailbox = home.session();
+    fs::write(&home.inbox, based(8) + &new).unwrap();
+    assert_eq!(shown(&mut mailbox).len(), 4);
+    assert_eq!(mailbox.status().uid_validity, 8);
+    // The index is damaged, or gone.
+    for damage in [Some(&b"garbage"[..]), None] {
+        let home = Home::new(based(7).as_bytes());
+        let mut mailbox = home.session();
+        let index = home.index.join(home.journal("index"));
+        fs::remove_file(&index).unwrap();
+        if let Some(damage) = damage {
+            fs::write(&index, damage).unwrap();
+        }
+        home.neighbour(new.as_bytes());
+        assert_eq!(shown(&mut mailbox).len(), 4, "{damage:?}");
+        assert_eq!(home.session().messages().len(), 4);
+    }
+}

@@ -152,7 +152,7 @@ fn stats(place: &Place) -> Result<Exit, Failure> {
     ];
     let mut out = String::new();
     for (name, value) in lines {
-        let _ = writeln!(out, "{name}: {value}");
+        let _ = writeln!(out, "{}", format!("{name}: {value}").trim_end());
     }
     say(&out)?;
     Ok(Exit::Ok)
