@@ -1,6 +1,7 @@
 //! Answers as the RFCs have them.
 
 use super::*;
+use crate::imap::command::{Error, Failure};
 
 fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut out = Vec::new();
