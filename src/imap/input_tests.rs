@@ -141,10 +141,11 @@ fn a_number_too_large_to_count_is_the_largest() {
 fn a_long_command_is_told_of_and_the_next_one_is_found() {
     let long = "x".repeat(39);
     check(&format!("{long}\nb\n"), &[&format!("command {long}"), "command b", "done"]);
+    check(&format!("{long}x\nb\n"), &["too long None", "command b", "done"]);
     check(&"x".repeat(300), &["amid"]);
     check(&format!("{}\n", "x".repeat(300)), &["too long None", "done"]);
     check(
-        &format!("S {{1+}}\nx b {}\nc\n", "x".repeat(50)),
+        &format!("S {{1+}}\nxb {}\nc\n", "x".repeat(50)),
         &["stream 1+", "streamed x", "too long None", "command c", "done"],
     );
     for length in [40, 41, 50, 1000] {
