@@ -1,6 +1,8 @@
 //! Commands of IMAP's clients: the same from pieces of any cut, within their limits, read back as
 //! they are written; and what a stranger hears before login is whole lines, whatever the cut.
 
+use std::fmt::Write;
+
 use hikyaku::imap::command::{
     AppendTo, Command, Dialect, Fetch, FetchItem, Flag, Key, List, MAX_DEPTH, MAX_FLAGS, MAX_KEYS,
     MAX_PATTERNS, MAX_RANGES, Moment, Parameters, Partial, Relation, ReturnOption, Search,
@@ -141,7 +143,7 @@ fn check_text(text: &[u8]) {
 fn lines(out: &[u8]) -> usize {
     assert!(out.ends_with(b"\r\n") && out.is_ascii(), "{}", out.escape_ascii());
     let ends = out.windows(2).filter(|two| two == b"\r\n").count();
-    assert!(!out.iter().any(|byte| *byte == 0));
+    assert!(!out.contains(&0));
     assert_eq!(out.iter().filter(|byte| b"\r\n".contains(byte)).count(), 2 * ends);
     ends
 }
@@ -191,9 +193,10 @@ fn append_line(to: &AppendTo, utf8: bool) -> Vec<u8> {
         reply::date_time(date.at, date.zone, &mut out);
         out.push(b' ');
     }
-    match to.message.binary {
-        true => reply::literal8(to.message.size, &mut out),
-        false => reply::literal(to.message.size, &mut out),
+    if to.message.binary {
+        reply::literal8(to.message.size, &mut out);
+    } else {
+        reply::literal(to.message.size, &mut out);
     }
     out
 }
@@ -311,10 +314,10 @@ fn parameters(name: Vec<u8>, Parameters { condstore, resync }: &Parameters) -> V
     if let Some(resync) = resync {
         let mut text = format!("QRESYNC ({} {}", resync.uid_validity, resync.modseq);
         if let Some(known) = &resync.known {
-            text += &format!(" {known}");
+            let _ = write!(text, " {known}");
         }
         if let Some((numbers, uids)) = &resync.matches {
-            text += &format!(" ({numbers} {uids})");
+            let _ = write!(text, " ({numbers} {uids})");
         }
         all.push((text + ")").into_bytes());
     }
