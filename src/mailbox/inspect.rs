@@ -16,7 +16,7 @@ pub enum Inspected {
     /// One file.
     Mbox(Box<MboxStore>),
     /// A directory with a file for each message.
-    Maildir(MaildirStore),
+    Maildir(Box<MaildirStore>),
 }
 
 /// What a mailbox is like.
@@ -95,7 +95,7 @@ impl Inspected {
     /// Opens the mailbox at this place.
     pub fn open(place: Place) -> Result<Self, Error> {
         if is_maildir(&place) {
-            Ok(Self::Maildir(MaildirStore::open(place)?))
+            Ok(Self::Maildir(Box::new(MaildirStore::open(place)?)))
         } else {
             Ok(Self::Mbox(Box::new(MboxStore::open(place)?)))
         }
@@ -111,14 +111,14 @@ impl Inspected {
     fn store(&self) -> &dyn Store {
         match self {
             Self::Mbox(store) => store.as_ref(),
-            Self::Maildir(store) => store,
+            Self::Maildir(store) => store.as_ref(),
         }
     }
 
     fn store_mut(&mut self) -> &mut dyn Store {
         match self {
             Self::Mbox(store) => store.as_mut(),
-            Self::Maildir(store) => store,
+            Self::Maildir(store) => store.as_mut(),
         }
     }
 

@@ -87,7 +87,8 @@ impl Told {
         let mut line = format!("{TOLD}{} {}", self.uid_validity, self.uid_next);
         for (uid, shown) in &self.messages {
             let marks: Vec<&str> = shown.marks.iter().map(String::as_str).collect();
-            line += &format!(" {uid}={}={}", shown.text, marks.join(","));
+            line += &[" ", &uid.to_string(), "=", &shown.text.to_string(), "="].concat();
+            line += &marks.join(",");
         }
         line + "\n"
     }

@@ -217,6 +217,6 @@ impl Mbox {
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
-mod shifted_tests;
+mod neighbours_tests;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,8 @@
+//! What neighbours do to an mbox, and what they take ill.
+//!
 //! mutt moves a field from one message to another, so that those between them stand elsewhere while
-//! the last one stands where it stood; then mail comes, and only that is read.
+//! the last one stands where it stood; then mail comes, and only that is read. Dovecot gives new UIDs
+//! to all messages behind one that has none.
 
 use std::fs;
 use std::io::Write;
@@ -87,4 +90,32 @@ fn marks_are_written_where_a_shifted_message_stands() {
         }
         assert_eq!(bodies(&text).len(), 5);
     }
+}
+
+#[test]
+fn no_uid_is_written_behind_a_message_that_has_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = place(directory.path(), "box");
+    let path = place.path.clone();
+    let bare = format!("{FROM}Subject: bare\n\nThis is bare.\n\n");
+    fs::write(&path, message("a", "") + &message("b", "") + &bare + &message("c", "")).unwrap();
+    let mut store = MboxStore::open(place.clone()).unwrap();
+    let named = |store: &MboxStore| -> Vec<bool> {
+        store.messages().iter().map(|message| message.extent.named).collect()
+    };
+    assert_eq!(named(&store), [true, true, false, false]);
+    // Neither when it comes later.
+    let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+    file.write_all(message("d", "").as_bytes()).unwrap();
+    store.sync().unwrap();
+    assert_eq!(named(&store), [true, true, false, false, false]);
+    let text = fs::read_to_string(&path).unwrap();
+    assert_eq!(text.matches("X-UID:").count(), 2);
+    // But no UID is given again.
+    assert_eq!(text.matches(" 0000000005\n").count(), 1, "{text}");
+    drop(store);
+    fs::remove_dir_all(place.index.clone()).unwrap();
+    let store = MboxStore::open(place).unwrap();
+    let uids: Vec<u32> = store.messages().iter().map(|message| message.uid).collect();
+    assert_eq!(uids, [1, 2, 6, 7, 8]);
 }
