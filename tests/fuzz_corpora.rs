@@ -30,6 +30,8 @@ mod forward;
 mod header;
 #[path = "../fuzz/checks/home.rs"]
 mod home;
+#[path = "../fuzz/checks/imap_command.rs"]
+mod imap_command;
 #[path = "../fuzz/checks/index.rs"]
 mod index;
 #[path = "../fuzz/checks/mbox.rs"]
@@ -88,6 +90,11 @@ fn a_forward_file_is_understood_or_its_line_is_named() {
 #[test]
 fn a_message_is_one_in_the_mailbox_and_comes_back_as_it_was() {
     replay("header", header::check);
+}
+
+#[test]
+fn an_imap_command_reads_the_same_when_it_is_written_again_and_ends_where_it_ends() {
+    replay("imap_command", imap_command::check);
 }
 
 #[test]

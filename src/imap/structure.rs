@@ -1,6 +1,7 @@
 //! The structure of a message as FETCH gives it: ENVELOPE, BODY and BODYSTRUCTURE (RFC 9051 section
 //! 7.5.2, RFC 3501 section 7.4.2).
 
+use super::reply::{nstring, string};
 use crate::message::structure::{
     Address, Content, Disposition, Envelope, Parameter, Part, Structure,
 };
@@ -13,8 +14,6 @@ const NO_MAILBOX: &[u8] = b"MISSING_MAILBOX";
 /// A part that a multipart must have (RFC 9051: `body-type-mpart = 1*body SP media-subtype`) where
 /// there is none.
 const NO_PART: &[u8] = b"(\"text\" \"plain\" (\"charset\" \"us-ascii\") NIL NIL \"7bit\" 0 0";
-/// What NUL becomes, which no string may have: the replacement character.
-const NUL: &[u8] = "\u{fffd}".as_bytes();
 
 /// What a client speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,38 +197,6 @@ fn languages(languages: &[Vec<u8>], out: &mut Vec<u8>) {
         string(language, out);
     }
     out.push(b')');
-}
-
-/// `nstring = string / nil`
-fn nstring(text: Option<&[u8]>, out: &mut Vec<u8>) {
-    match text {
-        Some(text) => string(text, out),
-        None => out.extend_from_slice(b"NIL"),
-    }
-}
-
-/// `string = quoted / literal`: quoted where it may be.
-fn string(text: &[u8], out: &mut Vec<u8>) {
-    let is_plain = |byte: &u8| byte.is_ascii() && !matches!(byte, b'\0' | b'\r' | b'\n');
-    if text.iter().all(is_plain) {
-        out.push(b'"');
-        for byte in text {
-            if matches!(byte, b'"' | b'\\') {
-                out.push(b'\\');
-            }
-            out.push(*byte);
-        }
-        return out.push(b'"');
-    }
-    let nuls = memchr::memchr_iter(0, text).count();
-    let length = text.len() + nuls * (NUL.len() - 1);
-    out.extend_from_slice(format!("{{{length}}}\r\n").as_bytes());
-    for (n, piece) in text.split(|byte| *byte == 0).enumerate() {
-        if n > 0 {
-            out.extend_from_slice(NUL);
-        }
-        out.extend_from_slice(piece);
-    }
 }
 
 #[cfg(test)]
