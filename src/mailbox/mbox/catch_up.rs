@@ -5,16 +5,15 @@
 //! is more than one read is read without the write locks, one read after the other under the read
 //! locks; only then the write locks are taken, and what has come meanwhile is read.
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::identity::Identity;
 use super::listing::Listing;
-use super::scan::Scanner;
+use super::scan::{self, Scanner};
 use super::store::MboxStore;
 use super::{Opened, in_place};
 use crate::mailbox::Error;
-use crate::mailbox::index::{self, Change, State, reconcile};
+use crate::mailbox::index::{self, Change, State, list, reconcile};
 use crate::mailbox::store::Message;
 
 /// So much is read while the write locks are held, in bytes.
@@ -35,13 +34,14 @@ impl MboxStore {
         if self.describes(Some(&opened.identity)) && !whole {
             return Ok(true);
         }
-        let from = if whole { None } else { self.grown_from(&opened)? };
-        if opened.identity.size.saturating_sub(from.unwrap_or(0)) <= ONE_READ {
-            let listing = Listing::under(&opened, from).map_err(|error| self.at_path(error))?;
-            return self.take_in(&mut opened, &listing, false).map(|()| true);
+        let last = if whole { None } else { self.last_known(&opened)? };
+        let known = last.as_ref().map_or(0, scan::Found::end);
+        if opened.identity.size.saturating_sub(known) <= ONE_READ {
+            let listing = Listing::under(&opened, last).map_err(|error| self.at_path(error))?;
+            return self.take_in(&mut opened, listing, false).map(|()| true);
         }
         drop(opened);
-        let Some(mut listing) = Listing::by_reads(&mut self.mbox, from)? else {
+        let Some(mut listing) = Listing::by_reads(&mut self.mbox, last)? else {
             return Ok(false);
         };
         let Some(mut opened) = self.mbox.lock_for_writing(&directory, false)? else {
@@ -51,37 +51,40 @@ impl MboxStore {
         if !listing.go_on_under(&opened).map_err(|error| self.at_path(error))? {
             return Ok(false);
         }
-        self.take_in(&mut opened, &listing, false).map(|()| true)
+        self.take_in(&mut opened, listing, false).map(|()| true)
     }
 
     /// The same while the write locks are held, which keep others from changing it.
     pub(super) fn catch_up_under(&mut self, opened: &mut Opened, whole: bool) -> Result<(), Error> {
         opened.identity = Identity::of(&opened.file).map_err(|e| self.fail("be looked at", e))?;
-        let from = if whole { None } else { self.grown_from(opened)? };
-        let listing = Listing::under(opened, from).map_err(|error| self.at_path(error))?;
+        let last = if whole { None } else { self.last_known(opened)? };
+        let listing = Listing::under(opened, last).map_err(|error| self.at_path(error))?;
         // Nobody else has changed it since it was current.
         let verified = Identity::is_verified(&self.state().base);
-        self.take_in(opened, &listing, verified)
+        self.take_in(opened, listing, verified)
     }
 
     fn at_path(&self, error: Error) -> Error {
         error.at(&self.mbox.place.path)
     }
 
-    /// Where the last message stands that is known, if it still does and the file has only grown.
-    fn grown_from(&self, opened: &Opened) -> Result<Option<u64>, Error> {
+    /// The last message that is known, if it stands where it did and the file has only grown.
+    fn last_known(&self, opened: &Opened) -> Result<Option<scan::Found>, Error> {
         let state = self.state();
         if !opened.identity.has_grown_from(&state.base) {
             return Ok(None);
         }
-        let last = state.messages.iter().max_by_key(|message| message.extent.start);
+        // Nearly always it is the newest.
+        let newest = state.messages.last();
+        let newest = newest.filter(|m| m.extent.end() == Identity::size_of(&state.base));
+        let last = newest.or_else(|| state.messages.iter().max_by_key(|m| m.extent.start));
         let Some(last) = last else {
             return Ok(None);
         };
         let there = Scanner::new(&opened.file, opened.identity.size)
             .message_at(last.extent.start)
             .map_err(|error| self.fail("be read", error))?;
-        Ok(there.filter(|there| there.digest == last.digest).map(|there| there.extent.start))
+        Ok(there.filter(|there| there.digest == last.digest))
     }
 
     /// Brings the index in line with what was found under the write locks. `verified`: what was not
@@ -89,7 +92,7 @@ impl MboxStore {
     fn take_in(
         &mut self,
         opened: &mut Opened,
-        listing: &Listing,
+        listing: Listing,
         verified: bool,
     ) -> Result<(), Error> {
         let verified = verified || listing.from.is_none();
@@ -120,30 +123,27 @@ impl MboxStore {
                 return self.commit(opened, changes, verified);
             }
         }
+        let path = self.mbox.place.path.clone();
+        let damaged = |damaged| Error::io(&path, "be listed", std::io::Error::other(damaged));
         let mut state = if anew {
             let validity = match claims {
                 Some(claims) => claims.uid_validity,
                 None => self.index.directory().new_uid_validity(),
             };
-            State::new(validity, self.state().modseq.max(now()))
+            let mut state = State::new(validity, self.state().modseq.max(now()));
+            list(&mut state, listing.found, claims).map_err(damaged)?;
+            state
         } else {
-            self.state().clone()
+            let mut state = self.state().clone();
+            let mut applied = Ok(());
+            reconcile(self.state(), listing.from, &listing.found, claims, &mut |change| {
+                if applied.is_ok() {
+                    applied = state.apply(change);
+                }
+            });
+            applied.map_err(damaged)?;
+            state
         };
-        let mut damaged = None;
-        let known = state.clone();
-        reconcile(&known, listing.from, &listing.found, claims, &mut |change| {
-            damaged = damaged.or(state.apply(change).err());
-        });
-        drop(known);
-        if let Some(damaged) = damaged {
-            return Err(self.fail("be listed", std::io::Error::other(damaged)));
-        }
-        if anew {
-            let old = listing.found.iter().filter(|found| found.old);
-            let old: HashSet<u64> = old.map(|found| found.extent.start).collect();
-            let seen = state.messages.iter().filter(|m| old.contains(&m.extent.start));
-            state.recent = seen.map(|message| message.uid).max().unwrap_or(0);
-        }
         let names = (state.uid_validity, state.uid_next.saturating_sub(1));
         in_place::name(opened, listing.first.as_ref(), names, state.messages.iter_mut())
             .map_err(|error| self.fail("be written", error))?;

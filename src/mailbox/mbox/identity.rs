@@ -88,6 +88,12 @@ impl Identity {
         self.ino == ino && self.size > size
     }
 
+    /// How large the file was when an index kept this.
+    pub fn size_of(base: &Base) -> u64 {
+        let [_, _, size, ..] = *base;
+        size
+    }
+
     /// Whether all of the file was looked at.
     pub fn is_verified(base: &Base) -> bool {
         let [bits, ..] = base;

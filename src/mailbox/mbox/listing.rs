@@ -34,13 +34,13 @@ pub(super) struct Listing {
 
 impl Listing {
     /// Reads a file whose locks are held.
-    pub fn under(opened: &Opened, from: Option<u64>) -> Result<Self, Error> {
-        Self::read(&opened.file, opened.identity, from)
+    pub fn under(opened: &Opened, last: Option<scan::Found>) -> Result<Self, Error> {
+        Self::read(&opened.file, opened.identity, last)
     }
 
     /// Reads a file with its locks for one read after the other. `None` where it was changed
     /// meanwhile, but for what came behind, or is not there any more.
-    pub fn by_reads(mbox: &mut Mbox, from: Option<u64>) -> Result<Option<Self>, Error> {
+    pub fn by_reads(mbox: &mut Mbox, last: Option<scan::Found>) -> Result<Option<Self>, Error> {
         let Some(opened) = mbox.lock_for_reading()? else {
             return Ok(None);
         };
@@ -49,7 +49,7 @@ impl Listing {
         let path = mbox.place.path.clone();
         let mut failed = None;
         let source = Reads { mbox, identity, failed: &mut failed };
-        let listing = Self::read(source, identity, from);
+        let listing = Self::read(source, identity, last);
         match (listing, failed) {
             (_, Some(Failed::Changed)) => Ok(None),
             (_, Some(Failed::Error(error))) => Err(error),
@@ -58,24 +58,36 @@ impl Listing {
         }
     }
 
-    fn read(source: impl Source, identity: Identity, from: Option<u64>) -> Result<Self, Error> {
+    /// All of it, or what stands behind a message that is known, and that one.
+    fn read(
+        mut source: impl Source,
+        identity: Identity,
+        last: Option<scan::Found>,
+    ) -> Result<Self, Error> {
         let mut listing = Self {
-            from,
+            from: last.as_ref().map(|last| last.extent.start),
             found: Vec::new(),
             claims: None,
             first: None,
             identity,
             believed: Believed::default(),
         };
-        let mut scanner = Scanner::new(source, identity.size);
-        if let Some(from) = from {
-            // What the file says of itself, it says at its beginning.
-            if let Some(first) = scanner.next().transpose()? {
-                listing.hear(&first);
-            }
-            scanner.go_to(from);
+        let Some(last) = last else {
+            listing.take(Scanner::new(source, identity.size), true)?;
+            return Ok(listing);
+        };
+        // What the file says of itself, it says at its beginning: no more is read of that.
+        let look = |buffer: &mut [u8], at: u64| source.read_at(buffer, at);
+        let mut beginning = Scanner::with_window(look, identity.size, 0);
+        if let Some(first) = beginning.first_header().map_err(Error::reading)? {
+            listing.hear(&first);
         }
-        listing.take(scanner, from.is_none())?;
+        drop(beginning);
+        let mut scanner = Scanner::new(source, identity.size);
+        scanner.go_to(last.end());
+        let uid = listing.believed.uid(&last.own);
+        listing.found.push(known(last, uid));
+        listing.take(scanner, false)?;
         Ok(listing)
     }
 

@@ -10,6 +10,7 @@
 //! killed process could lose a message, or glue a neighbour's next one to a torn one. Mailboxes are
 //! still read without it, as long as there is no journal to look at.
 
+mod ahead;
 mod append;
 mod believed;
 mod catch_up;

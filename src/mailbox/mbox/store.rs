@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use super::ahead::Ahead;
 use super::cursor::Cursor;
 use super::form::{Batch, Stored};
 use super::identity::Identity;
@@ -34,6 +35,7 @@ pub struct MboxStore {
     pub(super) mbox: Mbox,
     pub(super) index: Index,
     cursor: Option<Cursor>,
+    ahead: Ahead,
     watch: Option<Watch>,
     /// When all of the file was last looked at by this handle.
     pub(super) verified: Option<Instant>,
@@ -54,6 +56,7 @@ impl MboxStore {
             mbox: Mbox::new(place),
             index,
             cursor: None,
+            ahead: Ahead::default(),
             watch: None,
             verified: None,
             warnings,
@@ -152,10 +155,11 @@ impl MboxStore {
         // Where a line end was left, it ends the message before.
         let mut placed = Vec::new();
         for (start, end) in &wanted {
+            let whole = end.saturating_add(1);
+            let left = order.partition_point(|message| message.extent.end() < whole);
             let left = order
-                .iter()
-                .find(|message| message.extent.end() == end.saturating_add(1))
-                .is_some_and(|message| uids.contains(message.uid));
+                .get(left)
+                .is_some_and(|last| last.extent.end() == whole && uids.contains(last.uid));
             let at = order.partition_point(|message| message.extent.start < *start);
             if left && let Some(before) = at.checked_sub(1).and_then(|at| order.get(at)) {
                 let gap = before.extent.gap.saturating_add(1);
@@ -249,7 +253,8 @@ impl Store for MboxStore {
             let _ = opened.file.set_len(before).and_then(|()| opened.file.sync_all());
             return Err(error);
         }
-        Ok(self.messages().iter().map(|m| m.uid).filter(|uid| *uid >= uid_next).collect())
+        let from = self.messages().partition_point(|message| message.uid < uid_next);
+        Ok(self.messages().get(from..).unwrap_or_default().iter().map(|m| m.uid).collect())
     }
 
     fn mark(
@@ -342,15 +347,27 @@ impl Store for MboxStore {
 impl MboxStore {
     /// Reads on in a message; false at its end.
     fn fill(&mut self, cursor: &mut Cursor) -> Result<bool, Error> {
+        let message = *self.message(cursor.uid()).ok_or(Error::Changed)?;
+        let base = self.state().base;
+        if cursor.follow(&message)
+            && let Some(bytes) = self.ahead.get(&base, &message.extent, &cursor.next())
+        {
+            return Ok(cursor.push(bytes));
+        }
         for _ in 0..TRIES {
             let opened = self.mbox.lock_for_reading()?.ok_or(Error::Changed)?;
             self.refresh()?;
             if self.describes(Some(&opened.identity)) {
-                let message = self.message(cursor.uid()).ok_or(Error::Changed)?;
-                return cursor.fill(&opened.file, message).map_err(|error| match error.kind() {
-                    io::ErrorKind::UnexpectedEof => Error::Changed,
-                    _ => self.fail("be read", error),
-                });
+                let message = *self.message(cursor.uid()).ok_or(Error::Changed)?;
+                if !cursor.follow(&message) {
+                    return Err(Error::Changed);
+                }
+                let base = self.state().base;
+                return match self.ahead.read(&opened.file, &base, &message.extent, &cursor.next()) {
+                    Ok(bytes) => Ok(cursor.push(bytes)),
+                    Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(Error::Changed),
+                    Err(error) => Err(self.fail("be read", error)),
+                };
             }
             drop(opened);
             self.sync()?;
