@@ -7,6 +7,7 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::delivered::Delivered;
 use super::identity::Identity;
 use super::listing::Listing;
 use super::scan::{self, Scanner};
@@ -95,7 +96,7 @@ impl MboxStore {
         listing: Listing,
         verified: bool,
     ) -> Result<(), Error> {
-        let verified = verified || listing.from.is_none();
+        let verified = verified || listing.from.is_none() || self.only_delivered(opened)?;
         if listing.from.is_none() {
             self.verified = Some(Instant::now());
         }
@@ -151,6 +152,16 @@ impl MboxStore {
         opened.identity = identity;
         state.base = identity.base(verified);
         self.index.lock()?.replace(state)
+    }
+
+    /// Whether nobody but our own deliveries has changed what the index describes.
+    fn only_delivered(&self, opened: &Opened) -> Result<bool, Error> {
+        let base = &self.state().base;
+        if self.index.opened() != index::Opened::Loaded || !Identity::is_verified(base) {
+            return Ok(false);
+        }
+        let delivered = Delivered::read(self.index.directory())?;
+        Ok(delivered.is_some_and(|delivered| delivered.explains(base, &opened.identity)))
     }
 
     /// There is no file: no message is left.

@@ -75,6 +75,12 @@ impl Identity {
         bits & 1 == 1 && *kept == now
     }
 
+    /// Whether two indexes kept the same file, certainly.
+    pub fn is_same(one: &Base, other: &Base) -> bool {
+        let ([bits, one @ ..], [_, other @ ..]) = (one, other);
+        bits & 1 == 1 && one == other
+    }
+
     /// Whether a file that looks like `now` may be unchanged.
     pub fn looks_like(&self, now: &Self) -> bool {
         let [_, before @ ..] = self.base(false);
