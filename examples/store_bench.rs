@@ -3,6 +3,12 @@
 //!
 //! It stands in for a server that has the store as Dovecot's imap has its own.
 
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a tool for the terminal, whose output is what it is for"
+)]
+
 use std::fs::File;
 use std::path::Path;
 use std::process::{Command, ExitCode};

@@ -269,7 +269,9 @@ fn twenty_deliveries_at_once_into_one_maildir_or_folder_lose_and_tear_nothing() 
         for who in callers() {
             let site = form.plan().build();
             let path = match folder {
-                Some(name) => site.home("hunt").join("mail").join(name),
+                Some(name) => {
+                    site.home("hunt").join("mail").join(name.replace("lists/", "lists.sbd/"))
+                }
                 None => form.inbox(&site),
             };
             let arguments: Vec<&str> = folder.iter().flat_map(|name| ["-m", name]).collect();

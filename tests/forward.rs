@@ -374,7 +374,7 @@ fn what_would_be_done_is_said_and_not_done() {
     let ran = deliver(&site, &["-n", "--no-forward", "hunt"], "").expect(0);
     assert!(ran.text().ends_with(&format!("mailbox {}\n", inbox.display())), "{ran}");
     let ran = deliver(&site, &["-n", "-m", "lists/x", "hunt"], "").expect(0);
-    let folder = site.home("hunt").join("mail/lists/x");
+    let folder = site.home("hunt").join("mail/lists.sbd/x");
     assert!(ran.text().ends_with(&format!("mailbox {}\n", folder.display())), "{ran}");
     assert_eq!(names(&site.home("hunt")), [".forward"]);
     assert_eq!((site.queued(), site.spool("hunt")), (vec![], vec![]));
@@ -387,7 +387,7 @@ fn no_forward_and_a_folder_leave_the_file_aside() {
     deliver(&site, &["--no-forward", "hunt"], MESSAGE).expect(0);
     deliver(&site, &["-v", "-m", "lists/rust", "hunt"], MESSAGE).expect(0);
     assert_eq!(subjects(&site, "hunt"), ["on"]);
-    let folder = fs::read(site.home("hunt").join("mail/lists/rust")).unwrap();
+    let folder = fs::read(site.home("hunt").join("mail/lists.sbd/rust")).unwrap();
     assert_eq!(support::mbox::parse(&folder).len(), 1);
     assert!(!site.home("hunt").join("done").exists());
 }

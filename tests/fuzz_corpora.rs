@@ -16,6 +16,8 @@ use std::path::Path;
 mod addresses;
 #[path = "../fuzz/checks/aliases.rs"]
 mod aliases;
+#[path = "../fuzz/checks/cache.rs"]
+mod cache;
 #[path = "../fuzz/checks/command.rs"]
 mod command;
 #[path = "../fuzz/checks/data.rs"]
@@ -64,6 +66,11 @@ fn a_table_reads_as_its_manual_page_says_with_an_index_and_without() {
 }
 
 #[test]
+fn a_cache_of_any_content_gives_what_stands_whole_in_it_and_takes_in_more() {
+    replay("cache", cache::check);
+}
+
+#[test]
 fn a_command_reads_the_same_when_it_is_written_again() {
     replay("command", command::check);
 }
@@ -99,6 +106,11 @@ fn an_mbox_of_any_content_reads_as_its_manual_page_says() {
 #[test]
 fn an_mbox_of_any_content_keeps_its_messages_when_others_come_and_go() {
     replay("mbox", |input| mbox::check_changing(input, 16));
+}
+
+#[test]
+fn an_mbox_of_any_content_goes_through_a_life_with_sessions_and_neighbours() {
+    replay("mbox", |input| mbox::check_life(input, 40));
 }
 
 #[test]

@@ -97,7 +97,8 @@ impl Host {
     fn shown(&self) -> Vec<String> {
         let mut mailbox = MboxStore::open(Place {
             path: self.inbox.clone(),
-            index: self.dir.path().join("users").join(&self.account.name).join(".index"),
+            // Whoever reads it here may not be the user.
+            index: "/dev/null/index".into(),
             owner: self.account.uid,
             locks: vec![LockKind::Fcntl, LockKind::Flock],
             libexec: PathBuf::new(),

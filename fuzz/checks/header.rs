@@ -14,20 +14,20 @@ const SENDER: &[u8] = b"s@b.org";
 const RECIPIENT: &[u8] = b"u@c.org";
 
 /// The one place that knows how a message gets into a mailbox.
-fn deliver<'a>(home: &mut Home, pieces: impl Iterator<Item = &'a [u8]>) {
+fn deliver<'a>(home: &Home, pieces: impl Iterator<Item = &'a [u8]>) {
     let mut stager = Stager::new(1 << 30);
     for piece in pieces {
         stager.push(piece).unwrap();
     }
     let text = Rc::new(stager.finish().unwrap());
     let message = NewMessage::delivered(SENDER, RECIPIENT, SystemTime::UNIX_EPOCH, text);
-    let growth = home.mailbox.append(&[message]).unwrap();
+    let growth = home.mbox().append(&[message]).unwrap();
     assert_eq!(growth.after, home.content().len() as u64);
 }
 
 pub fn check(input: &[u8]) {
-    let mut home = Home::new(b"");
-    deliver(&mut home, std::iter::once(input));
+    let home = Home::new(b"");
+    deliver(&home, std::iter::once(input));
     let stored = home.content();
     check_pieces(input, &stored);
     let lines = lines(input);
@@ -49,8 +49,8 @@ fn check_pieces(input: &[u8], stored: &[u8]) {
         rest = behind;
         (!ended).then_some(piece)
     });
-    let mut home = Home::new(b"");
-    deliver(&mut home, pieces);
+    let home = Home::new(b"");
+    deliver(&home, pieces);
     assert_eq!(text(&home.content()), text(stored));
 }
 

@@ -1,16 +1,15 @@
 //! A mailbox in a directory of its own.
 
 use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use hikyaku::config::LockKind;
-use hikyaku::mailbox::{Mbox, Place, Snapshot};
+use hikyaku::mailbox::store::Message;
+use hikyaku::mailbox::{Mbox, MboxStore, Place, Store};
 
 pub struct Home {
     _dir: tempfile::TempDir,
-    pub inbox: PathBuf,
-    pub mailbox: Mbox,
+    pub place: Place,
 }
 
 impl Home {
@@ -20,36 +19,53 @@ impl Home {
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
         let inbox = dir.path().join("box");
         fs::write(&inbox, content).unwrap();
-        let mailbox = Mbox::new(Place {
-            path: inbox.clone(),
+        let place = Place {
+            path: inbox,
             index: dir.path().join("index"),
             owner: nix::unistd::geteuid(),
             locks: vec![LockKind::Fcntl],
             libexec: "/nonexistent".into(),
             lock_timeout: Duration::from_secs(1),
             quota: 0,
-        });
-        Self { _dir: dir, inbox, mailbox }
+        };
+        Self { _dir: dir, place }
+    }
+
+    /// For a delivery.
+    pub fn mbox(&self) -> Mbox {
+        Mbox::new(self.place.clone())
+    }
+
+    /// For a session.
+    pub fn open(&self) -> MboxStore {
+        MboxStore::open(self.place.clone()).unwrap()
     }
 
     pub fn content(&self) -> Vec<u8> {
-        fs::read(&self.inbox).unwrap()
+        fs::read(&self.place.path).unwrap()
     }
 
-    /// Message `n` as clients get it, with at most so many lines of its body.
-    pub fn read(&mut self, snapshot: &Snapshot, n: usize, body_lines: Option<u64>) -> Vec<u8> {
-        let mut shown = Vec::new();
-        let mut sink = |bytes: &[u8]| {
-            shown.extend_from_slice(bytes);
-            Ok(())
-        };
-        self.mailbox.read(snapshot, n, body_lines, &mut sink).unwrap();
-        shown
+    /// All messages as clients get them, as they stand in the file.
+    pub fn read_all(&self) -> Vec<Vec<u8>> {
+        let mut store = self.open();
+        in_order(&store).iter().map(|message| read(&mut store, message)).collect()
     }
+}
 
-    /// All messages as clients get them.
-    pub fn read_all(&mut self) -> Vec<Vec<u8>> {
-        let snapshot = self.mailbox.scan().unwrap();
-        (0..snapshot.len()).map(|n| self.read(&snapshot, n, None)).collect()
-    }
+/// The messages as they stand in the file.
+pub fn in_order(store: &MboxStore) -> Vec<Message> {
+    let mut messages = store.messages().to_vec();
+    messages.sort_by_key(|message| message.extent.start);
+    messages
+}
+
+/// A message as clients get it.
+pub fn read(store: &mut MboxStore, message: &Message) -> Vec<u8> {
+    let mut shown = Vec::new();
+    let mut sink = |bytes: &[u8]| {
+        shown.extend_from_slice(bytes);
+        Ok(())
+    };
+    store.read(message.uid, 0..u64::MAX, &mut sink).unwrap();
+    shown
 }

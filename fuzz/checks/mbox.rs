@@ -1,17 +1,19 @@
 //! The mbox reader against a second, slow reading of hikyaku-mbox(5), on files of any content.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::fs;
 use std::ops::Range;
 use std::rc::Rc;
 use std::time::UNIX_EPOCH;
 
 use hikyaku::mailbox::mbox::{Found, ImapBase, Scanner, Wanted, fields, from_line, write_back};
-use hikyaku::mailbox::store::Flags;
-use hikyaku::mailbox::{NewMessage, Snapshot, Stager};
+use hikyaku::mailbox::store::Message as Stored;
+use hikyaku::mailbox::store::{Arrival, Flags, MOST_KEYWORDS, Marking, unique_ids};
+use hikyaku::mailbox::{MboxStore, NewMessage, Stager, Store, UidSet};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::dice::Dice;
-use crate::home::Home;
+use crate::home::{Home, in_order, read};
 
 /// So much of a file is looked at around a place where a message may begin.
 const LOOK: usize = 2 * from_line::LONGEST;
@@ -24,19 +26,73 @@ pub fn check_listing(input: &[u8]) {
     let file = grown(input);
     let found = messages(&file);
     check_places(&file, &found);
-    let listed = list(&found);
     check_scanning(&file, &found);
     check_write_back(&file, &mut Dice::of(input));
-    let mut home = Home::new(&file);
-    let snapshot = home.mailbox.scan().unwrap();
-    if snapshot.len() == listed.len()
-        && ids(&snapshot) == digests(&file, listed)
-        && listed.iter().enumerate().all(|(n, m)| snapshot.size(n) == Some(m.shown.len() as u64))
-    {
-        return;
+    let home = Home::new(&file);
+    check_store(&mut home.open(), list(&found), &file);
+    check_unchanged(&home.content(), &file);
+}
+
+/// That a store has these messages.
+fn check_store(store: &mut MboxStore, listed: &[Message], file: &[u8]) {
+    let messages = in_order(store);
+    let alike = |(now, wanted): (&Stored, &Message)| {
+        now.digest == wanted.digest.to_be_bytes()
+            && now.size == wanted.shown.len() as u64
+            && now.header as usize == header_end(&wanted.shown)
+            && now.extent.start == wanted.place.start as u64
+            && now.extent.end() == wanted.place.end as u64
+    };
+    if messages.len() != listed.len() || !messages.iter().zip(listed).all(alike) {
+        all_same(&read_all(store), &shown(listed), file);
+        panic!("read as it is, and listed as {messages:?}: {}", text(file));
     }
-    all_same(&home.read_all(), &shown(listed), &file);
-    panic!("read as it is, and listed as {:?}: {}", ids(&snapshot), text(&file));
+    check_uids(store);
+}
+
+/// UIDs ascend, and every message has a name of its own.
+fn check_uids(store: &MboxStore) {
+    let messages = store.messages();
+    assert!(messages.is_sorted_by(|a, b| a.uid < b.uid));
+    let last = messages.last().map_or(0, |message| message.uid);
+    assert!(messages.iter().all(|message| message.uid > 0) && last < store.status().uid_next);
+    let unique: HashSet<String> = unique_ids(messages).into_iter().collect();
+    assert_eq!(unique.len(), messages.len());
+}
+
+/// That a session has written no more than its own fields, where they have room.
+fn check_unchanged(now: &[u8], file: &[u8]) {
+    assert_eq!(now.len(), file.len());
+    let has_room =
+        |name: &[u8]| file.windows(name.len()).any(|window| window.eq_ignore_ascii_case(name));
+    if [&b"X-Keywords"[..], b"X-UID", b"X-IMAPbase"].into_iter().any(has_room) {
+        same(&plain(now), &plain(file), file);
+    } else {
+        same(now, file, file);
+    }
+}
+
+/// A file without the lines in which sessions write.
+fn plain(file: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    let mut at = 0;
+    for message in messages(file) {
+        let header = line_end(file, message.place.start);
+        plain.extend_from_slice(&file[at..header]);
+        let mut own = false;
+        for line in file[header..message.body.start].split_inclusive(|byte| *byte == b'\n') {
+            if !line.starts_with(b" ") && !line.starts_with(b"\t") {
+                let is = |own: &&str| name(line).is_some_and(|name| name.eq_ignore_ascii_case(own));
+                own = ["Status", "X-Status", "X-Keywords", "X-UID", "X-IMAPbase"].iter().any(is);
+            }
+            if !own {
+                plain.extend_from_slice(line);
+            }
+        }
+        at = message.body.start;
+    }
+    plain.extend_from_slice(&file[at..]);
+    plain
 }
 
 /// What is found is the same in windows of any size, and as large as what clients get.
@@ -101,71 +157,205 @@ fn check_write_back(file: &[u8], dice: &mut Dice) {
 /// Reading, and that this changes nothing.
 pub fn check_reading(input: &[u8]) {
     let file = grown(input);
-    let mut home = Home::new(&file);
-    let snapshot = home.mailbox.scan().unwrap();
+    let home = Home::new(&file);
+    let mut store = home.open();
+    let opened = home.content();
     let mut dice = Dice::of(input);
-    for (n, message) in list(&messages(&file)).iter().enumerate() {
-        let shown = home.read(&snapshot, n, None);
+    for (stored, message) in in_order(&store).iter().zip(list(&messages(&file))) {
+        let shown = read(&mut store, stored);
         same(&shown, &message.shown, &file);
         check_shown(&shown);
-        let lines = dice.below(4);
-        same(&home.read(&snapshot, n, Some(lines as u64)), top(&shown, lines), &file);
+        // In parts, forwards and backwards.
+        for _ in 0..4 {
+            let start = dice.below(shown.len() + 2);
+            let end = start + dice.below(shown.len() + 2);
+            let part = &shown[start.min(shown.len())..end.min(shown.len())];
+            same(&read_part(&mut store, stored, start..end), part, &file);
+        }
     }
-    assert!(home.content() == file);
-    let again = home.mailbox.scan().unwrap();
-    assert_eq!(ids(&again), ids(&snapshot));
-    let unique: HashSet<String> = ids(&again).into_iter().collect();
-    assert_eq!(unique.len(), snapshot.len());
-    assert!(home.mailbox.take_warnings().is_empty());
+    store.sync().unwrap();
+    assert!(home.content() == opened);
+    assert_eq!(without_room(&home.open()), without_room(&store));
+    assert!(store.take_warnings().is_empty());
 }
 
-/// Appending, and removing so many choices of messages.
+fn read_part(store: &mut MboxStore, message: &Stored, range: Range<usize>) -> Vec<u8> {
+    let mut part = Vec::new();
+    let mut sink = |bytes: &[u8]| {
+        part.extend_from_slice(bytes);
+        Ok(())
+    };
+    store.read(message.uid, range.start as u64..range.end as u64, &mut sink).unwrap();
+    part
+}
+
+fn read_all(store: &mut MboxStore) -> Vec<Vec<u8>> {
+    in_order(store).iter().map(|message| read(store, message)).collect()
+}
+
+/// Appending, marking, and removing so many choices of messages.
 pub fn check_changing(input: &[u8], choices: usize) {
     let file = grown(input);
     let found = messages(&file);
-    check_appending(&file, &found);
+    check_appending(&file, &found, false);
+    check_appending(&file, &found, true);
     let mut dice = Dice::of(input);
     for _ in 0..choices {
+        check_marking(&file, &found, &mut dice);
         check_removing(&file, &found, &mut dice);
     }
 }
 
-fn check_appending(file: &[u8], found: &[Message]) {
-    let mut home = Home::new(file);
+fn check_appending(file: &[u8], found: &[Message], in_session: bool) {
+    let home = Home::new(file);
     let mut wanted = shown(list(found));
     let mut stager = Stager::new(u64::MAX);
     stager.push(b"Subject: new\n\n\nFrom a\n\n>From b\n.\n\n").unwrap();
-    home.mailbox
-        .append(&[NewMessage {
-            sender: b"s@b.org".to_vec(),
-            at: UNIX_EPOCH,
-            trace: Vec::new(),
-            text: Rc::new(stager.finish().unwrap()),
-        }])
-        .unwrap();
+    let message = NewMessage {
+        sender: b"s@b.org".to_vec(),
+        at: UNIX_EPOCH,
+        trace: Vec::new(),
+        text: Rc::new(stager.finish().unwrap()),
+    };
+    let mut store = home.open();
+    if in_session {
+        let arrival = Arrival { message, flags: Flags::SEEN, keywords: vec!["new".into()] };
+        let uids = store.append(&[arrival]).unwrap();
+        let last = store.messages().last().unwrap();
+        assert_eq!((&uids[..], last.marks.flags), (&[last.uid][..], Flags::SEEN));
+        assert!(last.marks.keywords.is_power_of_two() || store.keywords().len() == MOST_KEYWORDS);
+    } else {
+        home.mbox().append(&[message]).unwrap();
+    }
     let content = home.content();
     let (before, behind) = content.split_at_checked(file.len()).unwrap();
-    assert!(before == file);
+    check_unchanged(before, file);
     let behind = behind.trim_ascii();
     assert!(behind.starts_with(&from_line::write(b"s@b.org", UNIX_EPOCH)));
     let body = b"\nSubject: new\n\n\n>From a\n\n>>From b\n.";
-    assert!(behind.ends_with(body), "{}", text(behind));
+    assert!(plain(behind).ends_with(body), "{}", text(behind));
     assert!(content.ends_with(b"\n.\n\n\n"));
     wanted.push(b"Subject: new\r\n\r\n\r\nFrom a\r\n\r\n>From b\r\n.\r\n\r\n".to_vec());
     // A Content-Length that reached past the end of the file may reach what has come.
     if found.last().is_none_or(|last| !last.overreaches()) {
+        store.sync().unwrap();
+        all_same(&read_all(&mut store), &wanted, file);
+        check_reopening(&home, &mut store, file);
         all_same(&home.read_all(), &wanted, file);
     }
-    assert!(home.mailbox.take_warnings().is_empty());
+    assert!(store.take_warnings().is_empty());
+}
+
+/// Nobody knows the UIDs but the file.
+fn lose_index(home: &Home) {
+    fs::remove_dir_all(&home.place.index).unwrap();
+}
+
+/// UIDs and marks of messages, as they stand in the file.
+fn marks(store: &MboxStore) -> Vec<(u32, Flags, Vec<String>)> {
+    let names = |message: &Stored| {
+        let names = store.keywords().iter().enumerate();
+        let names = names.filter(|(at, _)| message.marks.keywords >> at & 1 == 1);
+        let mut names: Vec<_> = names.map(|(_, name)| name.to_ascii_lowercase()).collect();
+        names.sort();
+        names
+    };
+    let messages = in_order(store);
+    messages.iter().map(|one| (one.uid, one.marks.flags, names(one))).collect()
+}
+
+/// The messages but for where there is room: that is found out when something is to be written.
+fn without_room(store: &MboxStore) -> Vec<Stored> {
+    let mut messages = store.messages().to_vec();
+    for message in &mut messages {
+        message.extent.no_room = false;
+    }
+    messages
+}
+
+/// That the index has it all, and the file what there is room for.
+fn check_reopening(home: &Home, store: &mut MboxStore, file: &[u8]) {
+    let known = home.open();
+    assert_eq!(without_room(&known), without_room(store));
+    assert_eq!(known.keywords(), store.keywords());
+    assert_eq!(known.status(), store.status());
+    store.checkpoint().unwrap();
+    let content = home.content();
+    let known = home.open();
+    assert_eq!(marks(&known), marks(store));
+    drop(known);
+    lose_index(home);
+    let found = home.open();
+    let (before, after) = (marks(store), marks(&found));
+    assert_eq!(before.len(), after.len(), "{}", text(file));
+    let crowded = store.keywords().len() == MOST_KEYWORDS;
+    let messages = in_order(store);
+    for (stored, (before, after)) in messages.iter().zip(before.iter().zip(&after)) {
+        if !stored.extent.unwritten {
+            assert_eq!(before.1, after.1, "flags in {}", text(file));
+            assert!(crowded || before.2 == after.2, "{before:?}, {after:?} in {}", text(file));
+        }
+    }
+    // The file's own UIDs are believed as they ascend in it, where its first message still had room
+    // for the UIDVALIDITY.
+    let same = store.status().uid_validity == found.status().uid_validity;
+    let named = messages.iter().all(|stored| stored.extent.named);
+    if same && named && messages.is_sorted_by_key(|message| message.uid) {
+        assert!(before.iter().zip(&after).all(|(a, b)| a.0 == b.0), "UIDs in {}", text(file));
+    }
+    check_uids(&found);
+    assert_eq!(home.content().len(), content.len());
+    *store = found;
+}
+
+fn check_marking(file: &[u8], found: &[Message], dice: &mut Dice) {
+    let home = Home::new(file);
+    let mut store = home.open();
+    for _ in 0..3 {
+        let before = marks(&store);
+        let uids = store.messages().iter().map(|m| m.uid).filter(|_| dice.below(2) == 0);
+        let uids: UidSet = uids.collect();
+        let marking = [Marking::Add, Marking::Remove, Marking::Replace][dice.below(3)];
+        let flags = Flags::of_bits(u8::try_from(dice.below(32)).unwrap());
+        let keywords = [vec![], vec!["a".to_owned()], vec!["$Junk".into(), "work".into()]];
+        let keywords = &keywords[dice.below(3)];
+        store.mark(&uids, marking, flags, keywords, None).unwrap();
+        for ((uid, before, _), (_, after, names)) in before.iter().zip(marks(&store)) {
+            let wanted = match marking {
+                _ if !uids.contains(*uid) => *before,
+                Marking::Add => *before | flags,
+                Marking::Remove => *before & !flags,
+                Marking::Replace => flags,
+            };
+            assert_eq!(after, wanted);
+            let has = |name: &String| names.contains(&name.to_ascii_lowercase());
+            if uids.contains(*uid) && store.keywords().len() < MOST_KEYWORDS {
+                let removed = marking == Marking::Remove;
+                assert!(keywords.iter().all(|name| has(name) != removed));
+            }
+        }
+        if dice.below(2) == 0 {
+            store.checkpoint().unwrap();
+        }
+    }
+    check_reopening(&home, &mut store, file);
+    check_store(&mut store, list(found), file);
+    assert_eq!(home.content().len(), file.len());
+    same(&plain(&home.content()), &plain(file), file);
+    all_same(&read_all(&mut store), &shown(list(found)), file);
+    assert!(store.take_warnings().is_empty());
 }
 
 fn check_removing(file: &[u8], found: &[Message], dice: &mut Dice) {
-    let mut home = Home::new(file);
-    let snapshot = home.mailbox.scan().unwrap();
+    let home = Home::new(file);
+    let mut store = home.open();
     let listed = list(found);
     let removed: Vec<bool> = listed.iter().map(|_| dice.below(2) == 0).collect();
-    let chosen: Vec<usize> = (0..listed.len()).filter(|n| removed[*n]).collect();
-    assert_eq!(home.mailbox.expunge(&snapshot, &chosen).unwrap(), chosen.len());
+    let chosen = in_order(&store).into_iter().zip(&removed).filter(|(_, removed)| **removed);
+    let chosen: UidSet = chosen.map(|(message, _)| message.uid).collect();
+    let uids: Vec<u32> = in_order(&store).iter().map(|message| message.uid).collect();
+    let uids: Vec<u32> = uids.into_iter().filter(|uid| !chosen.contains(*uid)).collect();
+    assert_eq!(store.expunge(&chosen).unwrap(), chosen);
     let mut wanted = file[..listed.first().map_or(file.len(), |m| m.place.start)].to_vec();
     for (n, message) in listed.iter().enumerate().filter(|(n, _)| !removed[*n]) {
         // What is no text of another message must not become it: a blank line is left before it.
@@ -176,17 +366,135 @@ fn check_removing(file: &[u8], found: &[Message], dice: &mut Dice) {
         wanted.extend_from_slice(&file[message.place.clone()]);
     }
     let content = home.content();
-    same(&content, &wanted, file);
+    check_unchanged(&content, &wanted);
     let kept: Vec<Vec<u8>> =
         (0..listed.len()).filter(|n| !removed[*n]).map(|n| listed[n].shown.clone()).collect();
+    all_same(&read_all(&mut store), &kept, file);
+    assert!(in_order(&store).iter().map(|message| message.uid).eq(uids));
     let now = messages(&content);
     // See `overreaches`. And c-client's message counts as such at the beginning only.
     let steady = found.iter().chain(&now).all(|m| !m.overreaches() && !m.internal);
     if steady {
         all_same(&shown(list(&now)), &kept, file);
+        check_store(&mut store, list(&now), file);
+        check_reopening(&home, &mut store, file);
+    } else {
+        lose_index(&home);
     }
     all_same(&home.read_all(), &shown(list(&now)), &content);
-    assert!(home.mailbox.take_warnings().is_empty());
+    assert!(store.take_warnings().is_empty());
+}
+
+/// A session does something, or a neighbour does, again and again: what is read are always the
+/// messages that must be there, under the UIDs that they had.
+pub fn check_life(input: &[u8], steps: usize) {
+    let file = grown(input);
+    let home = Home::new(&file);
+    let mut dice = Dice::of(input);
+    let mut store = home.open();
+    let mut wanted = shown(list(&messages(&file)));
+    for step in 0..steps {
+        let before = home.content();
+        let found = messages(&before);
+        // See `overreaches`. And c-client's message counts as such at the beginning only.
+        if found.iter().any(|message| message.overreaches() || message.internal) {
+            return;
+        }
+        let uids: Vec<u32> = in_order(&store).iter().map(|message| message.uid).collect();
+        let validity = store.status().uid_validity;
+        let mut gone = Vec::new();
+        let (mut added, mut moved, mut lost) = (false, false, false);
+        let some: UidSet = uids.iter().copied().filter(|_| dice.below(3) == 0).collect();
+        let new = format!("Subject: {step}\n\n{step}\n");
+        let delivered = format!("From a@b.org Thu Jan  1 00:00:00 1970\n{new}\n");
+        let choice = dice.below(8);
+        match choice {
+            0 => {
+                let flags = Flags::of_bits(u8::try_from(dice.below(32)).unwrap());
+                let keywords = [["a", "b"][dice.below(2)].to_owned()];
+                store.mark(&some, Marking::Add, flags, &keywords, None).unwrap();
+            }
+            1 => store.checkpoint().unwrap(),
+            2 => {
+                // Without it, the file's own UIDs or new ones are as good.
+                lost = dice.below(2) == 0;
+                if lost {
+                    lose_index(&home);
+                }
+                store = home.open();
+            }
+            3 => {
+                let mut stager = Stager::new(u64::MAX);
+                stager.push(new.as_bytes()).unwrap();
+                let text = Rc::new(stager.finish().unwrap());
+                let (sender, trace) = (b"a@b.org".to_vec(), Vec::new());
+                let message = NewMessage { sender, at: UNIX_EPOCH, trace, text };
+                let (flags, keywords) = (Flags::FLAGGED, vec!["a".into()]);
+                store.append(&[Arrival { message, flags, keywords }]).unwrap();
+                added = true;
+            }
+            4 => {
+                assert_eq!(store.expunge(&some).unwrap(), some);
+                gone = some.iter().collect();
+            }
+            // A neighbour puts a message behind all others, as it should.
+            5 => {
+                let parted = before.is_empty() || blank_line_before(&before, before.len(), 0) > 0;
+                let parting: &[u8] = match before.last() {
+                    _ if parted => b"",
+                    Some(b'\n') => b"\n",
+                    _ => b"\n\n",
+                };
+                let now = [&before, parting, delivered.as_bytes()].concat();
+                fs::write(&home.place.path, now).unwrap();
+                added = true;
+            }
+            // A neighbour moves the last one to the front.
+            6 if found.len() > 1 && found[0].place.start == 0 => {
+                let last = found.last().unwrap().place.clone();
+                if blank_line_before(&before, before.len(), 0) > 0 {
+                    let now = [&before[last.clone()], &before[..last.start]].concat();
+                    if shown(&messages(&now)).iter().skip(1).eq(&wanted[..wanted.len() - 1]) {
+                        fs::write(&home.place.path, now).unwrap();
+                        moved = true;
+                    }
+                }
+            }
+            // A neighbour removes the first one.
+            7 if found.len() > 1 => {
+                let now = &before[found[1].place.start..];
+                if shown(&messages(now)) == wanted[1..] {
+                    fs::write(&home.place.path, now).unwrap();
+                    gone.push(uids[0]);
+                }
+            }
+            _ => {}
+        }
+        let mut place = 0..;
+        wanted.retain(|_| !gone.contains(&uids[place.next().unwrap()]));
+        let mut uids = uids;
+        uids.retain(|uid| !gone.contains(uid));
+        if moved {
+            wanted.rotate_right(1);
+            uids.rotate_right(1);
+        }
+        if added {
+            wanted.push(new.replace('\n', "\r\n").into_bytes());
+        }
+        store.sync().unwrap();
+        all_same(&read_all(&mut store), &wanted, &before);
+        check_uids(&store);
+        // Another message is the first, and says another UIDVALIDITY.
+        lost |= store.status().uid_validity != validity;
+        // Of messages that are the same a neighbour may have meant any.
+        let mut digests = HashSet::new();
+        if !lost && found.iter().all(|message| digests.insert(message.digest)) {
+            let mut now: Vec<u32> = in_order(&store).iter().map(|message| message.uid).collect();
+            now.truncate(uids.len());
+            assert_eq!(now, uids, "choice {choice} in {}", text(&before));
+        }
+    }
+    assert!(store.take_warnings().is_empty());
 }
 
 /// Small inputs make files larger than what is looked at at once. In one that begins with 0x1a a
@@ -223,6 +531,8 @@ struct Message {
     body: Range<usize>,
     /// What a client gets.
     shown: Vec<u8>,
+    /// Of the header as clients get it and the body as stored, its last line ended.
+    digest: u128,
     content_length: Option<u64>,
     /// c-client's pseudo message, where it is the first.
     internal: bool,
@@ -233,11 +543,6 @@ impl Message {
     fn overreaches(&self) -> bool {
         let room = (self.place.end - self.body.start) as u64;
         self.content_length.is_some_and(|length| length > room)
-    }
-
-    fn digest(&self, file: &[u8]) -> u128 {
-        let header = &self.shown[..header_end(&self.shown)];
-        xxh3_128(&[header, &file[self.body.clone()]].concat())
     }
 }
 
@@ -251,29 +556,6 @@ fn list(found: &[Message]) -> &[Message] {
 
 fn shown(listed: &[Message]) -> Vec<Vec<u8>> {
     listed.iter().map(|message| message.shown.clone()).collect()
-}
-
-fn ids(snapshot: &Snapshot) -> Vec<String> {
-    (0..snapshot.len()).map(|n| snapshot.unique_id(n).unwrap()).collect()
-}
-
-/// The unique ids: digests of headers as clients get them and bodies as stored, and of the number of
-/// messages that were the same.
-fn digests(file: &[u8], listed: &[Message]) -> Vec<String> {
-    let mut seen = HashMap::new();
-    let digest = |message: &Message| {
-        let digest = message.digest(file);
-        let before: &mut u32 = seen.entry(digest).or_insert(0);
-        *before += 1;
-        match *before - 1 {
-            0 => format!("{digest:032x}"),
-            n => {
-                let again = [&digest.to_be_bytes()[..], &n.to_le_bytes()].concat();
-                format!("{:032x}", xxh3_128(&again))
-            }
-        }
-    };
-    listed.iter().map(digest).collect()
 }
 
 /// One stands behind the other, from the first to the end of the file.
@@ -336,10 +618,15 @@ fn message(file: &[u8], start: usize) -> Message {
         }
     }
     shown.extend_from_slice(b"\r\n");
+    let mut hashed = [&shown[..], &file[body..body_end]].concat();
+    if body < body_end && file[body_end - 1] != b'\n' {
+        hashed.push(b'\n');
+    }
+    let digest = xxh3_128(&hashed);
     for line in file[body..body_end].split_inclusive(|byte| *byte == b'\n') {
         show(if quoted { unquoted(line) } else { line }, &mut shown);
     }
-    Message { place: start..end, body: body..body_end, shown, content_length, internal }
+    Message { place: start..end, body: body..body_end, shown, digest, content_length, internal }
 }
 
 /// The places where lines begin, from the one at `from` on.
@@ -409,13 +696,6 @@ fn show(line: &[u8], shown: &mut Vec<u8>) {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     shown.extend_from_slice(line.strip_suffix(b"\r").unwrap_or(line));
     shown.extend_from_slice(b"\r\n");
-}
-
-/// Header, blank line, and so many lines of the body.
-fn top(shown: &[u8], lines: usize) -> &[u8] {
-    let body = header_end(shown);
-    let end = line_starts(shown, body).nth(lines).unwrap_or(shown.len());
-    &shown[..end]
 }
 
 fn header_end(shown: &[u8]) -> usize {

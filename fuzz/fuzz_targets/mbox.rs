@@ -15,5 +15,6 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     if dice::Dice::of(input).below(8) == 0 {
         mbox::check_reading(input);
         mbox::check_changing(input, 1);
+        mbox::check_life(input, 12);
     }
 });

@@ -36,7 +36,7 @@ use command::Program;
 use duplicates::Duplicates;
 
 pub use plan::{Plan, forward_file};
-pub use recipient::{address_of, become_recipient, inbox_place, open_inbox};
+pub use recipient::{address_of, become_recipient, folders, inbox_place, open_inbox};
 
 /// What the envelope says of one message for one recipient.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

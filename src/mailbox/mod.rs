@@ -12,6 +12,7 @@ pub mod dotlock;
 pub mod folders;
 mod helper;
 pub mod index;
+pub mod inspect;
 mod lock;
 pub mod maildir;
 pub mod mbox;
@@ -22,6 +23,7 @@ mod stage;
 pub mod store;
 #[cfg(test)]
 mod store_tests;
+pub mod structures;
 pub mod uids;
 pub mod watch;
 
@@ -38,6 +40,7 @@ pub use memory::Memory;
 pub use message::{NewMessage, Staged};
 pub use stage::{StageError, Stager};
 pub use store::Store;
+pub use structures::Structures;
 pub use uids::UidSet;
 
 /// How long locks of other programs are waited for.

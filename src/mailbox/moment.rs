@@ -10,6 +10,12 @@ pub fn has_attributes() -> bool {
     true
 }
 
+/// Which start of the system this is: a test can do as if there had been another one.
+#[cfg(not(test))]
+pub use crate::sys::clock::boot;
+
+#[cfg(test)]
+pub use killing::{boot, restart};
 #[cfg(test)]
 pub use killing::{has_attributes, killed_at, moment, without_attributes};
 
@@ -21,6 +27,7 @@ mod killing {
     thread_local! {
         static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
         static ATTRIBUTES: Cell<bool> = const { Cell::new(true) };
+        static BOOT: Cell<u64> = const { Cell::new(1) };
     }
 
     struct Killed;
@@ -59,5 +66,14 @@ mod killing {
             Err(panic) if panic.is::<Killed>() => true,
             Err(panic) => panic_any(panic),
         }
+    }
+
+    pub fn boot() -> u64 {
+        BOOT.get()
+    }
+
+    /// As after a restart.
+    pub fn restart() {
+        BOOT.set(BOOT.get() + 1);
     }
 }

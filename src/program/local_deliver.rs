@@ -210,7 +210,8 @@ fn sender(from: &str) -> Result<String, Failure> {
     Ok(piped::bare(from).to_owned())
 }
 
-fn account(config: &Config, name: &str) -> Result<Account, delivery::Failure> {
+/// The account of this name that the caller may become.
+pub(super) fn account(config: &Config, name: &str) -> Result<Account, delivery::Failure> {
     use delivery::Failure;
     let look_up = |error: io::Error| {
         Failure::temporary("4.3.0", format!("{name} can't be looked up: {error}"))
@@ -230,7 +231,7 @@ fn account(config: &Config, name: &str) -> Result<Account, delivery::Failure> {
     }
     let elsewhere = Account::by_name(name).map_err(look_up)?.is_some();
     Err(if elsewhere && !privilege::is_root() {
-        let text = format!("only root delivers to other users: {name} is not you");
+        let text = format!("only root has to do with other users' mail: {name} is not you");
         Failure::permanent("5.7.1", text)
     } else if elsewhere {
         let text = format!("{name} has no mailbox here ([users] min_uid)");

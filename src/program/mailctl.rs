@@ -1,5 +1,6 @@
 //! `mailctl`: the operator's single commands.
 
+mod mailbox;
 mod user;
 
 use std::io::{self, Write};
@@ -36,6 +37,9 @@ pub(super) struct Args {
 enum Command {
     /// Check the configuration, the queue's directories and the accounts, and say what is wrong
     Check,
+    /// Look at a user's mailbox, or make its index anew
+    #[command(subcommand)]
+    Mailbox(mailbox::Command),
     /// Keep the users file
     #[command(subcommand)]
     User(user::Command),
@@ -55,6 +59,7 @@ fn mailctl(arguments: &Args) -> Result<Exit, Failure> {
     let config = load(&arguments.common)?;
     match &arguments.command {
         Command::Check => check(&config),
+        Command::Mailbox(command) => mailbox::run(&config, command),
         Command::User(command) => user::run(&config, command),
         Command::Explain { address } => explain(&config, address),
     }

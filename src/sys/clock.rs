@@ -19,6 +19,16 @@ pub fn seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// A number that is another one after each start of the system; 0 where it does not tell.
+pub fn boot() -> u64 {
+    static BOOT: OnceLock<u64> = OnceLock::new();
+    *BOOT.get_or_init(|| {
+        let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let digits: String = id.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+        u64::from_str_radix(&digits, 16).unwrap_or(0)
+    })
+}
+
 /// This moment of local time, from seconds since 1970.
 pub fn at(seconds: u64) -> Option<ZonedDateTime> {
     let time = Timestamp::from_second(i64::try_from(seconds).ok()?).ok()?;

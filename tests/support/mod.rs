@@ -31,6 +31,7 @@ pub mod reference;
 pub mod report;
 pub mod run;
 pub mod scram;
+pub mod sessions;
 pub mod shared;
 pub mod site;
 pub mod store;

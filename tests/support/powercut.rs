@@ -8,6 +8,7 @@
 //! The rules of the model, which are those that a careful program relies on and no more:
 //! - The contents of a file are durable as they were at its last fsync or fdatasync. Each write
 //!   since then, by blocks of 4 KiB, and each change of size, may have reached the disk or not.
+//!   Writes to one block stay in order: the page that the kernel gives to the disk has all of them.
 //! - Changes to one inode (its size, its extended attributes) stay in order: none has reached the
 //!   disk without the earlier ones. The data of its blocks is not so.
 //! - A name is durable when the directory in which it is has been fsynced. Each name made, changed
@@ -990,7 +991,10 @@ fn spread<'a>(operations: impl Iterator<Item = (&'a Change, &'a mut bool)>) {
                 changes.map(|(directory, name, _)| (*directory, Some(name.clone()))).collect()
             }
             Change::Data(inode, Data::Size(_) | Data::Attribute(..)) => vec![(*inode, None)],
-            Change::Data(_, Data::Write(..)) | Change::Make(..) => continue,
+            Change::Data(inode, Data::Write(at, _)) => {
+                vec![(*inode, Some(format!("block {}", at / BLOCK)))]
+            }
+            Change::Make(..) => continue,
         };
         *chosen |= keys.iter().any(|key| touched.contains(key));
         if *chosen {

@@ -1,6 +1,8 @@
 //! A mailbox on which several programs work at once, each with the locks that Debian gives it, and
 //! what has to become of it.
 
+mod store;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -35,6 +37,7 @@ const LOCKED: &str = "Timeout while waiting for lock";
 /// A mailbox that is shared, and what is known of it.
 pub struct Shared {
     pub site: Site,
+    time: Duration,
     dovecot: PathBuf,
     started: Instant,
     over: AtomicBool,
@@ -46,6 +49,10 @@ pub struct Shared {
     marked: Mutex<BTreeSet<Letter>>,
     /// The flags that an IMAP client has set.
     flags: Mutex<BTreeMap<Letter, BTreeSet<&'static str>>>,
+    /// What the UIDs of our own handles mean.
+    uids: Mutex<store::Uids>,
+    /// What our own handles have marked with a keyword of theirs.
+    ours: Mutex<BTreeSet<Letter>>,
     /// How many messages were read while others wrote.
     read: AtomicUsize,
     /// mutt has this for itself while it has the mailbox open; whoever else changes what stands
@@ -60,6 +67,9 @@ pub struct Shared {
     has_remover: AtomicBool,
     /// Whether mutt is there.
     has_mutt: AtomicBool,
+    /// Whether our own handles are there: as long as a message has marks that only our index has, we
+    /// don't look at the keywords that Dovecot gives it.
+    has_store: AtomicBool,
     /// How often mutt has opened the mailbox.
     visits: AtomicUsize,
     /// How often Dovecot was wrong about a message that mutt had rewritten.
@@ -71,6 +81,11 @@ pub type Actor<'a> = Box<dyn FnOnce() + Send + 'a>;
 
 impl Shared {
     pub fn new() -> Self {
+        Self::lasting(TIME)
+    }
+
+    /// One on which they work for so long.
+    pub fn lasting(time: Duration) -> Self {
         let site = Site::new();
         site.fill("hunt", b"");
         let users = fs::Permissions::from_mode(0o644);
@@ -81,6 +96,7 @@ impl Shared {
         let dovecot = dovecot::configuration(&site, "hunt");
         Self {
             site,
+            time,
             dovecot,
             started: Instant::now(),
             over: AtomicBool::new(false),
@@ -88,10 +104,13 @@ impl Shared {
             gone: Mutex::default(),
             marked: Mutex::default(),
             flags: Mutex::default(),
+            uids: Mutex::default(),
+            ours: Mutex::default(),
             read: AtomicUsize::new(0),
             rewriting: RwLock::default(),
             has_remover: AtomicBool::new(false),
             has_mutt: AtomicBool::new(false),
+            has_store: AtomicBool::new(false),
             visits: AtomicUsize::new(0),
             stale: AtomicUsize::new(0),
         }
@@ -114,7 +133,7 @@ impl Shared {
                     actor();
                 });
             }
-            while started.elapsed() < TIME && !self.is_over() {
+            while started.elapsed() < self.time && !self.is_over() {
                 std::thread::sleep(Duration::from_millis(20));
             }
             self.over.store(true, Ordering::Relaxed);
@@ -340,6 +359,11 @@ impl Shared {
         })
     }
 
+    /// Whether somebody else changes what messages are marked with.
+    fn has_rewriter(&self) -> bool {
+        self.has_mutt() || !self.flags.lock().unwrap().is_empty()
+    }
+
     fn has_mutt(&self) -> bool {
         self.has_mutt.load(Ordering::Relaxed)
     }
@@ -460,7 +484,12 @@ impl Shared {
             .collect();
         assert_eq!(names, ["hunt"], "a lock was left");
 
-        assert_eq!(self.by_popd(), left);
+        // Their order is that of their UIDs, which Dovecot may give in another one.
+        let sorted = |mut letters: Vec<Letter>| {
+            letters.sort_unstable();
+            letters
+        };
+        assert_eq!(sorted(self.by_popd()), sorted(left.clone()));
         if find("doveadm").is_some() {
             let alone = !self.has_mutt();
             if !alone {
@@ -478,6 +507,9 @@ impl Shared {
                 let counts = alone && !found.is_empty();
                 if let (true, Some(flags)) = (counts, flags.get(&letter)) {
                     for flag in FLAGS {
+                        if flag == "$Label1" && self.has_store.load(Ordering::Relaxed) {
+                            continue;
+                        }
                         let (has, set) = (has.iter().any(|has| has == flag), flags.contains(flag));
                         assert_eq!(has, set, "{letter}: {flag}");
                     }

@@ -258,8 +258,10 @@ pub fn in_directories(path: &Path, messages: &[&[u8]]) -> Result<Vec<usize>, Str
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let text = fs::read(&path).unwrap();
-        let lines = text.split(|byte| *byte == b'\n').count() - 1;
-        let sizes = format!(",S={},W={}", text.len(), text.len() + lines);
+        // A line that ends in CRLF as it is gets no second CR.
+        let bare = |at: &usize| text[*at] == b'\n' && (*at == 0 || text[*at - 1] != b'\r');
+        let bare = (0..text.len()).filter(bare).count();
+        let sizes = format!(",S={},W={}", text.len(), text.len() + bare);
         let number = messages.iter().position(|message| in_maildir(message) == text);
         match number {
             Some(number) if name.ends_with(&sizes) => found.push(number),

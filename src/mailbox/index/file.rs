@@ -46,6 +46,8 @@ pub struct Index {
     pub(super) opened: Opened,
     /// Whether there can be a file.
     pub(super) is_kept: bool,
+    /// It is damaged, and the state is what stands before the damage.
+    is_torn: bool,
     pub(super) generation: u64,
     pub(super) known: Known,
     /// Where the journal begins.
@@ -65,6 +67,7 @@ impl Index {
             state: State::new(0, 0),
             opened: Opened::Missing,
             is_kept: true,
+            is_torn: false,
             generation: 0,
             known: Known::default(),
             journal: 0,
@@ -90,6 +93,19 @@ impl Index {
     /// Whether it is kept. Else its directory can't be made, and it ends with this value.
     pub fn is_kept(&self) -> bool {
         self.is_kept
+    }
+
+    /// Whether it is damaged behind what the state is: a power cut took what was not synced yet.
+    pub fn is_torn(&self) -> bool {
+        self.is_torn && matches!(self.opened, Opened::Damaged(_))
+    }
+
+    /// Goes on with what is known, and without a file, which can't be written: as if there were no
+    /// place for one.
+    pub fn forsake(&mut self) {
+        self.is_kept = false;
+        self.file = None;
+        self.opened = Opened::Missing;
     }
 
     /// Its directory.
@@ -210,6 +226,7 @@ impl Index {
             Ok(loaded) => loaded,
             Err(Trouble::Damaged(damaged)) => {
                 self.opened = Opened::Damaged(damaged);
+                self.is_torn = false;
                 return Ok(());
             }
             Err(Trouble::Io(error)) => return Err(self.error("can't be read", error)),
@@ -220,8 +237,10 @@ impl Index {
             Err(Trouble::Damaged(damaged)) => Opened::Damaged(damaged),
             Err(Trouble::Io(error)) => return Err(self.error("can't be read", error)),
         };
+        self.is_torn = false;
         if self.opened == Opened::Loaded || was != Opened::Loaded {
             self.state = state;
+            self.is_torn = self.opened != Opened::Loaded;
         }
         self.generation = self.generation.max(generation);
         self.begin(known.end);

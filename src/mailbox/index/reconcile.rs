@@ -1,7 +1,7 @@
 //! What has happened to a mailbox, from what is found in it now: messages are known again by their
 //! digests, whoever moved them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::Damaged;
 use super::state::{Change, MOST_KEYWORD_BYTES, State};
@@ -208,7 +208,10 @@ fn known_again(
 /// For each that was found, which of the messages it is.
 fn recognise(meant: &[&Message], found: &[Found]) -> Vec<Option<usize>> {
     // Nearly always they stand as they stood, with new ones behind.
-    let is = |(message, found): &(&&Message, &Found)| message.digest == found.digest;
+    // Of two that are the same next to each other the first may be gone.
+    let is = |(message, found): &(&&Message, &Found)| {
+        message.digest == found.digest && found.uid.is_none_or(|uid| uid == message.uid)
+    };
     let same = meant.iter().zip(found).take_while(is).count();
     let mut known: Vec<Option<usize>> = (0..same).map(Some).collect();
     known.resize(found.len(), None);
@@ -234,7 +237,33 @@ fn recognise(meant: &[&Message], found: &[Found]) -> Vec<Option<usize>> {
             }
         }
     }
+    keep_undeleted(meant, found, &mut known);
     known
+}
+
+/// Of messages that are the same, and have no UID of their own there, those that are gone are the
+/// ones that were to be deleted: who removed them may have been killed before he could say so.
+fn keep_undeleted(meant: &[&Message], found: &[Found], known: &mut [Option<usize>]) {
+    let kept: HashSet<usize> = known.iter().copied().flatten().collect();
+    if kept.len() == meant.len() {
+        return;
+    }
+    let is_to_go = |message: &Message| message.marks.flags.has(Flags::DELETED);
+    let mut gone: HashMap<[u8; 16], Vec<usize>> = HashMap::new();
+    for (at, message) in meant.iter().enumerate().rev() {
+        if !kept.contains(&at) && !is_to_go(message) {
+            gone.entry(message.digest).or_default().push(at);
+        }
+    }
+    for (found, known) in found.iter().zip(known) {
+        if found.uid.is_none()
+            && !found.flags.has(Flags::DELETED)
+            && known.and_then(|at| meant.get(at)).is_some_and(|message| is_to_go(message))
+            && let Some(other) = gone.get_mut(&found.digest).and_then(Vec::pop)
+        {
+            *known = Some(other);
+        }
+    }
 }
 
 /// The names of the keywords, those that come along included.

@@ -147,3 +147,25 @@ fn keywords_of_the_mailbox_get_their_bits_and_too_many_are_left_out() {
     assert_eq!(state.keywords.len(), 64);
     assert_eq!(follow(&mut state, &messages, None), 0);
 }
+
+#[test]
+fn of_equal_messages_next_to_each_other_the_one_that_is_there_keeps_its_uid_and_marks() {
+    // The mailbox itself has their UIDs.
+    let mut state = state("abbc");
+    let mut messages = found("abc");
+    messages[1].uid = Some(3);
+    follow(&mut state, &messages, None);
+    assert_eq!(shown(&state), [(1, 'a', 0), (3, 'b', 1), (4, 'c', 2)]);
+}
+
+#[test]
+fn of_equal_messages_the_ones_that_are_gone_are_those_that_were_to_be_deleted() {
+    let mut state = state("abbc");
+    let modseq = state.next_modseq();
+    let by = Marks { flags: Flags::DELETED, keywords: 0 };
+    let change = Change::Mark { uids: (2..=2).into(), marking: Marking::Add, by, modseq };
+    state.apply(change).unwrap();
+    follow(&mut state, &found("abc"), None);
+    assert_eq!(shown(&state), [(1, 'a', 0), (3, 'b', 1), (4, 'c', 2)]);
+    assert_eq!(state.messages[1].marks, Marks::default());
+}

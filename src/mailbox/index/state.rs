@@ -1,6 +1,8 @@
 //! What a mailbox's index knows, as a value: every process that applies the same changes in the
 //! same order comes to the same state.
 
+use std::collections::{HashMap, VecDeque};
+
 use super::Damaged;
 use crate::mailbox::store::{
     Changes, Extent, Flags, MOST_KEYWORDS, Marking, Marks, Message, Status,
@@ -190,6 +192,13 @@ impl State {
         if !gone.is_sorted() || self.gone.last().is_some_and(|(modseq, _)| *modseq > self.modseq) {
             return Err(Damaged("the expunged messages' MODSEQs don't ascend"));
         }
+        for range in self.gone.iter().flat_map(|(_, uids)| uids.ranges()) {
+            let from = self.messages.partition_point(|message| message.uid < *range.start());
+            let there = self.messages.get(from).is_some_and(|m| m.uid <= *range.end());
+            if there || *range.end() >= self.uid_next {
+                return Err(Damaged("a message is expunged and there, or yet to come"));
+            }
+        }
         Ok(())
     }
 
@@ -281,6 +290,46 @@ impl State {
     fn at_mut(&mut self, uid: Uid) -> Option<&mut Message> {
         let at = self.messages.binary_search_by_key(&uid, |message| message.uid).ok()?;
         self.messages.get_mut(at)
+    }
+
+    /// Takes over marks that nothing but another index of the same mailbox had: its messages are
+    /// known again by their digests, and equal ones by their order.
+    pub fn take_marks_of(&mut self, other: &Self) -> Result<(), Damaged> {
+        if !other.messages.iter().any(|message| message.extent.unwritten) {
+            return Ok(());
+        }
+        let in_order = |state: &Self| {
+            let mut messages = state.messages.clone();
+            messages.sort_by_key(|message| message.extent.start);
+            messages
+        };
+        let mut theirs: HashMap<[u8; 16], VecDeque<Message>> = HashMap::new();
+        for message in in_order(other) {
+            theirs.entry(message.digest).or_default().push_back(message);
+        }
+        let modseq = self.next_modseq();
+        for message in in_order(self) {
+            let same = theirs.get_mut(&message.digest).and_then(VecDeque::pop_front);
+            let Some(same) = same.filter(|same| same.extent.unwritten) else {
+                continue;
+            };
+            let names = (0_u32..).zip(&other.keywords);
+            let has = |at: u32| same.marks.keywords & 1_u64.checked_shl(at).unwrap_or(0) != 0;
+            let names = names.filter(|(at, _)| has(*at)).map(|(_, name)| name.as_str());
+            let mut changes = Vec::new();
+            let keywords = self.make_keywords(names, &mut changes);
+            // What somebody else changed in the mailbox since then counts.
+            let newer = message.marks.flags ^ same.extent.stored;
+            let flags = (same.marks.flags & !newer) | (message.marks.flags & newer);
+            changes.push(Change::Mark {
+                uids: UidSet::from(message.uid..=message.uid),
+                marking: Marking::Replace,
+                by: Marks { flags, keywords },
+                modseq,
+            });
+            changes.into_iter().try_for_each(|change| self.apply(change))?;
+        }
+        Ok(())
     }
 
     /// Where a message with this UID is among the messages.

@@ -102,3 +102,14 @@ fn what_can_not_follow_is_refused() {
     assert!(state.apply(with(u32::MAX, 0)).is_err());
     assert_eq!(state.check(), Ok(()));
 }
+
+#[test]
+fn what_is_expunged_and_there_is_damaged() {
+    for (gone, good) in [(1..=1, true), (2..=2, false), (1..=3, false), (5..=6, false)] {
+        let mut state = state();
+        state.apply(Change::Expunge { uids: (1..=1).into(), modseq: 12 }).unwrap();
+        state.apply(Change::Expunge { uids: (5..=5).into(), modseq: 12 }).unwrap();
+        state.gone = vec![(12, gone.clone().into())];
+        assert_eq!(state.check().is_ok(), good, "{gone:?}");
+    }
+}

@@ -8,6 +8,7 @@
 mod append;
 mod deliver;
 mod folder;
+mod inspect;
 mod keywords;
 mod name;
 mod parts;

@@ -3,7 +3,7 @@
 //! The names of the files are the truth: a message whose file is gone is gone, one whose name says
 //! other marks has those, and a file that the index does not know is a new message.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::folder::{Digest, Entry, Folder};
 use super::keywords::Letters;
@@ -57,6 +57,28 @@ fn read_keywords(folder: &mut Folder, locked: &mut Locked<'_>) -> Result<(), Err
     let mut changes = Vec::new();
     locked.state().make_keywords(folder.keywords.named(&used), &mut changes);
     if changes.is_empty() { Ok(()) } else { locked.commit(changes, false) }
+}
+
+/// Takes over keywords that have no letter from the index that was there before. The keywords are
+/// the same.
+pub(super) fn keep_keywords(
+    folder: &Folder,
+    locked: &mut Locked<'_>,
+    old: &State,
+) -> Result<(), Error> {
+    let lettered = folder.keywords.letters(locked.state()).mask;
+    let old = old.messages.iter().map(|message| (message.digest, message.marks.keywords));
+    let old: HashMap<Digest, u64> = old.filter(|(_, bits)| bits & !lettered != 0).collect();
+    let modseq = locked.state().next_modseq();
+    let mut changes = Vec::new();
+    for message in &locked.state().messages {
+        if let Some(keywords) = old.get(&message.digest) {
+            let by = Marks { flags: Flags::default(), keywords: keywords & !lettered };
+            let uids = UidSet::from(message.uid..=message.uid);
+            changes.push(Change::Mark { uids, marking: Marking::Add, by, modseq });
+        }
+    }
+    if changes.is_empty() { Ok(()) } else { locked.commit(changes, true) }
 }
 
 /// What became of the messages that the index knows.

@@ -18,7 +18,7 @@ use super::append::Written;
 use super::folder::{Entry, Folder, Looks};
 use super::keywords::Letters;
 use super::name;
-use super::reconcile::reconcile;
+use super::reconcile::{keep_keywords, reconcile};
 use super::text::{self, Reading};
 use crate::mailbox::index::{Change, Directory, Index, Locked, Opened, State};
 use crate::mailbox::moment::moment;
@@ -30,10 +30,10 @@ use crate::mailbox::{Error, Place};
 /// A session's handle on a Maildir.
 #[derive(Debug)]
 pub struct MaildirStore {
-    folder: Folder,
-    index: Index,
+    pub(super) folder: Folder,
+    pub(super) index: Index,
     /// What the handle's UIDs count with; 0 until the first look.
-    uid_validity: u32,
+    pub(super) uid_validity: u32,
     reading: Option<Reading>,
     watch: Option<Watch>,
     warnings: Vec<String>,
@@ -61,8 +61,13 @@ impl MaildirStore {
     /// Keeps others of ours from changing the Maildir. An index that is missing or damaged is made
     /// anew.
     fn lock(&mut self) -> Result<Session<'_>, Error> {
+        self.lock_with(false)
+    }
+
+    /// The same; with `anew` also an index that is sound.
+    pub(super) fn lock_with(&mut self, anew: bool) -> Result<Session<'_>, Error> {
         let mut locked = self.index.lock()?;
-        if locked.opened() != Opened::Loaded {
+        if anew || locked.opened() != Opened::Loaded {
             if let Opened::Damaged(damaged) = locked.opened() {
                 self.warnings.push(format!(
                     "the index of {} is damaged ({damaged}) and is made anew",
@@ -72,9 +77,16 @@ impl MaildirStore {
             // Larger than in any index before.
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let modseq = u64::try_from(now.as_micros()).unwrap_or(u64::MAX / 2);
-            let state = State::new(locked.directory().new_uid_validity(), modseq);
+            let old = (locked.opened() == Opened::Loaded).then(|| locked.state().clone());
+            let mut state = State::new(locked.directory().new_uid_validity(), modseq);
+            if let Some(old) = &old {
+                state.keywords.clone_from(&old.keywords);
+            }
             locked.replace(state)?;
             reconcile(&mut self.folder, &mut locked, &mut self.warnings)?;
+            if let Some(old) = &old {
+                keep_keywords(&self.folder, &mut locked, old)?;
+            }
         }
         let uid_validity = locked.state().uid_validity;
         if self.uid_validity == 0 {
@@ -91,7 +103,7 @@ impl MaildirStore {
 }
 
 /// An operation on a Maildir and its index, which nobody else of ours changes until it ends.
-struct Session<'a> {
+pub(super) struct Session<'a> {
     locked: Locked<'a>,
     folder: &'a mut Folder,
     warnings: &'a mut Vec<String>,

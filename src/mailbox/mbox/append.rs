@@ -60,7 +60,10 @@ pub(super) fn append(
     let kept = intent.keep(opened, index)?;
     let written = write(&opened.file, &intent, separator, messages)
         .and_then(|()| leave_unread(&opened.file, accessed))
-        .and_then(|()| opened.file.sync_all());
+        .and_then(|()| {
+            moment();
+            opened.file.sync_all()
+        });
     if let Err(error) = written {
         // Without its F the append proves itself unfinished, and is undone like anybody's.
         let size = opened.file.metadata().map_or(0, |m| m.size());

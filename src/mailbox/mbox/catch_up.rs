@@ -5,6 +5,7 @@
 //! is more than one read is read without the write locks, one read after the other under the read
 //! locks; only then the write locks are taken, and what has come meanwhile is read.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::delivered::Delivered;
@@ -42,13 +43,18 @@ impl MboxStore {
             return self.take_in(&mut opened, listing, false).map(|()| true);
         }
         drop(opened);
-        let Some(mut listing) = Listing::by_reads(&mut self.mbox, last)? else {
+        let base = self.state().base;
+        let Some(mut listing) = Listing::by_reads(&mut self.mbox, last, &mut |_| ())? else {
             return Ok(false);
         };
         let Some(mut opened) = self.mbox.lock_for_writing(&directory, false)? else {
             return Ok(false);
         };
         self.refresh()?;
+        if listing.from.is_some() && self.state().base != base {
+            // Somebody else of ours has taken in some of it: the message is not the last one now.
+            return Ok(false);
+        }
         if !listing.go_on_under(&opened).map_err(|error| self.at_path(error))? {
             return Ok(false);
         }
@@ -57,7 +63,6 @@ impl MboxStore {
 
     /// The same while the write locks are held, which keep others from changing it.
     pub(super) fn catch_up_under(&mut self, opened: &mut Opened, whole: bool) -> Result<(), Error> {
-        opened.identity = Identity::of(&opened.file).map_err(|e| self.fail("be looked at", e))?;
         let last = if whole { None } else { self.last_known(opened)? };
         let listing = Listing::under(opened, last).map_err(|error| self.at_path(error))?;
         // Nobody else has changed it since it was current.
@@ -65,13 +70,17 @@ impl MboxStore {
         self.take_in(opened, listing, verified)
     }
 
-    fn at_path(&self, error: Error) -> Error {
+    pub(super) fn at_path(&self, error: Error) -> Error {
         error.at(&self.mbox.place.path)
     }
 
     /// The last message that is known, if it stands where it did and the file has only grown.
     fn last_known(&self, opened: &Opened) -> Result<Option<scan::Found>, Error> {
         let state = self.state();
+        if self.index.opened() != index::Opened::Loaded {
+            // What the index says of the rest is not to be believed.
+            return Ok(None);
+        }
         if !opened.identity.has_grown_from(&state.base) {
             return Ok(None);
         }
@@ -96,18 +105,27 @@ impl MboxStore {
         listing: Listing,
         verified: bool,
     ) -> Result<(), Error> {
+        let claims = listing.claims;
+        let state = self.state();
+        let is_loaded = self.index.opened() == index::Opened::Loaded;
+        // The mailbox's own word counts: others go by it as well. Where it has none, others may have
+        // given UIDs that stood in an index that is gone.
+        let anew = match claims {
+            Some(claims) => claims.uid_validity != state.uid_validity,
+            None => !is_loaded && !self.index.is_torn(),
+        };
+        if anew && listing.from.is_some() {
+            // Nothing is known of the rest: nobody is to see a part as the whole.
+            let whole = Listing::under(opened, None).map_err(|error| self.at_path(error))?;
+            return self.take_in(opened, whole, verified);
+        }
         let verified = verified || listing.from.is_none() || self.only_delivered(opened)?;
         if listing.from.is_none() {
             self.verified = Some(Instant::now());
         }
-        let claims = listing.claims;
-        let state = self.state();
-        let validity = claims.map_or(state.uid_validity, |claims| claims.uid_validity);
-        // The mailbox's own word counts: others go by it as well.
-        let anew = self.index.opened() != index::Opened::Loaded || validity != state.uid_validity;
         let mut changes = Vec::new();
-        if !anew {
-            let mut most = MOST_CHANGES;
+        if is_loaded && !anew {
+            let (state, mut most) = (self.state(), MOST_CHANGES);
             reconcile(state, listing.from, &listing.found, claims, &mut |change| {
                 most = most.saturating_sub(1);
                 if most > 0 {
@@ -119,36 +137,88 @@ impl MboxStore {
                 let before = state.uid_next.saturating_sub(1);
                 let uid_last = new_ones(&mut changes).last().map_or(before, |last| last.uid);
                 let names = (state.uid_validity, uid_last);
-                in_place::name(opened, listing.first.as_ref(), names, new_ones(&mut changes))
+                let new: HashSet<u64> =
+                    new_ones(&mut changes).map(|message| message.extent.start).collect();
+                let others = listing.found.iter().filter(|found| found.uid.is_none());
+                let others = others.map(|found| found.extent.start).filter(|at| !new.contains(at));
+                let unnamed = others.chain(self.unnamed_before(listing.from)).min();
+                let new = new_ones(&mut changes);
+                in_place::name(opened, listing.first.as_ref(), names, unnamed, new)
                     .map_err(|error| self.fail("be written", error))?;
                 return self.commit(opened, changes, verified);
             }
         }
-        let path = self.mbox.place.path.clone();
-        let damaged = |damaged| Error::io(&path, "be listed", std::io::Error::other(damaged));
-        let mut state = if anew {
-            let validity = match claims {
-                Some(claims) => claims.uid_validity,
-                None => self.index.directory().new_uid_validity(),
-            };
-            let mut state = State::new(validity, self.state().modseq.max(now()));
-            list(&mut state, listing.found, claims).map_err(damaged)?;
-            state
+        let state = if anew {
+            self.anew(&listing)
         } else {
             let mut state = self.state().clone();
+            if !is_loaded {
+                // Clients may have been told of later ones.
+                state.modseq = state.modseq.max(now());
+            }
+            state
+        };
+        self.rewrite(opened, listing, state, anew, verified)
+    }
+
+    /// Where a message stands, of those before `from`, that has no UID in the file.
+    fn unnamed_before(&self, from: Option<u64>) -> Option<u64> {
+        let mut starts =
+            self.state().messages.iter().filter(|m| !m.extent.named).map(|m| m.extent.start);
+        starts.find(|start| *start < from.unwrap_or(0))
+    }
+
+    /// What an index begins with that is made anew.
+    pub(super) fn anew(&self, listing: &Listing) -> State {
+        // Not the one that is known, though the directory went with all that it knew.
+        let new = || {
+            let least = self.state().uid_validity.saturating_add(1);
+            self.index.directory().new_uid_validity().max(least)
+        };
+        let validity = listing.claims.map_or_else(new, |claims| claims.uid_validity);
+        State::new(validity, self.state().modseq.max(now()))
+    }
+
+    /// Writes the index anew: this state, and what was found.
+    pub(super) fn rewrite(
+        &mut self,
+        opened: &mut Opened,
+        listing: Listing,
+        mut state: State,
+        anew: bool,
+        verified: bool,
+    ) -> Result<(), Error> {
+        let Listing { from, found, mut claims, first, .. } = listing;
+        let old = self.state();
+        if let Some(claims) = claims.as_mut().filter(|_| state.uid_validity == old.uid_validity) {
+            // What was given stays given, also where the file could not say so.
+            claims.uid_last = claims.uid_last.max(old.uid_next.saturating_sub(1));
+        }
+        let damaged = |damaged| self.fail("be listed", std::io::Error::other(damaged));
+        if anew {
+            list(&mut state, found, claims).map_err(damaged)?;
+            state.take_marks_of(old).map_err(damaged)?;
+        } else {
+            // It is not in memory three times, unless it begins with a later MODSEQ.
+            let later = (state.modseq != old.modseq).then(|| state.clone());
+            let known = later.as_ref().unwrap_or(old);
             let mut applied = Ok(());
-            reconcile(self.state(), listing.from, &listing.found, claims, &mut |change| {
+            reconcile(known, from, &found, claims, &mut |change| {
                 if applied.is_ok() {
                     applied = state.apply(change);
                 }
             });
             applied.map_err(damaged)?;
-            state
-        };
+        }
         let names = (state.uid_validity, state.uid_next.saturating_sub(1));
-        in_place::name(opened, listing.first.as_ref(), names, state.messages.iter_mut())
+        let unnamed = self.unnamed_before(from);
+        let from = from.unwrap_or(0);
+        // Where the others stand is not certain.
+        let seen = state.messages.iter_mut().filter(|message| message.extent.start >= from);
+        in_place::name(opened, first.as_ref(), names, unnamed, seen)
             .map_err(|error| self.fail("be written", error))?;
-        let identity = Identity::stamp(&opened.file).map_err(|e| self.fail("be looked at", e))?;
+        let identity =
+            opened.identity.stamp(&opened.file).map_err(|e| self.fail("be looked at", e))?;
         opened.identity = identity;
         state.base = identity.base(verified);
         self.index.lock()?.replace(state)

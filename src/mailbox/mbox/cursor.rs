@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::present::Presenter;
+use crate::mailbox::index::Base;
 use crate::mailbox::store::Message;
 use crate::mailbox::uids::Uid;
 
@@ -23,6 +24,8 @@ pub(super) struct Cursor {
     given: usize,
     /// So much was given out before the message was begun anew.
     given_out: u64,
+    /// How the file looked when the message was known to stand where the index says.
+    base: Option<Base>,
 }
 
 impl Cursor {
@@ -36,7 +39,19 @@ impl Cursor {
             out: Vec::new(),
             given: 0,
             given_out: 0,
+            base: None,
         }
+    }
+
+    /// Whether it is known that in a file that looks like this the message stands where the index
+    /// says.
+    pub fn knows(&self, base: &Base) -> bool {
+        self.base.as_ref() == Some(base)
+    }
+
+    /// Says so.
+    pub fn know(&mut self, base: Base) {
+        self.base = Some(base);
     }
 
     /// The message.
@@ -84,7 +99,11 @@ impl Cursor {
         self.message = *message;
         if (old.header, old.length) != (new.header, new.length) {
             // Its own fields were written anew: what clients see is the same, from its beginning.
-            *self = Self { given_out: self.given_out.max(self.at), ..Self::new(message) };
+            *self = Self {
+                given_out: self.given_out.max(self.at),
+                base: self.base,
+                ..Self::new(message)
+            };
         }
         true
     }

@@ -67,7 +67,9 @@ impl Delivered {
             Some(last) if before.is_of(&last.behind) => last.before,
             _ => before.base(true),
         };
-        opened.identity = Identity::stamp(&opened.file).map_err(fail)?;
+        // As it is now: that it was read before this mail came is not to be said of it.
+        let written = Identity::of(&opened.file).map_err(fail)?;
+        opened.identity = written.stamp(&opened.file).map_err(fail)?;
         let fields = [first, opened.identity.base(true)].concat();
         if let Some(file) = directory.file(ENDING, true)? {
             file.write_all_at(&record::write::<RECORD>(MAGIC, &fields), 0).map_err(fail)?;

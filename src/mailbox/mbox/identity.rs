@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::mailbox::index::Base;
+use crate::mailbox::moment::{boot, moment};
 
 /// A file as it was when it was looked at, under a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,11 +17,13 @@ pub(super) struct Identity {
     mtime: (i64, i64),
     ctime: (i64, i64),
     /// The last change was long enough ago that a further one shows in the times.
-    settled: bool,
+    pub(super) settled: bool,
+    /// It was read since it was last changed.
+    read: bool,
 }
 
 /// Clocks of file systems tick this slowly, at worst.
-const TICK: Duration = Duration::from_millis(10);
+pub(super) const TICK: Duration = Duration::from_millis(11);
 
 impl Identity {
     pub fn of(file: &File) -> io::Result<Self> {
@@ -38,7 +41,8 @@ impl Identity {
             size: metadata.size(),
             mtime: (metadata.mtime(), metadata.mtime_nsec()),
             ctime,
-            settled: since.checked_sub(changed).is_some_and(|age| age > TICK),
+            settled: since.checked_sub(changed).is_some_and(|age| age >= TICK),
+            read: metadata.accessed().ok() >= metadata.modified().ok(),
         }
     }
 
@@ -50,22 +54,36 @@ impl Identity {
             && (self.mtime, self.ctime) == (now.mtime, now.ctime)
     }
 
-    /// Looks at a file that we have changed, or have looked at whole, under its write locks, and
-    /// gives it a time that nobody else gives it: the clock of the file system ticks slowly, and a
-    /// change within the same tick would not show.
-    pub fn stamp(file: &File) -> io::Result<Self> {
-        file.set_times(FileTimes::new().set_modified(SystemTime::now()))?;
+    /// How a file looks that was like this when its write locks were taken: unless it is certainly as
+    /// it was, it gets a time that nobody else gives it. (The clock of the file system ticks slowly,
+    /// and a change of somebody else's within the same tick would not show.) To those who look
+    /// whether it was read since mail came, it says what it said before.
+    pub fn stamp(&self, file: &File) -> io::Result<Self> {
+        let found = Self::of(file)?;
+        if self.unchanged(&found) {
+            return Ok(found);
+        }
+        let now = SystemTime::now();
+        let mut times = FileTimes::new().set_modified(now);
+        if self.read {
+            times = times.set_accessed(now);
+        }
+        moment();
+        file.set_times(times)?;
         Ok(Self { settled: true, ..Self::of(file)? })
     }
 
     /// As an index keeps it; `verified` where all of the file was looked at, not only what is new.
     /// Not the device: its number may be another one after a restart.
+    ///
+    /// The boot is in it: after a power cut a file can have the bytes of a later moment than its
+    /// times and its size, or of an earlier one, since the disk gets them in any order.
     pub fn base(&self, verified: bool) -> Base {
         let bits = u64::from(self.settled) | u64::from(verified) << 1;
         let [(m, m_ns), (c, c_ns)] = [self.mtime, self.ctime];
         let times = [m, m_ns, c, c_ns].map(i64::cast_unsigned);
         let [m, m_ns, c, c_ns] = times;
-        [bits, self.ino, self.size, m, m_ns, c, c_ns, 0]
+        [bits, self.ino, self.size, m, m_ns, c, c_ns, boot()]
     }
 
     /// Whether the file is certainly as it was when an index kept this.
@@ -90,8 +108,8 @@ impl Identity {
 
     /// Whether it is the same file, and larger than when an index kept this.
     pub fn has_grown_from(&self, base: &Base) -> bool {
-        let [_, ino, size, ..] = *base;
-        self.ino == ino && self.size > size
+        let [_, ino, size, .., booted] = *base;
+        self.ino == ino && self.size > size && booted == boot()
     }
 
     /// How large the file was when an index kept this.

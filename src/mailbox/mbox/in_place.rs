@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 
 use super::Opened;
 use super::own::{self, ImapBase};
-use super::write_back::{NoRoom, Wanted, write_back};
+use super::write_back::{NoRoom, Wanted, write_back_at};
 use crate::mailbox::index::{Change, State};
 use crate::mailbox::moment::moment;
 use crate::mailbox::store::{Extent, Message};
@@ -29,26 +29,47 @@ pub struct First {
 /// Gives messages their UIDs in the file, where there is room: those that have none there yet.
 ///
 /// A UID counts only up to the UIDLAST that stands in the first message, so that is written first.
+/// None is written behind a message without one, the first of which stands at `unnamed` if not before:
+/// Dovecot gives new UIDs to all that stand behind such a message.
 pub fn name<'a>(
     opened: &Opened,
     first: Option<&First>,
     (uid_validity, uid_last): (u32, Uid),
+    unnamed_at: Option<u64>,
     messages: impl Iterator<Item = &'a mut Message>,
 ) -> io::Result<()> {
-    let mut unnamed = messages.filter(|message| !message.extent.named).peekable();
-    let Some(first) = first.filter(|first| !first.internal && unnamed.peek().is_some()) else {
+    let mut unnamed: Vec<&mut Message> = messages.filter(|message| !message.extent.named).collect();
+    unnamed.sort_by_key(|message| message.extent.start);
+    let mut unnamed = unnamed.into_iter().peekable();
+    let Some(first) = first.filter(|first| !first.internal) else {
         return Ok(());
     };
+    // A later message may have become the first, with what was so when its X-IMAPbase was written.
+    let is_late = first.base.as_ref().is_some_and(|base| base.uid_last < uid_last);
+    if unnamed.peek().is_none() && !is_late {
+        return Ok(());
+    }
     let keywords = first.base.as_ref().map(|base| base.keywords.clone()).unwrap_or_default();
     let base = ImapBase { uid_validity, uid_last, keywords };
     let wanted = Wanted { base: Some(&base), ..Wanted::default() };
-    if write(opened, &first.extent, &wanted)?.is_err() {
+    // Its own UID comes with it, so that the disk gets both or none.
+    let own = unnamed.next_if(|message| message.extent.start == first.extent.start);
+    let both = Wanted { uid: own.as_ref().map(|message| message.uid), ..wanted };
+    if write(opened, &first.extent, &both)?.is_ok() {
+        if let Some(own) = own {
+            own.extent.named = true;
+        }
+    } else if write(opened, &first.extent, &wanted)?.is_err() || own.is_some() {
         return Ok(());
     }
-    for message in unnamed.filter(|message| !message.extent.no_room) {
+    let limit = unnamed_at.unwrap_or(u64::MAX);
+    for message in unnamed.take_while(|message| message.extent.start < limit) {
         let wanted = Wanted { uid: Some(message.uid), ..Wanted::default() };
-        let written = write(opened, &message.extent, &wanted)?;
-        message.extent.named = written.is_ok();
+        let has_room = !message.extent.no_room;
+        message.extent.named = has_room && write(opened, &message.extent, &wanted)?.is_ok();
+        if !message.extent.named {
+            break;
+        }
     }
     Ok(())
 }
@@ -108,7 +129,7 @@ fn write(opened: &Opened, extent: &Extent, wanted: &Wanted<'_>) -> io::Result<Re
     let Some(header) = header(opened, extent)? else {
         return Ok(Err(NoRoom));
     };
-    Ok(match write_back(&header, wanted) {
+    Ok(match write_back_at(&header, extent.header_start(), wanted) {
         Ok(Some(edit)) => {
             moment();
             opened.file.write_all_at(&edit.bytes, extent.header_start() + edit.at as u64)?;

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::believed::Believed;
-use super::identity::Identity;
+use super::identity::{self, Identity};
 use super::in_place::First;
 use super::scan::{self, Scanner, after_blank_line};
 use super::window::{Source, Window};
@@ -28,28 +28,58 @@ pub(super) struct Listing {
     /// The first message of the file.
     pub first: Option<First>,
     /// How the file looked.
-    identity: Identity,
+    pub identity: Identity,
     believed: Believed,
 }
 
 impl Listing {
     /// Reads a file whose locks are held.
     pub fn under(opened: &Opened, last: Option<scan::Found>) -> Result<Self, Error> {
-        Self::read(&opened.file, opened.identity, last)
+        Self::under_telling(opened, last, &mut |_| ())
+    }
+
+    /// The same, and tells how far it is.
+    pub fn under_telling(
+        opened: &Opened,
+        last: Option<scan::Found>,
+        tell: &mut dyn FnMut(u64),
+    ) -> Result<Self, Error> {
+        Self::read(&opened.file, opened.identity, last, tell)
     }
 
     /// Reads a file with its locks for one read after the other. `None` where it was changed
     /// meanwhile, but for what came behind, or is not there any more.
-    pub fn by_reads(mbox: &mut Mbox, last: Option<scan::Found>) -> Result<Option<Self>, Error> {
-        let Some(opened) = mbox.lock_for_reading()? else {
+    pub fn by_reads(
+        mbox: &mut Mbox,
+        last: Option<scan::Found>,
+        tell: &mut dyn FnMut(u64),
+    ) -> Result<Option<Self>, Error> {
+        let Some(mut opened) = mbox.lock_for_reading()? else {
             return Ok(None);
         };
+        if !opened.identity.settled {
+            // Soon it will show whether it is changed while it is read.
+            drop(opened);
+            std::thread::sleep(identity::TICK);
+            opened = match mbox.lock_for_reading()? {
+                Some(opened) => opened,
+                None => return Ok(None),
+            };
+        }
         let identity = opened.identity;
+        if let Some(last) = &last {
+            // It was looked at under other locks.
+            let mut scanner = Scanner::new(&opened.file, identity.size);
+            let there = scanner.message_at(last.extent.start).map_err(Error::reading)?;
+            if there.as_ref() != Some(last) {
+                return Ok(None);
+            }
+        }
         drop(opened);
         let path = mbox.place.path.clone();
         let mut failed = None;
         let source = Reads { mbox, identity, failed: &mut failed };
-        let listing = Self::read(source, identity, last);
+        let listing = Self::read(source, identity, last, tell);
         match (listing, failed) {
             (_, Some(Failed::Changed)) => Ok(None),
             (_, Some(Failed::Error(error))) => Err(error),
@@ -63,6 +93,7 @@ impl Listing {
         mut source: impl Source,
         identity: Identity,
         last: Option<scan::Found>,
+        tell: &mut dyn FnMut(u64),
     ) -> Result<Self, Error> {
         let mut listing = Self {
             from: last.as_ref().map(|last| last.extent.start),
@@ -73,7 +104,7 @@ impl Listing {
             believed: Believed::default(),
         };
         let Some(last) = last else {
-            listing.take(Scanner::new(source, identity.size), true)?;
+            listing.take(Scanner::new(source, identity.size), true, tell)?;
             return Ok(listing);
         };
         // What the file says of itself, it says at its beginning: no more is read of that.
@@ -87,13 +118,19 @@ impl Listing {
         scanner.go_to(last.end());
         let uid = listing.believed.uid(&last.own);
         listing.found.push(known(last, uid));
-        listing.take(scanner, false)?;
+        listing.take(scanner, false, tell)?;
         Ok(listing)
     }
 
-    fn take<S: Source>(&mut self, scanner: Scanner<S>, mut first: bool) -> Result<(), Error> {
+    fn take<S: Source>(
+        &mut self,
+        scanner: Scanner<S>,
+        mut first: bool,
+        tell: &mut dyn FnMut(u64),
+    ) -> Result<(), Error> {
         for found in scanner {
             let found = found?;
+            tell(found.end());
             if std::mem::take(&mut first) {
                 self.hear(&found);
             }
@@ -131,7 +168,7 @@ impl Listing {
         scanner.go_to(there.end());
         self.found.push(Found { extent: there.extent, ..last });
         self.identity = opened.identity;
-        self.take(scanner, false).map(|()| true)
+        self.take(scanner, false, &mut |_| ()).map(|()| true)
     }
 }
 

@@ -8,7 +8,8 @@ use super::present::Presenter;
 const COLLECT: usize = 64 * 1024;
 
 /// Counts the octets of a message as a client gets it ([`Presenter`]), and makes its digest: of its
-/// header as a client gets it, and of its body as stored.
+/// header as a client gets it, and of its body as stored, with its last line end: who appends to a
+/// file that ends without one makes it.
 pub(super) struct Measure {
     hash: Xxh3Default,
     size: u64,
@@ -85,6 +86,7 @@ impl Measure {
             presenter.push(piece, &mut self.shown);
             self.size = self.size.saturating_add(count(self.shown.len()));
             self.shown.clear();
+            self.last = piece.last().copied().unwrap_or(self.last);
             return;
         }
         let ends = memchr::memchr_iter(b'\n', piece).count();
@@ -100,6 +102,9 @@ impl Measure {
 
     /// The message has ended: its octets and its digest.
     pub fn finish(&mut self) -> (u64, [u8; 16]) {
+        if self.last != b'\n' {
+            self.hash.update(b"\n");
+        }
         let missing = if let Some(mut presenter) = self.quoted.take() {
             presenter.finish(&mut self.shown);
             let missing = self.shown.len();

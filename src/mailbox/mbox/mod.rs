@@ -23,6 +23,7 @@ mod form;
 pub mod from_line;
 mod identity;
 mod in_place;
+mod inspect;
 mod intent;
 mod listing;
 mod measure;
@@ -218,5 +219,9 @@ impl Mbox {
     }
 }
 
+#[cfg(test)]
+mod crash_tests;
+#[cfg(test)]
+mod neighbours_tests;
 #[cfg(test)]
 mod tests;

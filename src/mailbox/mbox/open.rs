@@ -13,6 +13,7 @@ use nix::unistd::Uid;
 
 use super::error::Error;
 use crate::mailbox::directory;
+use crate::mailbox::moment::moment;
 
 /// A mailbox's place: its directory, held open, and its name there.
 #[derive(Debug)]
@@ -44,10 +45,18 @@ impl Spool {
     }
 
     /// Opens the mailbox; `None` where there is none.
+    ///
+    /// That we read does not show in its times: shells and mutt tell by them whether the user has.
     pub fn mailbox(&self, write: bool) -> Result<Option<File>, Error> {
         let access = if write { OFlag::O_RDWR } else { OFlag::O_RDONLY };
         let flags = access | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        match openat(&self.dir, self.name.as_os_str(), flags, Mode::empty()) {
+        let open = |more| openat(&self.dir, self.name.as_os_str(), flags | more, Mode::empty());
+        let opened = match open(OFlag::O_NOATIME) {
+            // It is somebody else's.
+            Err(nix::Error::EPERM) => open(OFlag::empty()),
+            opened => opened,
+        };
+        match opened {
             Ok(fd) => {
                 let file = File::from(fd);
                 self.check(&file)?;
@@ -66,6 +75,7 @@ impl Spool {
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL;
         let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
+        moment();
         match openat(&self.dir, self.name.as_os_str(), flags, mode) {
             Ok(_) => {
                 self.sync_directory();

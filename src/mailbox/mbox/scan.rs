@@ -19,7 +19,7 @@ use super::measure::Measure;
 use super::own::{LOOK, Own, Reader};
 use super::window::{CAPACITY, Source, Window};
 use crate::mailbox::index::MOST_MESSAGES;
-use crate::mailbox::store::Extent;
+use crate::mailbox::store::{Extent, Message};
 
 /// A message of an mbox.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,9 +46,21 @@ impl Found {
     pub fn end(&self) -> u64 {
         self.extent.end()
     }
+
+    /// Whether it is this message, stored as an index has it.
+    pub(super) fn is(&self, message: &Message) -> bool {
+        self.digest == message.digest && self.extent.is_at(&message.extent)
+    }
 }
 
 impl Extent {
+    /// Whether both are the same bytes of the file.
+    pub(super) fn is_at(&self, other: &Self) -> bool {
+        let places = [self, other]
+            .map(|at| (at.start, at.length, at.from_line, at.header, at.gap, at.quoted));
+        places[0] == places[1]
+    }
+
     /// Where its header begins.
     pub fn header_start(&self) -> u64 {
         self.start.saturating_add(self.from_line.into())

@@ -13,8 +13,10 @@ use super::ahead::Ahead;
 use super::cursor::Cursor;
 use super::form::{Batch, Stored};
 use super::identity::Identity;
+use super::scan::Scanner;
 use super::{Mbox, Opened, append, in_place, listing, redo};
 use crate::mailbox::index::{self, Change, Directory, Index, State};
+use crate::mailbox::moment::moment;
 use crate::mailbox::store::{Arrival, Changes, Extent, Flags, Marking, Message, Status, Store};
 use crate::mailbox::uids::{Uid, UidSet};
 use crate::mailbox::watch::Watch;
@@ -122,6 +124,36 @@ impl MboxStore {
         Ok(None)
     }
 
+    /// Whether these messages stand where the index says. Of what has only grown that is not certain:
+    /// mutt moves a field from one message to another, and the last one stands where it stood.
+    fn stand(&self, opened: &Opened, is_meant: impl Fn(&Message) -> bool) -> Result<bool, Error> {
+        if Identity::is_verified(&self.state().base) {
+            return Ok(true);
+        }
+        let mut scanner = Scanner::new(&opened.file, opened.identity.size);
+        let meant = self.messages().iter().filter(|message| is_meant(message));
+        let mut meant: Vec<&Message> = meant.collect();
+        meant.sort_by_key(|message| message.extent.start);
+        for message in meant {
+            let there = scanner
+                .message_at(message.extent.start)
+                .map_err(|error| self.fail("be read", error))?;
+            if there.is_none_or(|there| !there.is(message)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Looks at all of the file where one of these messages does not stand where the index says.
+    fn verify(
+        &mut self,
+        opened: &mut Opened,
+        is_meant: impl Fn(&Message) -> bool,
+    ) -> Result<(), Error> {
+        if self.stand(opened, is_meant)? { Ok(()) } else { self.catch_up_under(opened, true) }
+    }
+
     /// Gives the index what was done to the file under its locks.
     pub(super) fn commit(
         &mut self,
@@ -129,14 +161,15 @@ impl MboxStore {
         mut changes: Vec<Change>,
         verified: bool,
     ) -> Result<(), Error> {
-        let identity = Identity::stamp(&opened.file).map_err(|e| self.fail("be looked at", e))?;
+        let identity =
+            opened.identity.stamp(&opened.file).map_err(|e| self.fail("be looked at", e))?;
         opened.identity = identity;
         changes.push(Change::Base(identity.base(verified)));
         self.index.lock()?.commit(changes, true)
     }
 
     /// The messages as they stand in the file.
-    fn in_file_order(&self) -> Vec<&Message> {
+    pub(super) fn in_file_order(&self) -> Vec<&Message> {
         let mut messages: Vec<&Message> = self.state().messages.iter().collect();
         messages.sort_by_key(|message| message.extent.start);
         messages
@@ -176,21 +209,15 @@ impl Store for MboxStore {
         if let Some(watch) = &mut self.watch {
             watch.drain().map_err(|error| Error::io(&self.mbox.place.path, "be watched", error))?;
         }
-        self.refresh()?;
-        for _ in 0..TRIES {
-            let now = self.mbox.look()?;
-            let whole = !self.is_verified();
-            if self.describes(now.as_ref()) && !whole {
-                return Ok(());
+        match self.look_again() {
+            // Mail can be read, and where there is room again be deleted, on a disk that is full.
+            Err(error @ Error::Index { source: Some(_), .. }) if self.index.is_kept() => {
+                self.index.forsake();
+                self.look_again()?;
+                self.warnings.push(format!("{error}; this session goes on without an index"));
+                Ok(())
             }
-            if self.catch_up(whole)? {
-                return Ok(());
-            }
-        }
-        let directory = self.mbox.directory();
-        match self.mbox.lock_for_writing(&directory, false)? {
-            Some(mut opened) => self.catch_up_under(&mut opened, true),
-            None => self.forget_all(),
+            looked => looked,
         }
     }
 
@@ -246,15 +273,24 @@ impl Store for MboxStore {
         let length = batch.length().unwrap_or(u64::MAX);
         self.mbox.place.has_room(before.saturating_add(length).saturating_add(1))?;
         let directory = self.mbox.directory();
-        let uid_next = self.state().uid_next;
+        let (uid_validity, uid_next) = (self.state().uid_validity, self.state().uid_next);
         append::append(&mut opened, &directory, batch)?;
+        opened.identity =
+            Identity::of(&opened.file).map_err(|error| self.fail("be looked at", error))?;
         if let Err(error) = self.catch_up_under(&mut opened, false) {
             // Nobody has seen them: the locks are still held.
             let _ = opened.file.set_len(before).and_then(|()| opened.file.sync_all());
             return Err(error);
         }
-        let from = self.messages().partition_point(|message| message.uid < uid_next);
-        Ok(self.messages().get(from..).unwrap_or_default().iter().map(|m| m.uid).collect())
+        // By their places: all UIDs are other ones where the mailbox has another UIDVALIDITY now.
+        let all = self.messages();
+        let from = if self.state().uid_validity == uid_validity {
+            all.partition_point(|message| message.uid < uid_next)
+        } else {
+            0
+        };
+        let new = all.get(from..).unwrap_or_default().iter();
+        Ok(new.filter(|message| message.extent.start >= before).map(|m| m.uid).collect())
     }
 
     fn mark(
@@ -272,6 +308,11 @@ impl Store for MboxStore {
         // checkpoint, as a sync costs more than all the rest.
         let (refused, modseq) = (plan.refused.clone(), locked.state().next_modseq());
         locked.commit(plan.changes(marking, modseq), false)?;
+        drop(locked);
+        if !self.index.is_kept() {
+            // The mailbox itself is all that keeps them.
+            self.checkpoint()?;
+        }
         Ok(refused)
     }
 
@@ -279,6 +320,12 @@ impl Store for MboxStore {
         let Some(mut opened) = self.lock_current(false)? else {
             return Ok(UidSet::new());
         };
+        // The one that comes to stand first is written to.
+        let first = self.in_file_order().into_iter().find(|message| !uids.contains(message.uid));
+        let first = first.map(|message| message.uid);
+        self.verify(&mut opened, |message| {
+            uids.contains(message.uid) || Some(message.uid) == first
+        })?;
         let present = self.messages().iter().map(|message| message.uid);
         let uids: UidSet = present.filter(|uid| uids.contains(*uid)).collect();
         if uids.is_empty() {
@@ -329,9 +376,11 @@ impl Store for MboxStore {
         let Some(mut opened) = self.lock_current(false)? else {
             return Ok(());
         };
+        self.verify(&mut opened, unwritten)?;
         let changes = in_place::write_marks(&opened, self.state())
             .map_err(|error| self.fail("be written", error))?;
         // In the file for good before the index forgets that they are not.
+        moment();
         opened.file.sync_data().map_err(|error| self.fail("be written", error))?;
         let verified = Identity::is_verified(&self.state().base);
         self.commit(&mut opened, changes, verified)
@@ -345,11 +394,33 @@ impl Store for MboxStore {
 }
 
 impl MboxStore {
+    /// Looks at what others did, here and in the index.
+    fn look_again(&mut self) -> Result<(), Error> {
+        self.refresh()?;
+        for _ in 0..TRIES {
+            let now = self.mbox.look()?;
+            let whole = !self.is_verified();
+            if self.describes(now.as_ref()) && !whole {
+                return Ok(());
+            }
+            if self.catch_up(whole)? {
+                return Ok(());
+            }
+        }
+        let directory = self.mbox.directory();
+        match self.mbox.lock_for_writing(&directory, false)? {
+            Some(mut opened) => self.catch_up_under(&mut opened, true),
+            None => self.forget_all(),
+        }
+    }
+
     /// Reads on in a message; false at its end.
     fn fill(&mut self, cursor: &mut Cursor) -> Result<bool, Error> {
         let message = *self.message(cursor.uid()).ok_or(Error::Changed)?;
         let base = self.state().base;
+        let is_known = Identity::is_verified(&base) || cursor.knows(&base);
         if cursor.follow(&message)
+            && is_known
             && let Some(bytes) = self.ahead.get(&base, &message.extent, &cursor.next())
         {
             return Ok(cursor.push(bytes));
@@ -358,12 +429,25 @@ impl MboxStore {
             let opened = self.mbox.lock_for_reading()?.ok_or(Error::Changed)?;
             self.refresh()?;
             if self.describes(Some(&opened.identity)) {
-                let message = *self.message(cursor.uid()).ok_or(Error::Changed)?;
+                let uid = cursor.uid();
+                if !cursor.knows(&self.state().base) {
+                    if !self.stand(&opened, |message| message.uid == uid)? {
+                        drop(opened);
+                        self.catch_up(true)?;
+                        continue;
+                    }
+                    cursor.know(self.state().base);
+                }
+                let message = *self.message(uid).ok_or(Error::Changed)?;
                 if !cursor.follow(&message) {
                     return Err(Error::Changed);
                 }
-                let base = self.state().base;
-                return match self.ahead.read(&opened.file, &base, &message.extent, &cursor.next()) {
+                let (base, next) = (self.state().base, cursor.next());
+                // It may have been read ahead, when it was not known yet to be of this message.
+                if let Some(bytes) = self.ahead.get(&base, &message.extent, &next) {
+                    return Ok(cursor.push(bytes));
+                }
+                return match self.ahead.read(&opened.file, &base, &message.extent, &next) {
                     Ok(bytes) => Ok(cursor.push(bytes)),
                     Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(Error::Changed),
                     Err(error) => Err(self.fail("be read", error)),

@@ -540,3 +540,48 @@ fn where_only_we_delivered_the_rest_is_not_looked_at() {
     let session = home.session();
     assert!(session.messages().iter().any(|message| message.marks.flags == Flags::SEEN));
 }
+
+#[test]
+fn a_last_message_without_a_line_end_stays_the_same_when_another_comes_behind_it() {
+    let quoted = "From a@b.org Thu Jan  1 00:00:00 1970\nX-Mbox-Quoted: yes\n\n>From b";
+    for before in ["From a@b.org Thu Jan  1 00:00:00 1970\nA: b\n\nc", quoted] {
+        for end in ["", "\r", "\n\r"] {
+            let home = Home::new(format!("{before}{end}").as_bytes());
+            let mut mailbox = home.session();
+            let first = mailbox.messages()[0];
+            home.open().append(&[message("b", "1\n")]).unwrap();
+            mailbox.sync().unwrap();
+            let now = mailbox.messages();
+            assert_eq!(now.len(), 2);
+            assert_eq!((now[0].uid, now[0].digest), (first.uid, first.digest), "{end:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_is_missed_where_all_is_new_though_the_file_has_only_grown() {
+    let based = |validity: u32| {
+        let base = format!("X-IMAPbase: {validity} 0000000009\nSubject: a\n");
+        stored(&["a", "b", "c"], 10).replacen("Subject: a\n", &base, 1)
+    };
+    let new = text("d", "1\n") + "\n";
+    // Somebody says another UIDVALIDITY.
+    let home = Home::new(based(7).as_bytes());
+    let mut mailbox = home.session();
+    fs::write(&home.inbox, based(8) + &new).unwrap();
+    assert_eq!(shown(&mut mailbox).len(), 4);
+    assert_eq!(mailbox.status().uid_validity, 8);
+    // The index is damaged, or gone.
+    for damage in [Some(&b"garbage"[..]), None] {
+        let home = Home::new(based(7).as_bytes());
+        let mut mailbox = home.session();
+        let index = home.index.join(home.journal("index"));
+        fs::remove_file(&index).unwrap();
+        if let Some(damage) = damage {
+            fs::write(&index, damage).unwrap();
+        }
+        home.neighbour(new.as_bytes());
+        assert_eq!(shown(&mut mailbox).len(), 4, "{damage:?}");
+        assert_eq!(home.session().messages().len(), 4);
+    }
+}

@@ -3,12 +3,15 @@
 //! Room is what [`super::form`] or Dovecot left blank in the fields, and what stands in a field that
 //! gets shorter. A field that is missing, or is too narrow, takes what it needs from X-Keywords, as
 //! Dovecot does it: the lines of the mailbox's own that stand together with X-Keywords are laid out
-//! anew. No other line moves, so that a torn write can tear nothing else.
+//! anew. No other line moves, so that a torn write can tear nothing else. Where it would tear these
+//! lines, since a block of the disk ends within them, new ones go behind the others instead of
+//! before; else nothing is written.
 
 use std::ops::Range;
 
 use super::fields::{self, Hidden};
 use super::own::{self, ImapBase, LOOK, Own, STATUS, X_STATUS, is_unknown, without_line_end};
+use super::present::Presenter;
 use crate::mailbox::store::{Flags, is_keyword};
 use crate::mailbox::uids::Uid;
 
@@ -41,7 +44,68 @@ pub struct NoRoom;
 ///
 /// What we don't know in these fields stays.
 pub fn write_back(header: &[u8], wanted: &Wanted<'_>) -> Result<Option<Edit>, NoRoom> {
-    let mut layout = Layout::of(header);
+    Ok(difference(header, &changed(header, wanted, false)?))
+}
+
+/// The same for a header that stands at `start` in its file: whatever part of the edit a power cut
+/// keeps from the disk, no client sees it.
+pub(super) fn write_back_at(
+    header: &[u8],
+    start: u64,
+    wanted: &Wanted<'_>,
+) -> Result<Option<Edit>, NoRoom> {
+    for behind in [false, true] {
+        let new = changed(header, wanted, behind)?;
+        let Some(edit) = difference(header, &new) else {
+            return Ok(None);
+        };
+        let end = edit.at.saturating_add(edit.bytes.len());
+        let inside = usize::try_from(start % BLOCK).unwrap_or(0);
+        let block = usize::try_from(BLOCK).unwrap_or(usize::MAX);
+        let blocks = (1..).map(|n: usize| n.saturating_mul(block).saturating_sub(inside));
+        let mut cuts = blocks.skip_while(|cut| *cut <= edit.at).take_while(|cut| *cut < end);
+        if cuts.all(|cut| bears_a_cut(header, &new, cut)) {
+            return Ok(Some(edit));
+        }
+    }
+    Err(NoRoom)
+}
+
+/// A disk writes so many bytes as a whole.
+const BLOCK: u64 = 4096;
+
+/// Whether all is well where only what is before `cut`, or behind it, is new.
+fn bears_a_cut(old: &[u8], new: &[u8], cut: usize) -> bool {
+    let (Some((old_front, old_back)), Some((new_front, new_back))) =
+        (old.split_at_checked(cut), new.split_at_checked(cut))
+    else {
+        return false;
+    };
+    let (was, is) = (own::read(old), own::read(new));
+    [[new_front, old_back], [old_front, new_back]].into_iter().all(|halves| {
+        let torn = halves.concat();
+        let own = own::read(&torn);
+        let known = |word: &String| was.keywords.contains(word) || is.keywords.contains(word);
+        let changed = was.flags ^ is.flags;
+        shown(&torn) == shown(old)
+            && [None, was.uid, is.uid].contains(&own.uid)
+            && [None, was.base.as_ref(), is.base.as_ref()].contains(&own.base.as_ref())
+            && own.keywords.iter().all(known)
+            && changed.has(own.flags ^ was.flags)
+    })
+}
+
+/// A header as clients get it.
+fn shown(header: &[u8]) -> Vec<u8> {
+    let (mut presenter, mut out) = (Presenter::new(false, Some(0)), Vec::new());
+    presenter.push(header, &mut out);
+    presenter.finish(&mut out);
+    out
+}
+
+/// The header that says what is wanted; new lines before X-Keywords, or behind.
+fn changed(header: &[u8], wanted: &Wanted<'_>, behind: bool) -> Result<Vec<u8>, NoRoom> {
+    let mut layout = Layout { behind, ..Layout::of(header) };
     let own = own::read(header);
     if let Some(base) = wanted.base.filter(|base| own.base.as_ref() != Some(base)) {
         layout.number(Hidden::ImapBase, &text_of(base))?;
@@ -61,7 +125,7 @@ pub fn write_back(header: &[u8], wanted: &Wanted<'_>) -> Result<Option<Edit>, No
     if new.len() != header.len() || !says(&own::read(&new), wanted) {
         return Err(NoRoom);
     }
-    Ok(difference(header, new))
+    Ok(new)
 }
 
 fn says(own: &Own, wanted: &Wanted<'_>) -> bool {
@@ -87,13 +151,11 @@ fn text_of(base: &ImapBase) -> Vec<u8> {
 }
 
 /// The smallest part that holds all that differs.
-fn difference(old: &[u8], mut new: Vec<u8>) -> Option<Edit> {
+fn difference(old: &[u8], new: &[u8]) -> Option<Edit> {
     let differs = |(old, new): (&u8, &u8)| old != new;
-    let at = old.iter().zip(&new).position(differs)?;
+    let at = old.iter().zip(new).position(differs)?;
     let end = new.len() - old.iter().rev().zip(new.iter().rev()).position(differs)?;
-    new.truncate(end);
-    new.drain(..at);
-    Some(Edit { at, bytes: new })
+    Some(Edit { at, bytes: new.get(at..end)?.to_vec() })
 }
 
 /// A line of a header that is the mailbox's own.
@@ -123,6 +185,8 @@ struct Layout<'a> {
     home: Range<usize>,
     /// Lines that shall be made.
     made: Vec<(&'static str, Vec<u8>)>,
+    /// They go behind all others, not before X-Keywords.
+    behind: bool,
 }
 
 impl<'a> Layout<'a> {
@@ -155,7 +219,7 @@ impl<'a> Layout<'a> {
             }
         }
         let home = home(&lines);
-        Self { header, lines, home, made: Vec::new() }
+        Self { header, lines, home, made: Vec::new(), behind: false }
     }
 
     fn bytes(&self, place: &Range<usize>) -> &'a [u8] {
@@ -305,12 +369,15 @@ impl<'a> Layout<'a> {
             let mut new = Vec::with_capacity(total);
             for line in lines {
                 let is_keywords = line.place == keywords.place;
-                if is_keywords {
+                if is_keywords && !self.behind {
                     new.extend_from_slice(&made);
                 }
                 new.extend_from_slice(self.bytes(&(line.place.start..line.value.start)));
                 self.fill(&mut new, line, if is_keywords { rest } else { width(line) });
                 new.extend_from_slice(self.bytes(&(line.value.end..line.place.end)));
+            }
+            if self.behind {
+                new.extend_from_slice(&made);
             }
             return Ok(new);
         }

@@ -1,5 +1,5 @@
 use super::super::own::{self, ImapBase, Own};
-use super::{NoRoom, Wanted, write_back};
+use super::{NoRoom, Wanted, shown, write_back, write_back_at};
 use crate::mailbox::store::Flags;
 
 /// The header with what is written.
@@ -211,5 +211,39 @@ fn check_room(header: &str, before: &Own) {
         let words = [word.as_str()];
         let marks = flags(before.flags, &words).marks;
         assert!(written(header, &Wanted { marks, ..Wanted::default() }).is_ok(), "{header:?}");
+    }
+}
+
+#[test]
+fn whatever_block_ends_in_an_edit_no_half_of_it_is_seen() {
+    let header = format!(
+        "Subject: a\nStatus:{:10}\nX-Status:{:10}\nX-Keywords: work{:120}\nTo: b\n\n",
+        "", "", ""
+    );
+    let base = ImapBase { uid_validity: 1_234_567_890, uid_last: 17, keywords: Vec::new() };
+    let wants = [
+        Wanted { uid: Some(123), ..Wanted::default() },
+        Wanted { base: Some(&base), ..Wanted::default() },
+        Wanted { marks: Some((Flags::ALL, &["work"])), ..Wanted::default() },
+    ];
+    for wanted in wants {
+        for end in 1..header.len() {
+            // A block ends so many bytes behind the beginning of the header.
+            let edit = write_back_at(header.as_bytes(), 8192 - end as u64, &wanted);
+            let edit = edit.unwrap().unwrap();
+            let mut new = header.clone().into_bytes();
+            new[edit.at..edit.at + edit.bytes.len()].copy_from_slice(&edit.bytes);
+            for halves in
+                [[&new[..end], &header.as_bytes()[end..]], [&header.as_bytes()[..end], &new[end..]]]
+            {
+                let torn = halves.concat();
+                let text = String::from_utf8_lossy(&torn).into_owned();
+                assert_eq!(shown(&torn), b"Subject: a\r\nTo: b\r\n\r\n", "{end}: {text}");
+                let own = own::read(&torn);
+                assert!([None, wanted.uid].contains(&own.uid), "{end}: {text}");
+                assert!([None, wanted.base].contains(&own.base.as_ref()), "{end}: {text}");
+                assert!(own.keywords.iter().all(|word| word == "work"), "{end}: {text}");
+            }
+        }
     }
 }

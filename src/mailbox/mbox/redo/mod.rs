@@ -82,6 +82,11 @@ pub(super) fn is_pending(directory: &Directory) -> Result<bool, Error> {
     directory.has(ENDING)
 }
 
+/// Whether there is one that did not fit its mailbox.
+pub(super) fn is_set_aside(directory: &Directory) -> Result<bool, Error> {
+    directory.has(BAD)
+}
+
 /// Removes the ranges (sorted, apart) from the file. The write locks are held.
 pub(super) fn remove(
     opened: &mut Opened,

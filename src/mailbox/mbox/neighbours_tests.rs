@@ -1,0 +1,121 @@
+//! What neighbours do to an mbox, and what they take ill.
+//!
+//! mutt moves a field from one message to another, so that those between them stand elsewhere while
+//! the last one stands where it stood; then mail comes, and only that is read. Dovecot gives new UIDs
+//! to all messages behind one that has none.
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+
+use super::MboxStore;
+use crate::mailbox::store::{Flags, Marking, Store};
+use crate::mailbox::store_tests::{place, read};
+use crate::mailbox::uids::UidSet;
+
+const FROM: &str = "From a@b.org Mon Jun 21 03:15:20 2004\n";
+const FLAG: &str = "X-Status: F\n";
+
+fn message(name: &str, fields: &str) -> String {
+    let room = format!("Status:{:10}\nX-Status:{:10}\nX-Keywords:{:150}\n", "", "", "");
+    format!("{FROM}Subject: {name}\n{fields}{room}\nThis is {name}.\n\n")
+}
+
+/// The mailbox as it stands there after all that, and a handle that has seen it grow.
+fn shifted() -> (tempfile::TempDir, PathBuf, MboxStore) {
+    let directory = tempfile::tempdir().unwrap();
+    let place = place(directory.path(), "box");
+    let path = place.path.clone();
+    let text = |first, third| {
+        message("a", first) + &message("b", "") + &message("c", third) + &message("d", "")
+    };
+    fs::write(&path, text(FLAG, "")).unwrap();
+    let mut store = MboxStore::open(place).unwrap();
+    let named = fs::read_to_string(&path).unwrap();
+    // All fields that we wrote stay; a's flag goes to c.
+    let (a, rest) = named.split_once("This is a.").unwrap();
+    let a = a.replacen(FLAG, "", 1);
+    let rest = rest.replacen("Subject: c\n", &format!("Subject: c\n{FLAG}"), 1);
+    let moved = format!("{a}This is a.{rest}");
+    assert_eq!(moved.len(), named.len());
+    fs::write(&path, moved).unwrap();
+    let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+    file.write_all(message("e", "").as_bytes()).unwrap();
+    store.sync().unwrap();
+    assert_eq!(store.messages().len(), 5);
+    (directory, path, store)
+}
+
+fn bodies(text: &str) -> Vec<&str> {
+    text.lines().filter(|line| line.starts_with("This is")).collect()
+}
+
+#[test]
+fn a_message_that_was_shifted_is_read_whole() {
+    for uid in 1..=5 {
+        let (_directory, _, mut store) = shifted();
+        let text = String::from_utf8(read(&mut store, uid, 0..u64::MAX)).unwrap();
+        let name = ["a", "b", "c", "d", "e"][uid as usize - 1];
+        assert_eq!(text, format!("Subject: {name}\r\n\r\nThis is {name}.\r\n"));
+    }
+}
+
+#[test]
+fn the_messages_around_a_shifted_one_survive_its_removal() {
+    for uid in 1..=5 {
+        let (_directory, path, mut store) = shifted();
+        store.expunge(&UidSet::from(uid..=uid)).unwrap();
+        let mut wanted = vec!["This is a.", "This is b.", "This is c.", "This is d.", "This is e."];
+        wanted.remove(uid as usize - 1);
+        let text = fs::read_to_string(path).unwrap();
+        assert_eq!(bodies(&text), wanted);
+        assert_eq!(text.matches(FROM).count(), 4);
+        for message in store.messages().to_vec() {
+            read(&mut store, message.uid, 0..u64::MAX);
+        }
+    }
+}
+
+#[test]
+fn marks_are_written_where_a_shifted_message_stands() {
+    for uid in 1..=5 {
+        let (_directory, path, mut store) = shifted();
+        store.mark(&UidSet::from(uid..=uid), Marking::Add, Flags::SEEN, &[], None).unwrap();
+        store.checkpoint().unwrap();
+        let text = fs::read_to_string(path).unwrap();
+        let name = ["a", "b", "c", "d", "e"][uid as usize - 1];
+        for message in text.split(FROM).skip(1) {
+            let is_it = message.contains(&format!("This is {name}."));
+            assert_eq!(message.contains("\nStatus: RO"), is_it, "{uid}: {message}");
+        }
+        assert_eq!(bodies(&text).len(), 5);
+    }
+}
+
+#[test]
+fn no_uid_is_written_behind_a_message_that_has_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = place(directory.path(), "box");
+    let path = place.path.clone();
+    let bare = format!("{FROM}Subject: bare\n\nThis is bare.\n\n");
+    fs::write(&path, message("a", "") + &message("b", "") + &bare + &message("c", "")).unwrap();
+    let mut store = MboxStore::open(place.clone()).unwrap();
+    let named = |store: &MboxStore| -> Vec<bool> {
+        store.messages().iter().map(|message| message.extent.named).collect()
+    };
+    assert_eq!(named(&store), [true, true, false, false]);
+    // Neither when it comes later.
+    let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+    file.write_all(message("d", "").as_bytes()).unwrap();
+    store.sync().unwrap();
+    assert_eq!(named(&store), [true, true, false, false, false]);
+    let text = fs::read_to_string(&path).unwrap();
+    assert_eq!(text.matches("X-UID:").count(), 2);
+    // But no UID is given again.
+    assert_eq!(text.matches(" 0000000005\n").count(), 1, "{text}");
+    drop(store);
+    fs::remove_dir_all(place.index.clone()).unwrap();
+    let store = MboxStore::open(place).unwrap();
+    let uids: Vec<u32> = store.messages().iter().map(|message| message.uid).collect();
+    assert_eq!(uids, [1, 2, 6, 7, 8]);
+}
