@@ -74,6 +74,7 @@ bench:
 	tests/bench/receive
 	tests/bench/relay
 	tests/bench/deliver
+	$(CARGO) build --locked --release --example store_bench
 	tests/bench/store
 
 # By the stable toolchain: no sanitizer. What is new goes below fuzz/target; the corpora in the tree

@@ -19,7 +19,7 @@ pub(super) const BELOW: &str = ".sbd";
 
 /// What belongs to a mailbox and is none: directories of folders below it, dot locks, Thunderbird's
 /// summaries, our small files where `[paths] index` is the directory of folders.
-const ENDINGS: [&str; 14] = [
+const ENDINGS: [&str; 15] = [
     BELOW,
     ".lock",
     ".msf",
@@ -29,6 +29,7 @@ const ENDINGS: [&str; 14] = [
     ".redo.new",
     ".redo.bad",
     ".append",
+    ".delivered",
     ".cache",
     ".cache.new",
     ".folders",

@@ -20,7 +20,7 @@ pub use directory::{Directory, Entry, stem};
 pub use file::{ENDING, Index, NEW, Opened};
 pub use locked::Locked;
 pub use plan::MarkPlan;
-pub use reconcile::{Claims, Found, reconcile};
+pub use reconcile::{Claims, Found, list, reconcile};
 pub use state::{Base, Change, MOST_KEYWORD_BYTES, MOST_MESSAGES, State};
 
 /// An index says something that can't be: what is wrong.

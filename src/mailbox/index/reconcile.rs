@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::Damaged;
 use super::state::{Change, MOST_KEYWORD_BYTES, State};
 use crate::mailbox::store::{Extent, Flags, MOST_KEYWORDS, Marking, Marks, Message};
 use crate::mailbox::uids::{Uid, UidSet};
@@ -40,8 +41,8 @@ pub struct Claims {
 }
 
 /// Gives `emit` the changes that bring `state` in line with what was found, in the order in which it
-/// stands there: all of the mailbox, or all that stands at `from` or behind. All have one MODSEQ, the
-/// next one.
+/// stands there: all of the mailbox, or its last message, which stands at `from`, and all behind it.
+/// All have one MODSEQ, the next one.
 ///
 /// A message that is known keeps its UID wherever it stands now. One that is not gets the UID that
 /// the mailbox has for it, if no message can have had it before, or else the next one.
@@ -53,26 +54,26 @@ pub fn reconcile(
     emit: &mut dyn FnMut(Change),
 ) {
     let modseq = state.next_modseq();
-    let is_meant = |message: &Message| message.extent.start >= from.unwrap_or(0);
-    let known = recognise(state, is_meant, found);
+    let meant = meant(state, from);
+    let known = recognise(&meant, found);
     let mut names = Names::new(state);
     let is_new = |at: &usize| known.get(*at).is_some_and(Option::is_none);
 
-    let mut left: Vec<bool> = vec![true; state.messages.len()];
+    let mut left: Vec<bool> = vec![true; meant.len()];
     for at in known.iter().flatten() {
         if let Some(left) = left.get_mut(*at) {
             *left = false;
         }
     }
-    let gone =
-        state.messages.iter().zip(&left).filter(|(message, left)| **left && is_meant(message));
-    let gone: UidSet = gone.map(|(message, _)| message.uid).collect();
+    let gone = meant.iter().zip(&left).filter(|(_, left)| **left);
+    let mut gone: Vec<Uid> = gone.map(|(message, _)| message.uid).collect();
+    gone.sort_unstable();
     if !gone.is_empty() {
-        emit(Change::Expunge { uids: gone, modseq });
+        emit(Change::Expunge { uids: gone.into_iter().collect(), modseq });
     }
 
     for (found, at) in found.iter().zip(&known) {
-        if let Some(message) = at.and_then(|at| state.messages.get(at)) {
+        if let Some(message) = at.and_then(|at| meant.get(at)) {
             known_again(message, found, &mut names, modseq, emit);
         }
     }
@@ -120,6 +121,64 @@ fn message(found: &Found, uid: Uid, keywords: u64, modseq: u64) -> Message {
     }
 }
 
+/// The same where nothing is known of the mailbox, and all of it was found; what others have shown
+/// already is no more recent. What was found is given up on the way, so that a large mailbox is not
+/// in memory twice.
+pub fn list(state: &mut State, found: Vec<Found>, claims: Option<Claims>) -> Result<(), Damaged> {
+    let modseq = state.next_modseq();
+    let mut names = Names { known: &[], more: Vec::new() };
+    let mut recent = 0;
+    let mut add = |state: &mut State, found: &Found| {
+        let mut made = Vec::new();
+        let keywords = names.bits(&found.keywords, &mut |change| made.push(change));
+        made.into_iter().try_for_each(|change| state.apply(change))?;
+        let uid = found.uid.unwrap_or(0).max(state.uid_next);
+        if found.old {
+            recent = uid;
+        }
+        state.apply(Change::New(message(found, uid, keywords, modseq)))
+    };
+    let mut others = Vec::new();
+    each_given_up(found, |found| {
+        if claims.is_some() && found.uid.is_none() {
+            others.push(found);
+            return Ok(());
+        }
+        add(state, &found)
+    })?;
+    if let Some(claims) = claims {
+        state.apply(Change::UidNext(claims.uid_last.saturating_add(1)))?;
+    }
+    each_given_up(others, |found| add(state, &found))?;
+    state.apply(Change::Recent(recent))
+}
+
+/// One after the other; the memory shrinks on the way.
+fn each_given_up<T>(
+    mut all: Vec<T>,
+    mut action: impl FnMut(T) -> Result<(), Damaged>,
+) -> Result<(), Damaged> {
+    all.reverse();
+    while let Some(one) = all.pop() {
+        action(one)?;
+        if all.len().is_multiple_of(4096) {
+            all.shrink_to_fit();
+        }
+    }
+    Ok(())
+}
+
+/// The messages that are looked at, as they stand.
+fn meant(state: &State, from: Option<u64>) -> Vec<&Message> {
+    if let Some(from) = from {
+        let last = state.messages.iter().rev().find(|message| message.extent.start >= from);
+        return last.into_iter().collect();
+    }
+    let mut all: Vec<&Message> = state.messages.iter().collect();
+    all.sort_by_key(|message| message.extent.start);
+    all
+}
+
 /// What has changed of a message that is still there.
 fn known_again(
     message: &Message,
@@ -146,37 +205,24 @@ fn known_again(
     }
 }
 
-/// For each that was found, which message of the state it is.
-fn recognise(
-    state: &State,
-    is_meant: impl Fn(&Message) -> bool,
-    found: &[Found],
-) -> Vec<Option<usize>> {
-    let each = state.messages.iter().enumerate();
-    let mut places: Vec<usize> = each.filter(|(_, m)| is_meant(m)).map(|(at, _)| at).collect();
-    let start = |at: &usize| state.messages.get(*at).map_or(0, |message| message.extent.start);
-    places.sort_by_key(start);
-    // Of two that are the same next to each other the first may be gone.
-    let is = |at: usize, found: &Found| {
-        state.messages.get(at).is_some_and(|message| {
-            message.digest == found.digest && found.uid.is_none_or(|uid| uid == message.uid)
-        })
-    };
+/// For each that was found, which of the messages it is.
+fn recognise(meant: &[&Message], found: &[Found]) -> Vec<Option<usize>> {
     // Nearly always they stand as they stood, with new ones behind.
-    let same = places.iter().zip(found).take_while(|(at, found)| is(**at, found)).count();
-    let (before, rest) = places.split_at_checked(same).unwrap_or((&places, &[]));
-    let mut known: Vec<Option<usize>> = before.iter().map(|at| Some(*at)).collect();
+    // Of two that are the same next to each other the first may be gone.
+    let is = |(message, found): &(&&Message, &Found)| {
+        message.digest == found.digest && found.uid.is_none_or(|uid| uid == message.uid)
+    };
+    let same = meant.iter().zip(found).take_while(is).count();
+    let mut known: Vec<Option<usize>> = (0..same).map(Some).collect();
     known.resize(found.len(), None);
 
     // The others by their digests; of those that are the same, by what UID the mailbox has for
     // them, and then in their order.
     let mut likes: HashMap<[u8; 16], Vec<usize>> = HashMap::new();
-    for at in rest.iter().rev() {
-        if let Some(message) = state.messages.get(*at) {
-            likes.entry(message.digest).or_default().push(*at);
-        }
+    for (at, message) in meant.iter().enumerate().skip(same).rev() {
+        likes.entry(message.digest).or_default().push(at);
     }
-    let uid = |at: &usize| state.messages.get(*at).map(|message| message.uid);
+    let uid = |at: &usize| meant.get(*at).map(|message| message.uid);
     for by_uid in [true, false] {
         for (found, known) in found.iter().zip(&mut known).skip(same) {
             let Some(likes) = likes.get_mut(&found.digest).filter(|_| known.is_none()) else {
@@ -191,32 +237,29 @@ fn recognise(
             }
         }
     }
-    keep_undeleted(state, &places, found, &mut known);
+    keep_undeleted(meant, found, &mut known);
     known
 }
 
 /// Of messages that are the same, and have no UID of their own there, those that are gone are the
 /// ones that were to be deleted: who removed them may have been killed before he could say so.
-fn keep_undeleted(state: &State, places: &[usize], found: &[Found], known: &mut [Option<usize>]) {
+fn keep_undeleted(meant: &[&Message], found: &[Found], known: &mut [Option<usize>]) {
     let kept: HashSet<usize> = known.iter().copied().flatten().collect();
-    if kept.len() == places.len() {
+    if kept.len() == meant.len() {
         return;
     }
-    let was_to_go =
+    let is_to_go =
         |message: &Message| message.extent.doomed || message.marks.flags.has(Flags::DELETED);
     let mut gone: HashMap<[u8; 16], Vec<usize>> = HashMap::new();
-    for at in places.iter().rev().filter(|at| !kept.contains(at)) {
-        if let Some(message) = state.messages.get(*at)
-            && !was_to_go(message)
-        {
-            gone.entry(message.digest).or_default().push(*at);
+    for (at, message) in meant.iter().enumerate().rev() {
+        if !kept.contains(&at) && !is_to_go(message) {
+            gone.entry(message.digest).or_default().push(at);
         }
     }
-    let is_to_go = |at: usize| state.messages.get(at).is_some_and(was_to_go);
     for (found, known) in found.iter().zip(known) {
         if found.uid.is_none()
             && !found.flags.has(Flags::DELETED)
-            && known.is_some_and(is_to_go)
+            && known.and_then(|at| meant.get(at)).is_some_and(|message| is_to_go(message))
             && let Some(other) = gone.get_mut(&found.digest).and_then(Vec::pop)
         {
             *known = Some(other);

@@ -1,4 +1,4 @@
-use super::{Claims, Found, reconcile};
+use super::{Claims, Found, list, reconcile};
 use crate::mailbox::index::{Change, State};
 use crate::mailbox::store::{Extent, Flags, Marking, Marks};
 
@@ -37,6 +37,31 @@ fn state(letters: &str) -> State {
 }
 
 #[test]
+fn what_is_listed_for_the_first_time_is_as_if_it_had_come_later() {
+    for (uids, last) in [("", 0), ("1234567", 7), ("1.3.5.9", 9), ("...12", 20), (".......", 4)] {
+        let mut messages = found("abcabxy");
+        for (message, uid) in messages.iter_mut().zip(uids.chars()) {
+            message.uid = uid.to_digit(10);
+            message.old = uid == '1' || uid == '2';
+            message.keywords = vec![format!("word{uid}"), "both".into()];
+        }
+        let claims = (last > 0).then_some(Claims { uid_validity: 5, uid_last: last });
+        let (mut one, mut other) = (State::new(5, 10), State::new(5, 10));
+        follow(&mut one, &messages, claims);
+        list(&mut other, messages, claims).unwrap();
+        let old = one.messages.iter().filter(|m| m.extent.named && m.uid <= 2).map(|m| m.uid);
+        assert_eq!(other.recent, old.max().unwrap_or(0), "{uids}");
+        one.recent = other.recent;
+        one.keywords.sort();
+        other.keywords.sort();
+        for message in one.messages.iter_mut().chain(&mut other.messages) {
+            message.marks.keywords = u64::from(message.marks.keywords.count_ones());
+        }
+        assert_eq!(one, other, "{uids}");
+    }
+}
+
+#[test]
 fn nothing_changed_is_no_change() {
     assert_eq!(follow(&mut state("abcab"), &found("abcab"), None), 0);
 }
@@ -54,8 +79,8 @@ fn messages_keep_their_uids_wherever_they_stand() {
 fn where_a_part_was_looked_at_the_rest_is_as_it_was() {
     let mut state = state("abab");
     let mut changes = Vec::new();
-    let tail = &found("abaxc")[2..];
-    reconcile(&state, Some(200), tail, None, &mut |change| changes.push(change));
+    let tail = &found("abaxc")[3..];
+    reconcile(&state, Some(300), tail, None, &mut |change| changes.push(change));
     for change in changes {
         state.apply(change).unwrap();
     }

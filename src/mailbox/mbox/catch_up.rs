@@ -8,13 +8,14 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::delivered::Delivered;
 use super::identity::Identity;
 use super::listing::Listing;
-use super::scan::Scanner;
+use super::scan::{self, Scanner};
 use super::store::MboxStore;
 use super::{Opened, in_place};
 use crate::mailbox::Error;
-use crate::mailbox::index::{self, Change, State, reconcile};
+use crate::mailbox::index::{self, Change, State, list, reconcile};
 use crate::mailbox::store::Message;
 
 /// So much is read while the write locks are held, in bytes.
@@ -35,40 +36,46 @@ impl MboxStore {
         if self.describes(Some(&opened.identity)) && !whole {
             return Ok(true);
         }
-        let from = if whole { None } else { self.grown_from(&opened)? };
-        if opened.identity.size.saturating_sub(from.unwrap_or(0)) <= ONE_READ {
-            let listing = Listing::under(&opened, from).map_err(|error| self.at_path(error))?;
-            return self.take_in(&mut opened, &listing, false).map(|()| true);
+        let last = if whole { None } else { self.last_known(&opened)? };
+        let known = last.as_ref().map_or(0, scan::Found::end);
+        if opened.identity.size.saturating_sub(known) <= ONE_READ {
+            let listing = Listing::under(&opened, last).map_err(|error| self.at_path(error))?;
+            return self.take_in(&mut opened, listing, false).map(|()| true);
         }
         drop(opened);
-        let Some(mut listing) = Listing::by_reads(&mut self.mbox, from, &mut |_| ())? else {
+        let base = self.state().base;
+        let Some(mut listing) = Listing::by_reads(&mut self.mbox, last, &mut |_| ())? else {
             return Ok(false);
         };
         let Some(mut opened) = self.mbox.lock_for_writing(&directory, false)? else {
             return Ok(false);
         };
         self.refresh()?;
+        if listing.from.is_some() && self.state().base != base {
+            // Somebody else of ours has taken in some of it: the message is not the last one now.
+            return Ok(false);
+        }
         if !listing.go_on_under(&opened).map_err(|error| self.at_path(error))? {
             return Ok(false);
         }
-        self.take_in(&mut opened, &listing, false).map(|()| true)
+        self.take_in(&mut opened, listing, false).map(|()| true)
     }
 
     /// The same while the write locks are held, which keep others from changing it.
     pub(super) fn catch_up_under(&mut self, opened: &mut Opened, whole: bool) -> Result<(), Error> {
-        let from = if whole { None } else { self.grown_from(opened)? };
-        let listing = Listing::under(opened, from).map_err(|error| self.at_path(error))?;
+        let last = if whole { None } else { self.last_known(opened)? };
+        let listing = Listing::under(opened, last).map_err(|error| self.at_path(error))?;
         // Nobody else has changed it since it was current.
         let verified = Identity::is_verified(&self.state().base);
-        self.take_in(opened, &listing, verified)
+        self.take_in(opened, listing, verified)
     }
 
     pub(super) fn at_path(&self, error: Error) -> Error {
         error.at(&self.mbox.place.path)
     }
 
-    /// Where the last message stands that is known, if it still does and the file has only grown.
-    fn grown_from(&self, opened: &Opened) -> Result<Option<u64>, Error> {
+    /// The last message that is known, if it stands where it did and the file has only grown.
+    fn last_known(&self, opened: &Opened) -> Result<Option<scan::Found>, Error> {
         let state = self.state();
         if self.index.opened() != index::Opened::Loaded {
             // What the index says of the rest is not to be believed.
@@ -77,14 +84,17 @@ impl MboxStore {
         if !opened.identity.has_grown_from(&state.base) {
             return Ok(None);
         }
-        let last = state.messages.iter().max_by_key(|message| message.extent.start);
+        // Nearly always it is the newest.
+        let newest = state.messages.last();
+        let newest = newest.filter(|m| m.extent.end() == Identity::size_of(&state.base));
+        let last = newest.or_else(|| state.messages.iter().max_by_key(|m| m.extent.start));
         let Some(last) = last else {
             return Ok(None);
         };
         let there = Scanner::new(&opened.file, opened.identity.size)
             .message_at(last.extent.start)
             .map_err(|error| self.fail("be read", error))?;
-        Ok(there.filter(|there| there.digest == last.digest).map(|there| there.extent.start))
+        Ok(there.filter(|there| there.digest == last.digest))
     }
 
     /// Brings the index in line with what was found under the write locks. `verified`: what was not
@@ -92,7 +102,7 @@ impl MboxStore {
     fn take_in(
         &mut self,
         opened: &mut Opened,
-        listing: &Listing,
+        listing: Listing,
         verified: bool,
     ) -> Result<(), Error> {
         let claims = listing.claims;
@@ -107,9 +117,9 @@ impl MboxStore {
         if anew && listing.from.is_some() {
             // Nothing is known of the rest: nobody is to see a part as the whole.
             let whole = Listing::under(opened, None).map_err(|error| self.at_path(error))?;
-            return self.take_in(opened, &whole, verified);
+            return self.take_in(opened, whole, verified);
         }
-        let verified = verified || listing.from.is_none();
+        let verified = verified || listing.from.is_none() || self.only_delivered(opened)?;
         if listing.from.is_none() {
             self.verified = Some(Instant::now());
         }
@@ -139,7 +149,7 @@ impl MboxStore {
             }
         }
         let state = if anew {
-            self.anew(listing)
+            self.anew(&listing)
         } else {
             let mut state = self.state().clone();
             if !is_loaded {
@@ -151,11 +161,11 @@ impl MboxStore {
         self.rewrite(opened, listing, state, anew, verified)
     }
 
-    /// Where the first message stands of those before `from` that has no UID in the file.
+    /// Where a message stands, of those before `from`, that has no UID in the file.
     fn unnamed_before(&self, from: Option<u64>) -> Option<u64> {
-        let before = |message: &&Message| message.extent.start < from.unwrap_or(0);
-        let messages = self.state().messages.iter().filter(before);
-        messages.filter(|message| !message.extent.named).map(|message| message.extent.start).min()
+        let mut starts =
+            self.state().messages.iter().filter(|m| !m.extent.named).map(|m| m.extent.start);
+        starts.find(|start| *start < from.unwrap_or(0))
     }
 
     /// What an index begins with that is made anew.
@@ -173,45 +183,55 @@ impl MboxStore {
     pub(super) fn rewrite(
         &mut self,
         opened: &mut Opened,
-        listing: &Listing,
+        listing: Listing,
         mut state: State,
         anew: bool,
         verified: bool,
     ) -> Result<(), Error> {
-        let mut claims = listing.claims;
+        let Listing { from, found, mut claims, first, .. } = listing;
         let old = self.state();
         if let Some(claims) = claims.as_mut().filter(|_| state.uid_validity == old.uid_validity) {
             // What was given stays given, also where the file could not say so.
             claims.uid_last = claims.uid_last.max(old.uid_next.saturating_sub(1));
         }
-        let mut damaged = None;
-        let known = state.clone();
-        reconcile(&known, listing.from, &listing.found, claims, &mut |change| {
-            damaged = damaged.or(state.apply(change).err());
-        });
-        drop(known);
+        let damaged = |damaged| self.fail("be listed", std::io::Error::other(damaged));
         if anew {
-            let old = listing.found.iter().filter(|found| found.old);
-            let old: HashSet<u64> = old.map(|found| found.extent.start).collect();
-            let seen = state.messages.iter().filter(|m| old.contains(&m.extent.start));
-            state.recent = seen.map(|message| message.uid).max().unwrap_or(0);
-            damaged = damaged.or(state.take_marks_of(self.state()).err());
-        }
-        if let Some(damaged) = damaged {
-            return Err(self.fail("be listed", std::io::Error::other(damaged)));
+            list(&mut state, found, claims).map_err(damaged)?;
+            state.take_marks_of(old).map_err(damaged)?;
+        } else {
+            // It is not in memory three times, unless it begins with a later MODSEQ.
+            let later = (state.modseq != old.modseq).then(|| state.clone());
+            let known = later.as_ref().unwrap_or(old);
+            let mut applied = Ok(());
+            reconcile(known, from, &found, claims, &mut |change| {
+                if applied.is_ok() {
+                    applied = state.apply(change);
+                }
+            });
+            applied.map_err(damaged)?;
         }
         let names = (state.uid_validity, state.uid_next.saturating_sub(1));
-        let from = listing.from.unwrap_or(0);
+        let unnamed = self.unnamed_before(from);
+        let from = from.unwrap_or(0);
         // Where the others stand is not certain.
         let seen = state.messages.iter_mut().filter(|message| message.extent.start >= from);
-        let unnamed = self.unnamed_before(listing.from);
-        in_place::name(opened, listing.first.as_ref(), names, unnamed, seen)
+        in_place::name(opened, first.as_ref(), names, unnamed, seen)
             .map_err(|error| self.fail("be written", error))?;
         let identity =
             opened.identity.stamp(&opened.file).map_err(|e| self.fail("be looked at", e))?;
         opened.identity = identity;
         state.base = identity.base(verified);
         self.index.lock()?.replace(state)
+    }
+
+    /// Whether nobody but our own deliveries has changed what the index describes.
+    fn only_delivered(&self, opened: &Opened) -> Result<bool, Error> {
+        let base = &self.state().base;
+        if self.index.opened() != index::Opened::Loaded || !Identity::is_verified(base) {
+            return Ok(false);
+        }
+        let delivered = Delivered::read(self.index.directory())?;
+        Ok(delivered.is_some_and(|delivered| delivered.explains(base, &opened.identity)))
     }
 
     /// There is no file: no message is left.

@@ -1,8 +1,6 @@
 //! Where a session reads in a message: what is asked for in parts costs each byte once.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
+use std::ops::Range;
 
 use super::present::Presenter;
 use crate::mailbox::index::Base;
@@ -10,7 +8,7 @@ use crate::mailbox::store::Message;
 use crate::mailbox::uids::Uid;
 
 /// How much of a message is read under one lock.
-const CHUNK: u64 = 256 * 1024;
+pub(super) const CHUNK: u64 = 256 * 1024;
 
 /// A place in a message, as clients see it and as it is stored.
 #[derive(Debug)]
@@ -24,6 +22,8 @@ pub(super) struct Cursor {
     /// Octets that were not given out yet, behind `given` of them.
     out: Vec<u8>,
     given: usize,
+    /// So much was given out before the message was begun anew.
+    given_out: u64,
     /// How the file looked when the message was known to stand where the index says.
     base: Option<Base>,
 }
@@ -38,6 +38,7 @@ impl Cursor {
             at: 0,
             out: Vec::new(),
             given: 0,
+            given_out: 0,
             base: None,
         }
     }
@@ -70,6 +71,7 @@ impl Cursor {
 
     /// Goes on to octet `to` as far as was read; false where no octets are left to be taken.
     pub fn skip_to(&mut self, to: u64) -> bool {
+        let to = to.max(self.given_out);
         let skipped = usize::try_from(to.saturating_sub(self.at)).unwrap_or(usize::MAX);
         self.advance(skipped);
         self.given < self.out.len()
@@ -88,41 +90,44 @@ impl Cursor {
         self.at = self.at.saturating_add(octets as u64);
     }
 
-    /// Reads on, where the message stands now; false at its end.
-    pub fn fill(&mut self, file: &File, message: &Message) -> io::Result<bool> {
+    /// Goes on where the message stands now; false where it is another one.
+    pub fn follow(&mut self, message: &Message) -> bool {
         if !self.is_of(message) {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            return false;
         }
         let (old, new) = (self.message.extent, message.extent);
         self.message = *message;
         if (old.header, old.length) != (new.header, new.length) {
             // Its own fields were written anew: what clients see is the same, from its beginning.
-            let at = self.at;
-            *self = Self { base: self.base, ..Self::new(message) };
-            while self.at < at {
-                if !self.skip_to(at) && !self.fill(file, message)? {
-                    return Ok(false);
-                }
-            }
-            if self.given < self.out.len() {
-                return Ok(true);
-            }
+            *self = Self {
+                given_out: self.given_out.max(self.at),
+                base: self.base,
+                ..Self::new(message)
+            };
         }
+        true
+    }
+
+    /// What of the file comes next; nothing at the end of the message.
+    pub fn next(&self) -> Range<u64> {
+        let extent = self.message.extent;
+        let at = extent.header_start().saturating_add(self.taken);
+        at..extent.body_end().min(at.saturating_add(CHUNK)).max(at)
+    }
+
+    /// Takes what stands there; false where nothing more comes.
+    pub fn push(&mut self, stored: &[u8]) -> bool {
         if !self.presenter.wants_more() {
-            return Ok(false);
+            return false;
         }
         self.out.clear();
         self.given = 0;
-        let left = new.length.saturating_sub(self.taken).min(CHUNK);
-        if left == 0 {
+        if stored.is_empty() {
             self.presenter.finish(&mut self.out);
-            return Ok(!self.out.is_empty());
+            return !self.out.is_empty();
         }
-        let mut stored = vec![0; usize::try_from(left).unwrap_or(0)];
-        let text = new.start.saturating_add(u64::from(new.from_line));
-        file.read_exact_at(&mut stored, text.saturating_add(self.taken))?;
-        self.presenter.push(&stored, &mut self.out);
-        self.taken = self.taken.saturating_add(left);
-        Ok(true)
+        self.presenter.push(stored, &mut self.out);
+        self.taken = self.taken.saturating_add(stored.len() as u64);
+        true
     }
 }

@@ -19,9 +19,9 @@ pub fn begins(bytes: &[u8]) -> bool {
 }
 
 /// The moment that the `From_` line at the beginning of `bytes` names, in seconds since 1970: 0
-/// where it is none, or no such day is in the calendar. Without a zone it is local time.
-pub fn seconds(bytes: &[u8]) -> i64 {
-    parse(bytes).and_then(|date| date.seconds()).unwrap_or(0)
+/// where no such day is in the calendar; `None` where it is none. Without a zone it is local time.
+pub fn date(bytes: &[u8]) -> Option<i64> {
+    parse(bytes).map(|date| date.seconds().unwrap_or(0))
 }
 
 fn parse(bytes: &[u8]) -> Option<Date<'_>> {
@@ -190,7 +190,7 @@ pub fn write(sender: &[u8], at: SystemTime) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::{begins, seconds, write};
+    use super::{begins, date, write};
 
     #[test]
     fn dates_as_the_neighbours_write_them_make_a_from_line() {
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_from_line_tells_when() {
-        let at = |rest: &str| seconds(format!("From a@b.org {rest}\nA: 1\n").as_bytes());
+        let at = |rest: &str| date(format!("From a@b.org {rest}\nA: 1\n").as_bytes());
         for (line, wanted) in [
             ("Thu Jan  1 00:00:05 1970 +0000", 5),
             ("Thu Jan  1 00:01 UTC 1970", 60),
@@ -231,12 +231,12 @@ mod tests {
             ("Wed Dec 31 23:59:58 1969 GMT", -2),
             ("Sat Dec 31 23:59:60 2016 +0000", 1_483_228_799),
             ("Mon Feb 30 00:00:00 1970", 0),
-            ("no date", 0),
         ] {
-            assert_eq!(at(line), wanted, "{line}");
+            assert_eq!(at(line), Some(wanted), "{line}");
         }
+        assert_eq!(at("no date"), None);
         let then = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_087_755_320);
-        assert_eq!(seconds(&write(b"a", then)), 1_087_755_320);
+        assert_eq!(date(&write(b"a", then)), Some(1_087_755_320));
     }
 
     #[test]

@@ -93,6 +93,12 @@ impl Identity {
         bits & 1 == 1 && *kept == now
     }
 
+    /// Whether two indexes kept the same file, certainly.
+    pub fn is_same(one: &Base, other: &Base) -> bool {
+        let ([bits, one @ ..], [_, other @ ..]) = (one, other);
+        bits & 1 == 1 && one == other
+    }
+
     /// Whether a file that looks like `now` may be unchanged.
     pub fn looks_like(&self, now: &Self) -> bool {
         let [_, before @ ..] = self.base(false);
@@ -104,6 +110,12 @@ impl Identity {
     pub fn has_grown_from(&self, base: &Base) -> bool {
         let [_, ino, size, .., booted] = *base;
         self.ino == ino && self.size > size && booted == boot()
+    }
+
+    /// How large the file was when an index kept this.
+    pub fn size_of(base: &Base) -> u64 {
+        let [_, _, size, ..] = *base;
+        size
     }
 
     /// Whether all of the file was looked at.

@@ -100,7 +100,7 @@ impl MboxStore {
         let listing = Listing::under_telling(&opened, None, &mut |at| tell(at, size));
         let listing = listing.map_err(|error| self.at_path(error))?;
         let state = self.anew(&listing);
-        self.rewrite(&mut opened, &listing, state, true, true)?;
+        self.rewrite(&mut opened, listing, state, true, true)?;
         drop(opened);
         self.checkpoint()
     }

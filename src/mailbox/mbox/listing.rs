@@ -34,41 +34,52 @@ pub(super) struct Listing {
 
 impl Listing {
     /// Reads a file whose locks are held.
-    pub fn under(opened: &Opened, from: Option<u64>) -> Result<Self, Error> {
-        Self::under_telling(opened, from, &mut |_| ())
+    pub fn under(opened: &Opened, last: Option<scan::Found>) -> Result<Self, Error> {
+        Self::under_telling(opened, last, &mut |_| ())
     }
 
     /// The same, and tells how far it is.
     pub fn under_telling(
         opened: &Opened,
-        from: Option<u64>,
+        last: Option<scan::Found>,
         tell: &mut dyn FnMut(u64),
     ) -> Result<Self, Error> {
-        Self::read(&opened.file, opened.identity, from, tell)
+        Self::read(&opened.file, opened.identity, last, tell)
     }
 
     /// Reads a file with its locks for one read after the other. `None` where it was changed
     /// meanwhile, but for what came behind, or is not there any more.
     pub fn by_reads(
         mbox: &mut Mbox,
-        from: Option<u64>,
+        last: Option<scan::Found>,
         tell: &mut dyn FnMut(u64),
     ) -> Result<Option<Self>, Error> {
-        let Some(mut identity) = mbox.lock_for_reading()?.map(|opened| opened.identity) else {
+        let Some(mut opened) = mbox.lock_for_reading()? else {
             return Ok(None);
         };
-        if !identity.settled {
+        if !opened.identity.settled {
             // Soon it will show whether it is changed while it is read.
+            drop(opened);
             std::thread::sleep(identity::TICK);
-            identity = match mbox.lock_for_reading()? {
-                Some(opened) => opened.identity,
+            opened = match mbox.lock_for_reading()? {
+                Some(opened) => opened,
                 None => return Ok(None),
             };
         }
+        let identity = opened.identity;
+        if let Some(last) = &last {
+            // It was looked at under other locks.
+            let mut scanner = Scanner::new(&opened.file, identity.size);
+            let there = scanner.message_at(last.extent.start).map_err(Error::reading)?;
+            if there.as_ref() != Some(last) {
+                return Ok(None);
+            }
+        }
+        drop(opened);
         let path = mbox.place.path.clone();
         let mut failed = None;
         let source = Reads { mbox, identity, failed: &mut failed };
-        let listing = Self::read(source, identity, from, tell);
+        let listing = Self::read(source, identity, last, tell);
         match (listing, failed) {
             (_, Some(Failed::Changed)) => Ok(None),
             (_, Some(Failed::Error(error))) => Err(error),
@@ -77,29 +88,37 @@ impl Listing {
         }
     }
 
+    /// All of it, or what stands behind a message that is known, and that one.
     fn read(
-        source: impl Source,
+        mut source: impl Source,
         identity: Identity,
-        from: Option<u64>,
+        last: Option<scan::Found>,
         tell: &mut dyn FnMut(u64),
     ) -> Result<Self, Error> {
         let mut listing = Self {
-            from,
+            from: last.as_ref().map(|last| last.extent.start),
             found: Vec::new(),
             claims: None,
             first: None,
             identity,
             believed: Believed::default(),
         };
-        let mut scanner = Scanner::new(source, identity.size);
-        if let Some(from) = from {
-            // What the file says of itself, it says at its beginning.
-            if let Some(first) = scanner.next().transpose()? {
-                listing.hear(&first);
-            }
-            scanner.go_to(from);
+        let Some(last) = last else {
+            listing.take(Scanner::new(source, identity.size), true, tell)?;
+            return Ok(listing);
+        };
+        // What the file says of itself, it says at its beginning: no more is read of that.
+        let look = |buffer: &mut [u8], at: u64| source.read_at(buffer, at);
+        let mut beginning = Scanner::with_window(look, identity.size, 0);
+        if let Some(first) = beginning.first_header().map_err(Error::reading)? {
+            listing.hear(&first);
         }
-        listing.take(scanner, from.is_none(), tell)?;
+        drop(beginning);
+        let mut scanner = Scanner::new(source, identity.size);
+        scanner.go_to(last.end());
+        let uid = listing.believed.uid(&last.own);
+        listing.found.push(known(last, uid));
+        listing.take(scanner, false, tell)?;
         Ok(listing)
     }
 

@@ -10,10 +10,12 @@
 //! killed process could lose a message, or glue a neighbour's next one to a torn one. Mailboxes are
 //! still read without it, as long as there is no journal to look at.
 
+mod ahead;
 mod append;
 mod believed;
 mod catch_up;
 mod cursor;
+mod delivered;
 mod error;
 mod exclusive;
 pub mod fields;
@@ -56,6 +58,7 @@ pub use store::MboxStore;
 pub use window::Source;
 pub use write_back::{Edit, NoRoom, Wanted, write_back};
 
+use delivered::Delivered;
 use form::{Batch, Stored};
 use identity::Identity;
 use intent::Intent;
@@ -108,7 +111,8 @@ impl Mbox {
         let Some(mut opened) = self.lock_for_writing(&directory, true)? else {
             return Err(self.missing());
         };
-        let before = opened.identity.size;
+        let looked = opened.identity;
+        let before = looked.size;
         let is_first = |number| number == 0 && before == 0;
         let stored = (0..).zip(messages).map(|(number, one)| Stored::of(one, is_first(number)));
         let stored: Vec<Stored> = stored.collect();
@@ -116,6 +120,7 @@ impl Mbox {
         let length = batch.length().unwrap_or(u64::MAX);
         self.place.has_room(before.saturating_add(length).saturating_add(1))?;
         let after = append::append(&mut opened, &directory, batch)?;
+        Delivered::keep(&mut opened, &looked, &directory);
         Ok(Growth { before, after })
     }
 

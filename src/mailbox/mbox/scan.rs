@@ -127,6 +127,16 @@ impl<S: Source> Scanner<S> {
         self.message(at, false)
     }
 
+    /// What the header of the first message says; how long its body is, is not looked at.
+    pub fn first_header(&mut self) -> io::Result<Option<Found>> {
+        let start = self.first()?;
+        let head = self.head(start)?;
+        Ok(head.map(|head| {
+            let body = head.facts.body;
+            head.found(start, true, (body, body), (0, [0; 16]))
+        }))
+    }
+
     fn advance(&mut self) -> Result<Option<Found>, Error> {
         let (at, is_first) = match self.next {
             Some(at) => (at, false),
@@ -155,40 +165,36 @@ impl<S: Source> Scanner<S> {
 
     /// c-client's pseudo message is the first or none.
     fn message(&mut self, start: u64, is_first: bool) -> io::Result<Option<Found>> {
-        let view = self.window.view(start, LOOK)?;
-        if !from_line::begins(view) {
+        let Some(head) = self.head(start)? else {
             return Ok(None);
-        }
-        let line = memchr::memchr(b'\n', view).map_or(view.len(), |at| at + 1);
-        let date = from_line::seconds(view);
-        let header = start.saturating_add(count(line));
-        let facts = self.header(header)?;
-        let shown_header = self.measure.end_header(facts.quoted);
-        let believed = match facts.content_length {
-            Some(length) => counted(&mut self.window, facts.body, length)?,
+        };
+        let body = head.facts.body;
+        let believed = match head.facts.content_length {
+            Some(length) => counted(&mut self.window, body, length)?,
             None => None,
         };
-        let (body_end, end) = if let Some((body_end, end)) = believed {
-            self.copy(facts.body, body_end)?;
+        let ends = if let Some((body_end, end)) = believed {
+            self.copy(body, body_end)?;
             (body_end, end)
         } else {
             let measure = &mut self.measure;
             let mut sink = |bytes: &[u8]| measure.body(bytes);
-            to_boundary(&mut self.window, &self.finder, facts.body, &mut sink)?
+            to_boundary(&mut self.window, &self.finder, body, &mut sink)?
         };
-        let (size, digest) = self.measure.finish();
-        let internal = is_first && facts.imap && facts.dont_delete;
-        let extent = Extent {
-            start,
-            length: body_end.saturating_sub(header),
-            from_line: short(header.saturating_sub(start)),
-            header: short(facts.body.saturating_sub(header)),
-            gap: short(end.saturating_sub(body_end)),
-            quoted: facts.quoted,
-            ..Extent::default()
+        Ok(Some(head.found(start, is_first, ends, self.measure.finish())))
+    }
+
+    /// The message that begins here, up to its body.
+    fn head(&mut self, start: u64) -> io::Result<Option<Head>> {
+        let view = self.window.view(start, LOOK)?;
+        let Some(date) = from_line::date(view) else {
+            return Ok(None);
         };
-        let own = facts.own.finish(internal);
-        Ok(Some(Found { extent, size, header: shown_header, date, digest, own, internal }))
+        let line = memchr::memchr(b'\n', view).map_or(view.len(), |at| at + 1);
+        let header = start.saturating_add(count(line));
+        let facts = self.header(header)?;
+        let shown = self.measure.end_header(facts.quoted);
+        Ok(Some(Head { header, shown, date, facts }))
     }
 
     fn header(&mut self, header: u64) -> io::Result<Facts> {
@@ -240,6 +246,41 @@ impl<S: Source> Iterator for Scanner<S> {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.advance().transpose()
+    }
+}
+
+/// A message, without its body.
+struct Head {
+    /// Where its header begins.
+    header: u64,
+    /// The header's octets, as a client gets them.
+    shown: u64,
+    date: i64,
+    facts: Facts,
+}
+
+impl Head {
+    /// The whole message, by where its body and it end, and by its size and digest.
+    fn found(
+        self,
+        start: u64,
+        is_first: bool,
+        (body_end, end): (u64, u64),
+        (size, digest): (u64, [u8; 16]),
+    ) -> Found {
+        let Self { header, shown, date, facts } = self;
+        let internal = is_first && facts.imap && facts.dont_delete;
+        let extent = Extent {
+            start,
+            length: body_end.saturating_sub(header),
+            from_line: short(header.saturating_sub(start)),
+            header: short(facts.body.saturating_sub(header)),
+            gap: short(end.saturating_sub(body_end)),
+            quoted: facts.quoted,
+            ..Extent::default()
+        };
+        let own = facts.own.finish(internal);
+        Found { extent, size, header: shown, date, digest, own, internal }
     }
 }
 

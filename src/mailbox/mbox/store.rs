@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use super::ahead::Ahead;
 use super::cursor::Cursor;
 use super::form::{Batch, Stored};
 use super::identity::Identity;
@@ -36,6 +37,7 @@ pub struct MboxStore {
     pub(super) mbox: Mbox,
     pub(super) index: Index,
     cursor: Option<Cursor>,
+    ahead: Ahead,
     watch: Option<Watch>,
     /// When all of the file was last looked at by this handle.
     pub(super) verified: Option<Instant>,
@@ -56,6 +58,7 @@ impl MboxStore {
             mbox: Mbox::new(place),
             index,
             cursor: None,
+            ahead: Ahead::default(),
             watch: None,
             verified: None,
             warnings,
@@ -128,7 +131,10 @@ impl MboxStore {
             return Ok(true);
         }
         let mut scanner = Scanner::new(&opened.file, opened.identity.size);
-        for message in self.in_file_order().into_iter().filter(|message| is_meant(message)) {
+        let meant = self.messages().iter().filter(|message| is_meant(message));
+        let mut meant: Vec<&Message> = meant.collect();
+        meant.sort_by_key(|message| message.extent.start);
+        for message in meant {
             let there = scanner
                 .message_at(message.extent.start)
                 .map_err(|error| self.fail("be read", error))?;
@@ -194,10 +200,11 @@ impl MboxStore {
         // Where a line end was left, it ends the message before.
         let mut placed = Vec::new();
         for (start, end) in &wanted {
+            let whole = end.saturating_add(1);
+            let left = order.partition_point(|message| message.extent.end() < whole);
             let left = order
-                .iter()
-                .find(|message| message.extent.end() == end.saturating_add(1))
-                .is_some_and(|message| uids.contains(message.uid));
+                .get(left)
+                .is_some_and(|last| last.extent.end() == whole && uids.contains(last.uid));
             let at = order.partition_point(|message| message.extent.start < *start);
             if left && let Some(before) = at.checked_sub(1).and_then(|at| order.get(at)) {
                 let gap = before.extent.gap.saturating_add(1);
@@ -278,6 +285,7 @@ impl Store for MboxStore {
         let length = batch.length().unwrap_or(u64::MAX);
         self.mbox.place.has_room(before.saturating_add(length).saturating_add(1))?;
         let directory = self.mbox.directory();
+        let (uid_validity, uid_next) = (self.state().uid_validity, self.state().uid_next);
         append::append(&mut opened, &directory, batch)?;
         opened.identity =
             Identity::of(&opened.file).map_err(|error| self.fail("be looked at", error))?;
@@ -287,8 +295,14 @@ impl Store for MboxStore {
             return Err(error);
         }
         // By their places: all UIDs are other ones where the mailbox has another UIDVALIDITY now.
-        let new = self.messages().iter().filter(|message| message.extent.start >= before);
-        Ok(new.map(|message| message.uid).collect())
+        let all = self.messages();
+        let from = if self.state().uid_validity == uid_validity {
+            all.partition_point(|message| message.uid < uid_next)
+        } else {
+            0
+        };
+        let new = all.get(from..).unwrap_or_default().iter();
+        Ok(new.filter(|message| message.extent.start >= before).map(|m| m.uid).collect())
     }
 
     fn mark(
@@ -415,12 +429,20 @@ impl MboxStore {
 
     /// Reads on in a message; false at its end.
     fn fill(&mut self, cursor: &mut Cursor) -> Result<bool, Error> {
+        let message = *self.message(cursor.uid()).ok_or(Error::Changed)?;
+        let base = self.state().base;
+        let is_known = Identity::is_verified(&base) || cursor.knows(&base);
+        if cursor.follow(&message)
+            && is_known
+            && let Some(bytes) = self.ahead.get(&base, &message.extent, &cursor.next())
+        {
+            return Ok(cursor.push(bytes));
+        }
         for _ in 0..TRIES {
             let opened = self.mbox.lock_for_reading()?.ok_or(Error::Changed)?;
             self.refresh()?;
             if self.describes(Some(&opened.identity)) {
-                let message = self.message(cursor.uid()).ok_or(Error::Changed)?;
-                let uid = message.uid;
+                let uid = cursor.uid();
                 if !cursor.knows(&self.state().base) {
                     if !self.stand(&opened, |message| message.uid == uid)? {
                         drop(opened);
@@ -429,11 +451,20 @@ impl MboxStore {
                     }
                     cursor.know(self.state().base);
                 }
-                let message = self.message(uid).ok_or(Error::Changed)?;
-                return cursor.fill(&opened.file, message).map_err(|error| match error.kind() {
-                    io::ErrorKind::UnexpectedEof => Error::Changed,
-                    _ => self.fail("be read", error),
-                });
+                let message = *self.message(uid).ok_or(Error::Changed)?;
+                if !cursor.follow(&message) {
+                    return Err(Error::Changed);
+                }
+                let (base, next) = (self.state().base, cursor.next());
+                // It may have been read ahead, when it was not known yet to be of this message.
+                if let Some(bytes) = self.ahead.get(&base, &message.extent, &next) {
+                    return Ok(cursor.push(bytes));
+                }
+                return match self.ahead.read(&opened.file, &base, &message.extent, &next) {
+                    Ok(bytes) => Ok(cursor.push(bytes)),
+                    Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(Error::Changed),
+                    Err(error) => Err(self.fail("be read", error)),
+                };
             }
             drop(opened);
             self.sync()?;

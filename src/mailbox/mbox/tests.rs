@@ -9,6 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use rustix::fs::XattrFlags;
 
 use super::from_line;
+use super::identity::Identity;
 use super::intent::ATTRIBUTE;
 use super::{Error, Mbox, MboxStore, NewMessage, Place};
 use crate::config::LockKind;
@@ -76,8 +77,8 @@ impl Home {
         };
         let mut names: Vec<String> =
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
-        let others = [self.journal("append"), self.journal("index"), "uidvalidity".into()];
-        names.retain(|name| !others.contains(name));
+        let others = ["append", "index", "delivered"].map(|ending| self.journal(ending));
+        names.retain(|name| !others.contains(name) && name != "uidvalidity");
         names
     }
 
@@ -506,6 +507,38 @@ fn a_failed_write_leaves_the_file_as_it_was() {
     assert_eq!(home.content(), stored(&["a"], 3));
     assert!(home.open().append(&[message("c", "1\n")]).is_ok());
     assert_eq!(shown(&mut home.session()).len(), 2);
+}
+
+#[test]
+fn where_only_we_delivered_the_rest_is_not_looked_at() {
+    let home = Home::new(stored(&["a", "b"], 3).as_bytes());
+    let deliver = |name| home.open().append(&[message(name, "1\n")]).unwrap();
+    let looks = |count| {
+        let session = home.session();
+        assert_eq!(session.messages().len(), count);
+        (session.verified.is_some(), Identity::is_verified(&session.state().base))
+    };
+    assert_eq!(looks(2), (true, true));
+    for name in ["c", "d"] {
+        deliver(name);
+    }
+    assert_eq!(looks(4), (false, true));
+    assert_eq!(looks(4), (false, true));
+
+    deliver("e");
+    home.neighbour(b"From x@y.org Thu Jan  1 00:00:00 1970\nA: 1\n\n1\n\n");
+    deliver("f");
+    assert_eq!(looks(7), (false, false), "at what is new");
+    assert_eq!(looks(7), (true, true), "at all, since the neighbour may have done more");
+
+    // In the place of a blank: the file keeps its size.
+    let at = home.content().find("Status: ").unwrap() + "Status: ".len();
+    let file = fs::OpenOptions::new().write(true).open(&home.inbox).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"R", at as u64).unwrap();
+    deliver("g");
+    assert_eq!(looks(8), (false, false));
+    let session = home.session();
+    assert!(session.messages().iter().any(|message| message.marks.flags == Flags::SEEN));
 }
 
 #[test]
