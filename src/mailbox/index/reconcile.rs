@@ -243,6 +243,7 @@ fn recognise(meant: &[&Message], found: &[Found]) -> Vec<Option<usize>> {
 
 /// Of messages that are the same, and have no UID of their own there, those that are gone are the
 /// ones that were to be deleted: who removed them may have been killed before he could say so.
+/// Where the marks in the mailbox say that it is the other one, that counts.
 fn keep_undeleted(meant: &[&Message], found: &[Found], known: &mut [Option<usize>]) {
     let kept: HashSet<usize> = known.iter().copied().flatten().collect();
     if kept.len() == meant.len() {
@@ -257,12 +258,19 @@ fn keep_undeleted(meant: &[&Message], found: &[Found], known: &mut [Option<usize
         }
     }
     for (found, known) in found.iter().zip(known) {
+        // The marks that stand in the mailbox may tell which of them it is.
+        let has_its_marks =
+            |at: &usize| meant.get(*at).is_some_and(|m| m.extent.stored == found.flags);
         if found.uid.is_none()
             && !found.flags.has(Flags::DELETED)
-            && known.and_then(|at| meant.get(at)).is_some_and(|message| is_to_go(message))
-            && let Some(other) = gone.get_mut(&found.digest).and_then(Vec::pop)
+            && let Some(known) = known
+            && meant.get(*known).is_some_and(|message| is_to_go(message))
+            && let Some(others) = gone.get_mut(&found.digest)
         {
-            *known = Some(other);
+            let last = others.len().checked_sub(1).filter(|_| !has_its_marks(known));
+            if let Some(other) = others.iter().rposition(has_its_marks).or(last) {
+                *known = others.remove(other);
+            }
         }
     }
 }

@@ -169,3 +169,19 @@ fn of_equal_messages_the_ones_that_are_gone_are_those_that_were_to_be_deleted() 
     assert_eq!(shown(&state), [(1, 'a', 0), (3, 'b', 1), (4, 'c', 2)]);
     assert_eq!(state.messages[1].marks, Marks::default());
 }
+
+#[test]
+fn of_equal_messages_the_marks_in_the_mailbox_tell_which_one_is_there() {
+    let mut state = state("abbc");
+    let mut messages = found("abbc");
+    messages[1].flags = Flags::SEEN;
+    follow(&mut state, &messages, None);
+    let modseq = state.next_modseq();
+    let by = Marks { flags: Flags::DELETED, keywords: 0 };
+    let change = Change::Mark { uids: (2..=2).into(), marking: Marking::Add, by, modseq };
+    state.apply(change).unwrap();
+    let mut messages = found("abc");
+    messages[1].flags = Flags::SEEN;
+    follow(&mut state, &messages, None);
+    assert_eq!(shown(&state), [(1, 'a', 0), (2, 'b', 1), (4, 'c', 2)]);
+}
