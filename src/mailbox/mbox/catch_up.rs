@@ -123,29 +123,33 @@ impl MboxStore {
         if listing.from.is_none() {
             self.verified = Some(Instant::now());
         }
-        let mut changes = Vec::new();
-        if is_loaded && !anew {
+        while is_loaded && !anew {
+            let mut changes = Vec::new();
             let (state, mut most) = (self.state(), MOST_CHANGES);
+            let seen = state.modseq;
             reconcile(state, listing.from, &listing.found, claims, &mut |change| {
                 most = most.saturating_sub(1);
                 if most > 0 {
                     changes.push(change);
                 }
             });
-            if most > 0 {
-                let state = self.state();
-                let before = state.uid_next.saturating_sub(1);
-                let uid_last = new_ones(&mut changes).last().map_or(before, |last| last.uid);
-                let names = (state.uid_validity, uid_last);
-                let new: HashSet<u64> =
-                    new_ones(&mut changes).map(|message| message.extent.start).collect();
-                let others = listing.found.iter().filter(|found| found.uid.is_none());
-                let others = others.map(|found| found.extent.start).filter(|at| !new.contains(at));
-                let unnamed = others.chain(self.unnamed_before(listing.from)).min();
-                let new = new_ones(&mut changes);
-                in_place::name(opened, listing.first.as_ref(), names, unnamed, new)
-                    .map_err(|error| self.fail("be written", error))?;
-                return self.commit(opened, changes, verified);
+            if most == 0 {
+                break;
+            }
+            let state = self.state();
+            let before = state.uid_next.saturating_sub(1);
+            let uid_last = new_ones(&mut changes).last().map_or(before, |last| last.uid);
+            let names = (state.uid_validity, uid_last);
+            let new: HashSet<u64> =
+                new_ones(&mut changes).map(|message| message.extent.start).collect();
+            let others = listing.found.iter().filter(|found| found.uid.is_none());
+            let others = others.map(|found| found.extent.start).filter(|at| !new.contains(at));
+            let unnamed = others.chain(self.unnamed_before(listing.from)).min();
+            let new = new_ones(&mut changes);
+            in_place::name(opened, listing.first.as_ref(), names, unnamed, new)
+                .map_err(|error| self.fail("be written", error))?;
+            if self.commit(opened, changes, seen, verified)? {
+                return Ok(());
             }
         }
         let state = if anew {
@@ -188,15 +192,15 @@ impl MboxStore {
         anew: bool,
         verified: bool,
     ) -> Result<(), Error> {
-        let Listing { from, found, mut claims, first, .. } = listing;
-        let old = self.state();
+        let Listing { from, mut found, mut claims, first, .. } = listing;
+        let (old, seen) = (self.state(), self.state().modseq);
         if let Some(claims) = claims.as_mut().filter(|_| state.uid_validity == old.uid_validity) {
             // What was given stays given, also where the file could not say so.
             claims.uid_last = claims.uid_last.max(old.uid_next.saturating_sub(1));
         }
         let damaged = |damaged| self.fail("be listed", std::io::Error::other(damaged));
         if anew {
-            list(&mut state, found, claims).map_err(damaged)?;
+            list(&mut state, std::mem::take(&mut found), claims).map_err(damaged)?;
             state.take_marks_of(old).map_err(damaged)?;
         } else {
             // It is not in memory three times, unless it begins with a later MODSEQ.
@@ -214,14 +218,23 @@ impl MboxStore {
         let unnamed = self.unnamed_before(from);
         let from = from.unwrap_or(0);
         // Where the others stand is not certain.
-        let seen = state.messages.iter_mut().filter(|message| message.extent.start >= from);
-        in_place::name(opened, first.as_ref(), names, unnamed, seen)
+        let found_here = state.messages.iter_mut().filter(|message| message.extent.start >= from);
+        in_place::name(opened, first.as_ref(), names, unnamed, found_here)
             .map_err(|error| self.fail("be written", error))?;
         let identity =
             opened.identity.stamp(&opened.file).map_err(|e| self.fail("be looked at", e))?;
         opened.identity = identity;
         state.base = identity.base(verified);
-        self.index.lock()?.replace(state)
+        let mut locked = self.index.lock()?;
+        if !anew && locked.state().modseq != seen {
+            // Sessions have marked messages since.
+            let state = locked.state().clone();
+            drop(locked);
+            let from = (from > 0).then_some(from);
+            let listing = Listing { from, found, claims, first, ..listing };
+            return self.rewrite(opened, listing, state, anew, verified);
+        }
+        locked.replace(state)
     }
 
     /// Whether nobody but our own deliveries has changed what the index describes.

@@ -29,7 +29,7 @@ pub(super) struct Listing {
     pub first: Option<First>,
     /// How the file looked.
     pub identity: Identity,
-    believed: Believed,
+    pub believed: Believed,
 }
 
 impl Listing {

@@ -154,18 +154,36 @@ impl MboxStore {
         if self.stand(opened, is_meant)? { Ok(()) } else { self.catch_up_under(opened, true) }
     }
 
-    /// Gives the index what was done to the file under its locks.
+    /// Gives the index what was done to the file under its locks, as of when its MODSEQ was `seen`.
+    /// Sessions may have marked messages since, for which they need no lock of the file: false where
+    /// the changes have to be worked out anew because of that.
     pub(super) fn commit(
         &mut self,
         opened: &mut Opened,
         mut changes: Vec<Change>,
+        seen: u64,
         verified: bool,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let identity =
             opened.identity.stamp(&opened.file).map_err(|e| self.fail("be looked at", e))?;
         opened.identity = identity;
+        let mut locked = self.index.lock()?;
+        let state = locked.state();
+        if state.modseq != seen {
+            for change in &mut changes {
+                match change {
+                    Change::New(_) | Change::Mark { .. } | Change::Keyword(_) => return Ok(false),
+                    Change::Expunge { modseq, .. } => *modseq = state.next_modseq(),
+                    Change::Written(uids) => {
+                        let same = state.within(uids).filter(|message| message.modseq <= seen);
+                        *uids = same.map(|message| message.uid).collect();
+                    }
+                    _ => {}
+                }
+            }
+        }
         changes.push(Change::Base(identity.base(verified)));
-        self.index.lock()?.commit(changes, true)
+        locked.commit(changes, true).map(|()| true)
     }
 
     /// Says in the index which ones are being removed: whoever finds the file without them need not
@@ -349,11 +367,11 @@ impl Store for MboxStore {
             .map_err(|error| self.fail("be written", error))?;
         self.doom(&uids)?;
         redo::remove(&mut opened, &directory, &ranges)?;
-        let modseq = self.state().next_modseq();
+        let (seen, modseq) = (self.state().modseq, self.state().next_modseq());
         changes.push(Change::Expunge { uids: uids.clone(), modseq });
         changes.push(Change::Removed(ranges));
         let verified = Identity::is_verified(&self.state().base);
-        self.commit(&mut opened, changes, verified)?;
+        self.commit(&mut opened, changes, seen, verified)?;
         Ok(uids)
     }
 
@@ -390,13 +408,14 @@ impl Store for MboxStore {
             return Ok(());
         };
         self.verify(&mut opened, unwritten)?;
+        let seen = self.state().modseq;
         let changes = in_place::write_marks(&opened, self.state())
             .map_err(|error| self.fail("be written", error))?;
         // In the file for good before the index forgets that they are not.
         moment();
         opened.file.sync_data().map_err(|error| self.fail("be written", error))?;
         let verified = Identity::is_verified(&self.state().base);
-        self.commit(&mut opened, changes, verified)
+        self.commit(&mut opened, changes, seen, verified).map(drop)
     }
 
     fn take_warnings(&mut self) -> Vec<String> {
