@@ -68,6 +68,12 @@ fn steps(ran: &Ran) -> Vec<(Told, bool)> {
     steps
 }
 
+/// The UIDs that a step names.
+fn meant(step: &str) -> impl Iterator<Item = u32> {
+    let uids = step.split(':').nth(1).unwrap_or_default();
+    uids.split(',').filter_map(|uid| uid.parse().ok())
+}
+
 /// Each step did what it says, or nothing; and all that was told is what the next session finds.
 fn holds(ran: &Ran, look: impl Fn() -> Result<Told, String>) -> Result<(), String> {
     let steps = steps(ran);
@@ -88,7 +94,10 @@ fn holds(ran: &Ran, look: impl Fn() -> Result<Told, String>) -> Result<(), Strin
             // Where its journal stands, the next look finishes it.
             ("expunge", true) if is + 2 == was => is,
             ("append", false) => was + 2,
-            ("expunge", false) => was - 2,
+            // Where no index can be kept UIDs may have changed: those that are there go.
+            ("expunge", false) => {
+                was - meant(step).filter(|u| before.messages.contains_key(u)).count()
+            }
             _ => was,
         };
         if is != wanted {
