@@ -58,6 +58,9 @@ fn stats_tell_what_a_mailbox_is_like() {
         let site = form.plan().build();
         deliver(&site, 3);
         let stats = stats(&site, &[]);
+        // Before others look, who may have something to add.
+        let found = fs::metadata(&stats["index"]).unwrap();
+        assert_eq!(stats["bytes of the index"], found.len().to_string());
         let path = form.inbox(&site).display().to_string();
         assert_eq!(stats["mailbox"].trim_end_matches('/'), path);
         let (kind, alone) = match form {
@@ -83,8 +86,6 @@ fn stats_tell_what_a_mailbox_is_like() {
             .map(|text| text.len() + text.split(|byte| *byte == b'\n').count() - 1)
             .sum();
         assert_eq!(stats["octets"], fetched.to_string());
-        let found = fs::metadata(&stats["index"]).unwrap();
-        assert_eq!(stats["bytes of the index"], found.len().to_string());
         // Whoever runs it: the files are the user's.
         assert_eq!(found.uid(), Site::account(USER).uid);
     }
