@@ -379,14 +379,11 @@ impl Shared {
             let mut marked = Vec::new();
             for uid in chosen {
                 for found in imap.fetch(&uid.to_string())? {
-                    let letter = match Letter::prove(&found.message, View::Stored) {
-                        Ok(letter) => letter,
-                        // Dovecot goes by the places that it has kept while others write into
-                        // headers, as mutt and our sessions do. The file is held to be whole.
-                        Err(_) => {
-                            self.stale.fetch_add(1, Ordering::Relaxed);
-                            continue;
-                        }
+                    // Dovecot goes by the places that it has kept while others write into
+                    // headers, as mutt and our sessions do. The file is held to be whole.
+                    let Ok(letter) = Letter::prove(&found.message, View::Stored) else {
+                        self.stale.fetch_add(1, Ordering::Relaxed);
+                        continue;
                     };
                     self.read.fetch_add(1, Ordering::Relaxed);
                     if letter.fate() == Fate::Expunge {

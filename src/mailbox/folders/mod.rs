@@ -1,9 +1,9 @@
 //! A user's folders: what they are called, where they are, and how they come and go.
 //!
 //! [`Folders`] is the directory `[paths] folders` with the inbox. A [`Name`] is the protocol's; what it
-//! leads to on the disk says [`layout`], and `man/hikyaku-folders.5` tells it to people. Whoever changes
+//! leads to on the disk says `layout`, and `man/hikyaku-folders.5` tells it to people. Whoever changes
 //! something holds a lock on the file `NAME.folders`, which also says what a rename that is under way has
-//! still to do ([`rename`]). Nothing is remembered between two calls: other programs make and remove
+//! still to do (`rename`). Nothing is remembered between two calls: other programs make and remove
 //! folders, too.
 
 mod change;

@@ -3,7 +3,7 @@
 //! A message is written whole in `tmp/` and made durable before it gets its name in `new/` or
 //! `cur/`, so no lock is needed and no reader ever sees a part of one. Its name is unique by time,
 //! process and chance; what it is marked with stands behind it, so to mark is to rename
-//! ([`name`]). A subfolder (Maildir++) is a Maildir below, whose name begins with a dot.
+//! (`name`). A subfolder (Maildir++) is a Maildir below, whose name begins with a dot.
 
 mod append;
 mod deliver;

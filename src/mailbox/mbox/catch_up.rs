@@ -130,18 +130,42 @@ impl MboxStore {
         if listing.from.is_none() {
             self.verified = Some(Instant::now());
         }
-        while is_loaded && !anew {
+        if is_loaded && !anew && self.take_in_changes(opened, &listing, verified)? {
+            return Ok(());
+        }
+        let state = if anew {
+            self.anew(&listing)
+        } else {
+            let mut state = self.state().clone();
+            if !is_loaded {
+                // Clients may have been told of later ones.
+                state.modseq = state.modseq.max(now());
+            }
+            state
+        };
+        self.rewrite(opened, listing, state, anew, verified)
+    }
+
+    /// Adds what was found to the index, which goes on; false where that is too much, and the index is
+    /// better written anew. What sessions mark meanwhile makes it begin again.
+    fn take_in_changes(
+        &mut self,
+        opened: &mut Opened,
+        listing: &Listing,
+        verified: bool,
+    ) -> Result<bool, Error> {
+        loop {
             let mut changes = Vec::new();
             let (state, mut most) = (self.state(), MOST_CHANGES);
             let seen = state.modseq;
-            reconcile(state, listing.from, &listing.found, claims, &mut |change| {
+            reconcile(state, listing.from, &listing.found, listing.claims, &mut |change| {
                 most = most.saturating_sub(1);
                 if most > 0 {
                     changes.push(change);
                 }
             });
             if most == 0 {
-                break;
+                return Ok(false);
             }
             let state = self.state();
             let before = state.uid_next.saturating_sub(1);
@@ -156,20 +180,9 @@ impl MboxStore {
             in_place::name(opened, listing.first.as_ref(), names, unnamed, new)
                 .map_err(|error| self.fail("be written", error))?;
             if self.commit(opened, changes, seen, verified)? {
-                return Ok(());
+                return Ok(true);
             }
         }
-        let state = if anew {
-            self.anew(&listing)
-        } else {
-            let mut state = self.state().clone();
-            if !is_loaded {
-                // Clients may have been told of later ones.
-                state.modseq = state.modseq.max(now());
-            }
-            state
-        };
-        self.rewrite(opened, listing, state, anew, verified)
     }
 
     /// Where a message stands, of those before `from`, that has no UID in the file.
