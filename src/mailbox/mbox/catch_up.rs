@@ -15,7 +15,7 @@ use super::scan::{self, Scanner};
 use super::store::MboxStore;
 use super::{Opened, in_place};
 use crate::mailbox::Error;
-use crate::mailbox::index::{self, Change, Claims, State, list, reconcile};
+use crate::mailbox::index::{self, Change, State, list, reconcile};
 use crate::mailbox::store::Message;
 
 /// So much is read while the write locks are held, in bytes.
@@ -105,18 +105,12 @@ impl MboxStore {
         listing: Listing,
         verified: bool,
     ) -> Result<(), Error> {
-        let mut listing = listing;
+        let claims = listing.claims;
         let state = self.state();
         let is_loaded = self.index.opened() == index::Opened::Loaded;
-        // The mailbox's own word counts: others go by it as well. But UIDVALIDITY only grows, or UIDs
-        // that were given before it had another one would be given again.
-        let is_later = |claims: &Claims| claims.uid_validity >= state.uid_validity;
-        if is_loaded && !listing.claims.as_ref().is_none_or(is_later) {
-            listing.claims = None;
-            listing.found.iter_mut().for_each(|found| found.uid = None);
-        }
-        let claims = listing.claims;
-        // Where it has none, others may have given UIDs that stood in an index that is gone.
+        // The mailbox's own word counts: others go by it as well, and a live session of Dovecot ends
+        // when it changes. Where it has none, others may have given UIDs that stood in an index that
+        // is gone.
         let anew = match claims {
             Some(claims) => claims.uid_validity != state.uid_validity,
             None => !is_loaded && !self.index.is_torn(),

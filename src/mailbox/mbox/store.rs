@@ -174,6 +174,10 @@ impl MboxStore {
                 match change {
                     Change::New(_) | Change::Mark { .. } | Change::Keyword(_) => return Ok(false),
                     Change::Expunge { modseq, .. } => *modseq = state.next_modseq(),
+                    Change::Placed { uid, extent } => {
+                        let marked = state.position(*uid).and_then(|at| state.messages.get(at));
+                        extent.unwritten |= marked.is_some_and(|message| message.modseq > seen);
+                    }
                     Change::Written(uids) => {
                         let same = state.within(uids).filter(|message| message.modseq <= seen);
                         *uids = same.map(|message| message.uid).collect();
