@@ -18,6 +18,9 @@ use super::{Error, NewMessage};
 /// So many keywords a mailbox may have: they are the bits of a number.
 pub const MOST_KEYWORDS: usize = 64;
 
+/// Longer names of keywords are none.
+pub const MOST_KEYWORD_BYTES: usize = 255;
+
 /// The system flags of a message (RFC 9051 section 2.3.2), as a set. `\Recent` is none: it belongs
 /// to a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -84,7 +87,7 @@ impl Not for Flags {
 /// Whether this can be the name of a keyword: an atom (RFC 9051 section 9), not overlong.
 pub fn is_keyword(name: &str) -> bool {
     let special = |b: &u8| b"(){%*\"\\]".contains(b);
-    (1..=255).contains(&name.len())
+    (1..=MOST_KEYWORD_BYTES).contains(&name.len())
         && name.as_bytes().iter().all(|b| b.is_ascii_graphic() && !special(b))
 }
 

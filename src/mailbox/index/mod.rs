@@ -9,6 +9,7 @@ mod directory;
 mod file;
 mod journal;
 mod locked;
+mod names;
 mod plan;
 mod reconcile;
 mod snapshot;
@@ -21,7 +22,7 @@ pub use file::{ENDING, Index, NEW, Opened};
 pub use locked::Locked;
 pub use plan::MarkPlan;
 pub use reconcile::{Claims, Found, list, reconcile};
-pub use state::{Base, Change, MOST_KEYWORD_BYTES, MOST_MESSAGES, State};
+pub use state::{Base, Change, MOST_MESSAGES, State};
 
 /// An index says something that can't be: what is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,9 @@
 //!
 //! Every kind of mailbox works this out in the same way, under its lock.
 
+use super::names::{self, Names};
 use super::{Change, State};
-use crate::mailbox::store::{Flags, MOST_KEYWORDS, Marking, Marks, Message, is_keyword};
+use crate::mailbox::store::{Flags, Marking, Marks, Message};
 use crate::mailbox::uids::{Uid, UidSet};
 
 /// A change of marks, worked out.
@@ -33,39 +34,18 @@ impl MarkPlan {
 }
 
 impl State {
-    /// The bit of a keyword. Their names are the same in either case (RFC 9051 section 2.3.2).
+    /// The bit of a keyword.
     pub fn keyword(&self, name: &str) -> Option<u64> {
-        let at = self.keywords.iter().position(|other| other.eq_ignore_ascii_case(name))?;
-        u32::try_from(at).ok().and_then(|at| 1_u64.checked_shl(at))
+        names::position(self.keywords.iter(), name).map(names::bit)
     }
 
-    /// The bits of these keywords; those that the mailbox has not yet are put into `changes`. What
-    /// can be no name is left out, and what comes when there are as many as there may be.
+    /// The bits of these keywords; those that the mailbox has not yet are put into `changes`.
     pub fn make_keywords<'a>(
         &self,
         names: impl IntoIterator<Item = &'a str>,
         changes: &mut Vec<Change>,
     ) -> u64 {
-        let mut added: Vec<&str> = Vec::new();
-        let mut bits = 0;
-        for name in names {
-            let new = self.keywords.len().saturating_add(added.len());
-            let bit = self.keyword(name).or_else(|| {
-                let known = added.iter().position(|other| other.eq_ignore_ascii_case(name));
-                let at = match known {
-                    Some(at) => self.keywords.len().saturating_add(at),
-                    None if new < MOST_KEYWORDS && is_keyword(name) => {
-                        added.push(name);
-                        new
-                    }
-                    None => return None,
-                };
-                u32::try_from(at).ok().and_then(|at| 1_u64.checked_shl(at))
-            });
-            bits |= bit.unwrap_or(0);
-        }
-        changes.extend(added.into_iter().map(|name| Change::Keyword(name.to_owned())));
-        bits
+        Names::new(&self.keywords).bits(names, &mut |change| changes.push(change))
     }
 
     /// Works out what [`crate::mailbox::Store::mark`] is asked.

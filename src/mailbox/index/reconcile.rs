@@ -4,8 +4,9 @@
 use std::collections::{HashMap, HashSet};
 
 use super::Damaged;
-use super::state::{Change, MOST_KEYWORD_BYTES, State};
-use crate::mailbox::store::{Extent, Flags, MOST_KEYWORDS, Marking, Marks, Message};
+use super::names::Names;
+use super::state::{Change, State};
+use crate::mailbox::store::{Extent, Flags, Marking, Marks, Message};
 use crate::mailbox::uids::{Uid, UidSet};
 
 /// A message as it is found in the mailbox itself.
@@ -56,7 +57,7 @@ pub fn reconcile(
     let modseq = state.next_modseq();
     let meant = meant(state, from);
     let known = recognise(&meant, found);
-    let mut names = Names::new(state);
+    let mut names = Names::new(&state.keywords);
     let is_new = |at: &usize| known.get(*at).is_some_and(Option::is_none);
 
     let mut left: Vec<bool> = vec![true; meant.len()];
@@ -87,7 +88,7 @@ pub fn reconcile(
     let mut next = state.uid_next;
     let mut add = |at: &usize, uid: Uid, emit: &mut dyn FnMut(Change)| {
         if let Some(found) = found.get(*at) {
-            let keywords = names.bits(&found.keywords, emit);
+            let keywords = names.bits(words(found), emit);
             emit(Change::New(message(found, uid, keywords, modseq)));
         }
     };
@@ -121,16 +122,20 @@ fn message(found: &Found, uid: Uid, keywords: u64, modseq: u64) -> Message {
     }
 }
 
+fn words(found: &Found) -> impl Iterator<Item = &str> {
+    found.keywords.iter().map(String::as_str)
+}
+
 /// The same where nothing is known of the mailbox, and all of it was found; what others have shown
 /// already is no more recent. What was found is given up on the way, so that a large mailbox is not
 /// in memory twice.
 pub fn list(state: &mut State, found: Vec<Found>, claims: Option<Claims>) -> Result<(), Damaged> {
     let modseq = state.next_modseq();
-    let mut names = Names { known: &[], more: Vec::new() };
+    let mut names = Names::new(&[]);
     let mut recent = 0;
     let mut add = |state: &mut State, found: &Found| {
         let mut made = Vec::new();
-        let keywords = names.bits(&found.keywords, &mut |change| made.push(change));
+        let keywords = names.bits(words(found), &mut |change| made.push(change));
         made.into_iter().try_for_each(|change| state.apply(change))?;
         let uid = found.uid.unwrap_or(0).max(state.uid_next);
         if found.old {
@@ -191,7 +196,7 @@ fn known_again(
     let theirs = found.flags ^ message.extent.stored;
     let mut marks = Marks { flags: (ours.flags & !theirs) | (found.flags & theirs), ..ours };
     if !message.extent.unwritten {
-        marks.keywords = names.bits(&found.keywords, emit);
+        marks.keywords = names.bits(words(found), emit);
     }
     let uids = UidSet::from(message.uid..=message.uid);
     if marks != ours {
@@ -272,38 +277,6 @@ fn keep_undeleted(meant: &[&Message], found: &[Found], known: &mut [Option<usize
                 *known = others.remove(other);
             }
         }
-    }
-}
-
-/// The names of the keywords, those that come along included.
-struct Names<'a> {
-    known: &'a [String],
-    more: Vec<String>,
-}
-
-impl<'a> Names<'a> {
-    fn new(state: &'a State) -> Self {
-        Self { known: &state.keywords, more: Vec::new() }
-    }
-
-    /// The bits of these keywords. What there is no bit for, or is too long, is left out: such a
-    /// keyword stays in the mailbox, where others see it.
-    fn bits(&mut self, names: &[String], emit: &mut dyn FnMut(Change)) -> u64 {
-        let mut bits = 0;
-        let can_be = |name: &&String| (1..=MOST_KEYWORD_BYTES).contains(&name.len());
-        for name in names.iter().filter(can_be) {
-            let mut all = self.known.iter().chain(&self.more);
-            let at = all.position(|known| known.eq_ignore_ascii_case(name)).unwrap_or_else(|| {
-                let at = self.known.len().saturating_add(self.more.len());
-                if at < MOST_KEYWORDS {
-                    self.more.push(name.clone());
-                    emit(Change::Keyword(name.clone()));
-                }
-                at
-            });
-            bits |= u32::try_from(at).ok().and_then(|at| 1_u64.checked_shl(at)).unwrap_or(0);
-        }
-        bits
     }
 }
 

@@ -5,15 +5,12 @@ use std::collections::{HashMap, VecDeque};
 
 use super::Damaged;
 use crate::mailbox::store::{
-    Changes, Extent, Flags, MOST_KEYWORDS, Marking, Marks, Message, Status,
+    Changes, Extent, Flags, MOST_KEYWORD_BYTES, MOST_KEYWORDS, Marking, Marks, Message, Status,
 };
 use crate::mailbox::uids::{Uid, UidSet};
 
 /// So many expunged ranges are remembered for clients that come again.
 const MOST_GONE: usize = 10_000;
-
-/// A keyword's name is not longer, in bytes.
-pub const MOST_KEYWORD_BYTES: usize = 255;
 
 /// More messages than this are not listed: a hostile file must not cost all memory.
 pub const MOST_MESSAGES: usize = 1_000_000;
