@@ -20,6 +20,18 @@ pub fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     }
 }
 
+/// The same; `None` where there is none, as below a home like /dev/null.
+pub fn open_if_there(path: &Path) -> io::Result<Option<OwnedFd>> {
+    match open_directory(path) {
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            Ok(None)
+        }
+        opened => opened.map(Some),
+    }
+}
+
 /// Whether a directory of this mode may hold mailboxes: one that all may write needs the sticky
 /// bit, or anybody could put their own file in a mailbox's place.
 pub fn is_safe_directory(mode: u32) -> bool {

@@ -18,10 +18,8 @@ use nix::unistd::{Uid, UnlinkatFlags, fsync, unlinkat};
 
 use super::error::Error;
 use crate::mailbox::directory;
+use crate::mailbox::maildir::PARTS;
 use crate::mailbox::moment::moment;
-
-/// The directories that make a directory a Maildir.
-const PARTS: [&str; 3] = ["tmp", "new", "cur"];
 
 /// What is under way and has no name yet, or has lost it, is called so, with a number behind it.
 const HIDDEN: &str = "..hikyaku.";
@@ -61,17 +59,9 @@ impl Root {
 
     /// Opens the directory itself; `None` where it is missing.
     fn open(&self) -> Result<Option<OwnedFd>, Error> {
-        let dir = match directory::open_directory(&self.path) {
-            Ok(dir) => dir,
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                return Ok(None);
-            }
-            Err(error) => return Err(self.fail(Path::new(""), "be opened", &error)),
+        let fail = |error| self.fail(Path::new(""), "be opened", &error);
+        let Some(dir) = directory::open_if_there(&self.path).map_err(fail)? else {
+            return Ok(None);
         };
         if self.is_safe(&dir, true) {
             return Ok(Some(dir));

@@ -54,18 +54,9 @@ impl Directory {
         if let Some(dir) = self.dir.get() {
             return Ok(Some(dir));
         }
-        let dir = match directory::open_directory(&self.path) {
-            Ok(dir) => dir,
-            // A home like /dev/null has no journals either.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
-            {
-                return Ok(None);
-            }
-            Err(error) => return Err(self.unusable("can't be opened", Some(error))),
+        let fail = |error| self.unusable("can't be opened", Some(error));
+        let Some(dir) = directory::open_if_there(&self.path).map_err(fail)? else {
+            return Ok(None);
         };
         let found =
             fstat(&dir).map_err(|error| self.unusable("can't be opened", Some(error.into())))?;

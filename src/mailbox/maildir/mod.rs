@@ -17,5 +17,6 @@ mod store;
 mod text;
 
 pub use deliver::Maildir;
+pub(in crate::mailbox) use parts::PARTS;
 pub use parts::is_at;
 pub use store::MaildirStore;

@@ -18,7 +18,7 @@ use crate::sys::lock::{Kind, try_flock};
 use crate::sys::signal;
 
 /// The directories that make a directory a Maildir.
-const PARTS: [&str; 3] = ["tmp", "new", "cur"];
+pub(in crate::mailbox) const PARTS: [&str; 3] = ["tmp", "new", "cur"];
 
 /// Whether there is one at this path.
 pub fn is_at(path: &Path) -> bool {
