@@ -19,6 +19,12 @@ pub fn seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// Microseconds since 1970.
+pub fn microseconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX / 2)
+}
+
 /// A number that is another one after each start of the system; 0 where it does not tell.
 pub fn boot() -> u64 {
     static BOOT: OnceLock<u64> = OnceLock::new();

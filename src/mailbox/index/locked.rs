@@ -48,6 +48,11 @@ impl<'a> Locked<'a> {
         self.0.is_kept
     }
 
+    /// As [`Index::is_torn`].
+    pub fn is_torn(&self) -> bool {
+        self.0.is_torn()
+    }
+
     /// Its directory.
     pub fn directory(&self) -> &Directory {
         &self.0.directory

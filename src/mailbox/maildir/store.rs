@@ -10,7 +10,6 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 
@@ -26,6 +25,7 @@ use crate::mailbox::store::{Arrival, Changes, Flags, Marking, Marks, Message, St
 use crate::mailbox::uids::{Uid, UidSet};
 use crate::mailbox::watch::Watch;
 use crate::mailbox::{Error, Place};
+use crate::sys::clock;
 
 /// A session's handle on a Maildir.
 #[derive(Debug)]
@@ -75,8 +75,7 @@ impl MaildirStore {
                 ));
             }
             // Larger than in any index before.
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let modseq = u64::try_from(now.as_micros()).unwrap_or(u64::MAX / 2);
+            let modseq = clock::microseconds();
             let old = (locked.opened() == Opened::Loaded).then(|| locked.state().clone());
             let mut state = State::new(locked.directory().new_uid_validity(), modseq);
             if let Some(old) = &old {

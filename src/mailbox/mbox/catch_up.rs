@@ -6,7 +6,8 @@
 //! locks; only then the write locks are taken, and what has come meanwhile is read.
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::io;
+use std::time::Instant;
 
 use super::delivered::Delivered;
 use super::identity::Identity;
@@ -15,8 +16,9 @@ use super::scan::{self, Scanner};
 use super::store::MboxStore;
 use super::{Opened, in_place};
 use crate::mailbox::Error;
-use crate::mailbox::index::{self, Change, State, list, reconcile};
+use crate::mailbox::index::{self, Base, Change, Locked, State, list, reconcile};
 use crate::mailbox::store::Message;
+use crate::sys::clock;
 
 /// So much is read while the write locks are held, in bytes.
 const ONE_READ: u64 = 1024 * 1024;
@@ -99,156 +101,65 @@ impl MboxStore {
 
     /// Brings the index in line with what was found under the write locks. `verified`: what was not
     /// looked at is as the index says.
+    ///
+    /// The index is locked from the first look at what it knows: sessions mark messages without the
+    /// locks of the file.
     fn take_in(
         &mut self,
         opened: &mut Opened,
         listing: Listing,
         verified: bool,
     ) -> Result<(), Error> {
-        let claims = listing.claims;
-        let state = self.state();
-        let is_loaded = self.index.opened() == index::Opened::Loaded;
+        let is_whole = listing.from.is_none();
+        let verified = verified || is_whole || self.only_delivered(opened)?;
+        let mut locked = self.index.lock()?;
+        let is_loaded = locked.opened() == index::Opened::Loaded;
         // The mailbox's own word counts: others go by it as well, and a live session of Dovecot ends
         // when it changes. Where it has none, others may have given UIDs that stood in an index that
         // is gone.
-        let anew = match claims {
-            Some(claims) => claims.uid_validity != state.uid_validity,
-            None => !is_loaded && !self.index.is_torn(),
+        let anew = match listing.claims {
+            Some(claims) => claims.uid_validity != locked.state().uid_validity,
+            None => !is_loaded && !locked.is_torn(),
         };
-        if anew && listing.from.is_some() {
+        if anew && !is_whole {
             // Nothing is known of the rest: nobody is to see a part as the whole.
+            drop(locked);
             let whole = Listing::under(opened, None).map_err(|error| self.at_path(error))?;
             return self.take_in(opened, whole, verified);
         }
-        let verified = verified || listing.from.is_none() || self.only_delivered(opened)?;
-        if listing.from.is_none() {
+        if is_whole {
             self.verified = Some(Instant::now());
         }
-        if is_loaded && !anew && self.take_in_changes(opened, &listing, verified)? {
-            return Ok(());
+        if is_loaded
+            && !anew
+            && let Some(mut changes) = changes(locked.state(), &listing)
+        {
+            name_new(opened, locked.state(), &listing, &mut changes)?;
+            changes.push(Change::Base(opened.stamp(verified)?));
+            return locked.commit(changes, true);
         }
         let state = if anew {
-            self.anew(&listing)
+            anew_state(&locked, &listing)
         } else {
-            let mut state = self.state().clone();
+            let mut state = locked.state().clone();
             if !is_loaded {
                 // Clients may have been told of later ones.
-                state.modseq = state.modseq.max(now());
+                state.modseq = state.modseq.max(clock::microseconds());
             }
             state
         };
-        self.rewrite(opened, listing, state, anew, verified)
+        rewrite(&mut locked, opened, listing, state, anew, verified)
     }
 
-    /// Adds what was found to the index, which goes on; false where that is too much, and the index is
-    /// better written anew. What sessions mark meanwhile makes it begin again.
-    fn take_in_changes(
-        &mut self,
-        opened: &mut Opened,
-        listing: &Listing,
-        verified: bool,
-    ) -> Result<bool, Error> {
-        loop {
-            let mut changes = Vec::new();
-            let (state, mut most) = (self.state(), MOST_CHANGES);
-            let seen = state.modseq;
-            reconcile(state, listing.from, &listing.found, listing.claims, &mut |change| {
-                most = most.saturating_sub(1);
-                if most > 0 {
-                    changes.push(change);
-                }
-            });
-            if most == 0 {
-                return Ok(false);
-            }
-            let state = self.state();
-            let before = state.uid_next.saturating_sub(1);
-            let uid_last = new_ones(&mut changes).last().map_or(before, |last| last.uid);
-            let names = (state.uid_validity, uid_last);
-            let new: HashSet<u64> =
-                new_ones(&mut changes).map(|message| message.extent.start).collect();
-            let others = listing.found.iter().filter(|found| found.uid.is_none());
-            let others = others.map(|found| found.extent.start).filter(|at| !new.contains(at));
-            let unnamed = others.chain(self.unnamed_before(listing.from)).min();
-            let new = new_ones(&mut changes);
-            in_place::name(opened, listing.first.as_ref(), names, unnamed, new)
-                .map_err(|error| self.fail("be written", error))?;
-            if self.commit(opened, changes, seen, verified)? {
-                return Ok(true);
-            }
-        }
-    }
-
-    /// Where a message stands, of those before `from`, that has no UID in the file.
-    fn unnamed_before(&self, from: Option<u64>) -> Option<u64> {
-        let mut starts =
-            self.state().messages.iter().filter(|m| !m.extent.named).map(|m| m.extent.start);
-        starts.find(|start| *start < from.unwrap_or(0))
-    }
-
-    /// What an index begins with that is made anew.
-    pub(super) fn anew(&self, listing: &Listing) -> State {
-        // Not the one that is known, though the directory went with all that it knew.
-        let new = || {
-            let least = self.state().uid_validity.saturating_add(1);
-            self.index.directory().new_uid_validity().max(least)
-        };
-        let validity = listing.claims.map_or_else(new, |claims| claims.uid_validity);
-        State::new(validity, self.state().modseq.max(now()))
-    }
-
-    /// Writes the index anew: this state, and what was found.
-    pub(super) fn rewrite(
+    /// Makes the index anew, of what was found in all of the file under the write locks.
+    pub(super) fn take_in_anew(
         &mut self,
         opened: &mut Opened,
         listing: Listing,
-        mut state: State,
-        anew: bool,
-        verified: bool,
     ) -> Result<(), Error> {
-        let Listing { from, mut found, mut claims, first, .. } = listing;
-        let (old, seen) = (self.state(), self.state().modseq);
-        if let Some(claims) = claims.as_mut().filter(|_| state.uid_validity == old.uid_validity) {
-            // What was given stays given, also where the file could not say so.
-            claims.uid_last = claims.uid_last.max(old.uid_next.saturating_sub(1));
-        }
-        let damaged = |damaged| self.fail("be listed", std::io::Error::other(damaged));
-        if anew {
-            list(&mut state, std::mem::take(&mut found), claims).map_err(damaged)?;
-            state.take_marks_of(old).map_err(damaged)?;
-        } else {
-            // It is not in memory three times, unless it begins with a later MODSEQ.
-            let later = (state.modseq != old.modseq).then(|| state.clone());
-            let known = later.as_ref().unwrap_or(old);
-            let mut applied = Ok(());
-            reconcile(known, from, &found, claims, &mut |change| {
-                if applied.is_ok() {
-                    applied = state.apply(change);
-                }
-            });
-            applied.map_err(damaged)?;
-        }
-        let names = (state.uid_validity, state.uid_next.saturating_sub(1));
-        let unnamed = self.unnamed_before(from);
-        let from = from.unwrap_or(0);
-        // Where the others stand is not certain.
-        let found_here = state.messages.iter_mut().filter(|message| message.extent.start >= from);
-        in_place::name(opened, first.as_ref(), names, unnamed, found_here)
-            .map_err(|error| self.fail("be written", error))?;
-        let identity =
-            opened.identity.stamp(&opened.file).map_err(|e| self.fail("be looked at", e))?;
-        opened.identity = identity;
-        state.base = identity.base(verified);
         let mut locked = self.index.lock()?;
-        if !anew && locked.state().modseq != seen {
-            // Sessions have marked messages since.
-            let state = locked.state().clone();
-            drop(locked);
-            let from = (from > 0).then_some(from);
-            let listing = Listing { from, found, claims, first, ..listing };
-            return self.rewrite(opened, listing, state, anew, verified);
-        }
-        locked.replace(state)
+        let state = anew_state(&locked, &listing);
+        rewrite(&mut locked, opened, listing, state, true, true)
     }
 
     /// Whether nobody but our own deliveries has changed what the index describes.
@@ -263,19 +174,108 @@ impl MboxStore {
 
     /// There is no file: no message is left.
     pub(super) fn forget_all(&mut self) -> Result<(), Error> {
-        if self.index.opened() != index::Opened::Loaded {
+        let mut locked = self.index.lock()?;
+        if locked.opened() != index::Opened::Loaded {
             // Whoever makes the file, it is the mailbox that was seen to be empty.
-            let state = State::new(self.index.directory().new_uid_validity(), now());
-            return self.index.lock()?.replace(state);
+            let validity = locked.directory().new_uid_validity();
+            return locked.replace(State::new(validity, clock::microseconds()));
         }
-        if self.state().messages.is_empty() {
+        if locked.state().messages.is_empty() {
             return Ok(());
         }
         let mut changes = Vec::new();
-        reconcile(self.state(), None, &[], None, &mut |change| changes.push(change));
-        changes.push(Change::Base(Default::default()));
-        self.index.lock()?.commit(changes, true)
+        reconcile(locked.state(), None, &[], None, &mut |change| changes.push(change));
+        changes.push(Change::Base(Base::default()));
+        locked.commit(changes, true)
     }
+}
+
+/// What brings the index in line with what was found; none where that is so much that it is better
+/// written anew.
+fn changes(state: &State, listing: &Listing) -> Option<Vec<Change>> {
+    let (mut changes, mut left) = (Vec::new(), MOST_CHANGES);
+    reconcile(state, listing.from, &listing.found, listing.claims, &mut |change| {
+        left = left.saturating_sub(1);
+        if left > 0 {
+            changes.push(change);
+        }
+    });
+    (left > 0).then_some(changes)
+}
+
+/// Gives the new messages among these changes their UIDs in the file.
+fn name_new(
+    opened: &Opened,
+    state: &State,
+    listing: &Listing,
+    changes: &mut [Change],
+) -> Result<(), Error> {
+    let before = state.uid_next.saturating_sub(1);
+    let uid_last = new_ones(changes).last().map_or(before, |last| last.uid);
+    let new: HashSet<u64> = new_ones(changes).map(|message| message.extent.start).collect();
+    let others = listing.found.iter().filter(|found| found.uid.is_none());
+    let others = others.map(|found| found.extent.start).filter(|at| !new.contains(at));
+    let unnamed = others.chain(unnamed_before(state, listing.from)).min();
+    let names = (state.uid_validity, uid_last);
+    in_place::name(opened, listing.first.as_ref(), names, unnamed, new_ones(changes))
+        .map_err(|error| opened.fail("be written", error))
+}
+
+/// Where a message stands, of those before `from`, that has no UID in the file.
+fn unnamed_before(state: &State, from: Option<u64>) -> Option<u64> {
+    let mut starts = state.messages.iter().filter(|m| !m.extent.named).map(|m| m.extent.start);
+    starts.find(|start| *start < from.unwrap_or(0))
+}
+
+/// What an index begins with that is made anew.
+fn anew_state(locked: &Locked<'_>, listing: &Listing) -> State {
+    let known = locked.state();
+    // Not the one that is known, though the directory went with all that it knew.
+    let new = || locked.directory().new_uid_validity().max(known.uid_validity.saturating_add(1));
+    let validity = listing.claims.map_or_else(new, |claims| claims.uid_validity);
+    State::new(validity, known.modseq.max(clock::microseconds()))
+}
+
+/// Writes the index anew: this state, and what was found.
+fn rewrite(
+    locked: &mut Locked<'_>,
+    opened: &mut Opened,
+    listing: Listing,
+    mut state: State,
+    anew: bool,
+    verified: bool,
+) -> Result<(), Error> {
+    let Listing { from, found, mut claims, first, .. } = listing;
+    let old = locked.state();
+    if let Some(claims) = claims.as_mut().filter(|_| state.uid_validity == old.uid_validity) {
+        // What was given stays given, also where the file could not say so.
+        claims.uid_last = claims.uid_last.max(old.uid_next.saturating_sub(1));
+    }
+    let damaged = |damaged| opened.fail("be listed", io::Error::other(damaged));
+    if anew {
+        list(&mut state, found, claims).map_err(damaged)?;
+        state.take_marks_of(old).map_err(damaged)?;
+    } else {
+        // It is not in memory three times, unless it begins with a later MODSEQ.
+        let later = (state.modseq != old.modseq).then(|| state.clone());
+        let known = later.as_ref().unwrap_or(old);
+        let mut applied = Ok(());
+        reconcile(known, from, &found, claims, &mut |change| {
+            if applied.is_ok() {
+                applied = state.apply(change);
+            }
+        });
+        applied.map_err(damaged)?;
+    }
+    let names = (state.uid_validity, state.uid_next.saturating_sub(1));
+    let unnamed = unnamed_before(old, from);
+    // Where the others stand is not certain.
+    let from = from.unwrap_or(0);
+    let found_here = state.messages.iter_mut().filter(|message| message.extent.start >= from);
+    in_place::name(opened, first.as_ref(), names, unnamed, found_here)
+        .map_err(|error| opened.fail("be written", error))?;
+    state.base = opened.stamp(verified)?;
+    locked.replace(state)
 }
 
 fn new_ones(changes: &mut [Change]) -> impl Iterator<Item = &mut Message> {
@@ -283,10 +283,4 @@ fn new_ones(changes: &mut [Change]) -> impl Iterator<Item = &mut Message> {
         Change::New(message) => Some(message),
         _ => None,
     })
-}
-
-/// A MODSEQ that no index had before whose place this one takes: microseconds since 1970.
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(since.as_micros()).unwrap_or(0)
 }

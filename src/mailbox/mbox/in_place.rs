@@ -29,8 +29,8 @@ pub struct First {
 /// Gives messages their UIDs in the file, where there is room: those that have none there yet.
 ///
 /// A UID counts only up to the UIDLAST that stands in the first message, so that is written first.
-/// None is written behind a message without one, the first of which stands at `unnamed` if not before:
-/// Dovecot gives new UIDs to all that stand behind such a message.
+/// None is written behind a message without one, the first of which stands at `unnamed_at` if it is
+/// not among these: Dovecot gives new UIDs to all that stand behind such a message.
 pub fn name<'a>(
     opened: &Opened,
     first: Option<&First>,

@@ -2,16 +2,13 @@
 
 use super::intent::Intent;
 use super::listing::Listing;
-use super::store::MboxStore;
+use super::store::{MboxStore, TRIES};
 use super::{Mbox, redo};
 use crate::mailbox::index::{Found, Index};
 use crate::mailbox::inspect::{Tell, first_of};
 use crate::mailbox::store::{Message, Store};
 use crate::mailbox::{Error, Place};
 use crate::sys::lock::Kind;
-
-/// Others may change a mailbox so often before it is read under the write locks.
-const TRIES: u32 = 4;
 
 impl Mbox {
     /// What a killed process left to be finished, in words, as it is before anybody opens the
@@ -99,8 +96,7 @@ impl MboxStore {
         let size = opened.identity.size;
         let listing = Listing::under_telling(&opened, None, &mut |at| tell(at, size));
         let listing = listing.map_err(|error| self.at_path(error))?;
-        let state = self.anew(&listing);
-        self.rewrite(&mut opened, listing, state, true, true)?;
+        self.take_in_anew(&mut opened, listing)?;
         drop(opened);
         self.checkpoint()
     }

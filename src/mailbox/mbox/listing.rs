@@ -29,7 +29,7 @@ pub(super) struct Listing {
     pub first: Option<First>,
     /// How the file looked.
     pub identity: Identity,
-    pub believed: Believed,
+    believed: Believed,
 }
 
 impl Listing {

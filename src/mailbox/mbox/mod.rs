@@ -44,7 +44,7 @@ use std::io;
 use std::path::Path;
 use std::time::Instant;
 
-use super::index::Directory;
+use super::index::{Base, Directory};
 use super::lock::{self, Attempt, Held, Locker, Trouble};
 use super::{Growth, NewMessage, Place};
 use crate::sys::lock::Kind;
@@ -79,6 +79,19 @@ struct Opened {
     identity: Identity,
     spool: Spool,
     held: Held,
+}
+
+impl Opened {
+    /// How the file looks to an index after what was done under the write locks.
+    fn stamp(&mut self, verified: bool) -> Result<Base, Error> {
+        let stamped = self.identity.stamp(&self.file);
+        self.identity = stamped.map_err(|error| self.fail("be looked at", error))?;
+        Ok(self.identity.base(verified))
+    }
+
+    fn fail(&self, doing: &'static str, error: io::Error) -> Error {
+        Error::io(&self.spool.path, doing, error)
+    }
 }
 
 impl Mbox {

@@ -26,7 +26,7 @@ use crate::mailbox::{Error, Place};
 type Ranges = Vec<(u64, u64)>;
 
 /// Others may change a mailbox so often between two looks before it is looked at under the lock.
-const TRIES: u32 = 4;
+pub(super) const TRIES: u32 = 4;
 
 /// What was parsed only from where it had grown is looked at whole after so long.
 const VERIFY: Duration = Duration::from_mins(1);
@@ -154,42 +154,6 @@ impl MboxStore {
         if self.stand(opened, is_meant)? { Ok(()) } else { self.catch_up_under(opened, true) }
     }
 
-    /// Gives the index what was done to the file under its locks, as of when its MODSEQ was `seen`.
-    /// Sessions may have marked messages since, for which they need no lock of the file: false where
-    /// the changes have to be worked out anew because of that.
-    pub(super) fn commit(
-        &mut self,
-        opened: &mut Opened,
-        mut changes: Vec<Change>,
-        seen: u64,
-        verified: bool,
-    ) -> Result<bool, Error> {
-        let identity =
-            opened.identity.stamp(&opened.file).map_err(|e| self.fail("be looked at", e))?;
-        opened.identity = identity;
-        let mut locked = self.index.lock()?;
-        let state = locked.state();
-        if state.modseq != seen {
-            for change in &mut changes {
-                match change {
-                    Change::New(_) | Change::Mark { .. } | Change::Keyword(_) => return Ok(false),
-                    Change::Expunge { modseq, .. } => *modseq = state.next_modseq(),
-                    Change::Placed { uid, extent } => {
-                        let marked = state.position(*uid).and_then(|at| state.messages.get(at));
-                        extent.unwritten |= marked.is_some_and(|message| message.modseq > seen);
-                    }
-                    Change::Written(uids) => {
-                        let same = state.within(uids).filter(|message| message.modseq <= seen);
-                        *uids = same.map(|message| message.uid).collect();
-                    }
-                    _ => {}
-                }
-            }
-        }
-        changes.push(Change::Base(identity.base(verified)));
-        locked.commit(changes, true).map(|()| true)
-    }
-
     /// Says in the index which ones are being removed: whoever finds the file without them need not
     /// guess which of two that are the same is gone.
     fn doom(&mut self, uids: &UidSet) -> Result<(), Error> {
@@ -209,18 +173,21 @@ impl MboxStore {
         messages
     }
 
-    /// The ranges of these messages, and what becomes of the messages before them.
-    fn removal(&self, opened: &Opened, uids: &UidSet) -> Result<(Ranges, Vec<Change>), Error> {
-        let order = self.in_file_order();
-        let ranges: Vec<(u64, u64)> = order
+    /// The ranges of these messages, and the messages whose blank line a byte of them becomes.
+    fn removal(
+        &self,
+        opened: &Opened,
+        order: &[&Message],
+        uids: &UidSet,
+    ) -> Result<(Ranges, UidSet), Error> {
+        let ranges: Ranges = order
             .iter()
             .filter(|message| uids.contains(message.uid))
             .map(|message| (message.extent.start, message.extent.end()))
             .collect();
-        let wanted = listing::removable(&opened.file, opened.identity, ranges.clone())
+        let wanted = listing::removable(&opened.file, opened.identity, ranges)
             .map_err(|error| self.fail("be read", error))?;
-        // Where a line end was left, it ends the message before.
-        let mut placed = Vec::new();
+        let mut longer = Vec::new();
         for (start, end) in &wanted {
             let whole = end.saturating_add(1);
             let left = order.partition_point(|message| message.extent.end() < whole);
@@ -229,12 +196,11 @@ impl MboxStore {
                 .is_some_and(|last| last.extent.end() == whole && uids.contains(last.uid));
             let at = order.partition_point(|message| message.extent.start < *start);
             if left && let Some(before) = at.checked_sub(1).and_then(|at| order.get(at)) {
-                let gap = before.extent.gap.saturating_add(1);
-                let extent = Extent { gap, ..before.extent };
-                placed.push(Change::Placed { uid: before.uid, extent });
+                longer.push(before.uid);
             }
         }
-        Ok((wanted, placed))
+        longer.sort_unstable();
+        Ok((wanted, longer.into_iter().collect()))
     }
 }
 
@@ -355,27 +321,30 @@ impl Store for MboxStore {
             return Ok(UidSet::new());
         };
         // The one that comes to stand first is written to.
-        let first = self.in_file_order().into_iter().find(|message| !uids.contains(message.uid));
-        let first = first.map(|message| message.uid);
+        let left = self.messages().iter().filter(|message| !uids.contains(message.uid));
+        let first = left.min_by_key(|message| message.extent.start).map(|message| message.uid);
         self.verify(&mut opened, |message| {
             uids.contains(message.uid) || Some(message.uid) == first
         })?;
-        let present = self.messages().iter().map(|message| message.uid);
-        let uids: UidSet = present.filter(|uid| uids.contains(*uid)).collect();
+        let uids: UidSet = self.state().within(uids).map(|message| message.uid).collect();
         if uids.is_empty() {
             return Ok(uids);
         }
-        let (ranges, mut changes) = self.removal(&opened, &uids)?;
-        let directory = self.mbox.directory();
-        in_place::keep_base(&opened, &self.in_file_order(), &uids)
+        let order = self.in_file_order();
+        let (ranges, longer) = self.removal(&opened, &order, &uids)?;
+        in_place::keep_base(&opened, &order, &uids)
             .map_err(|error| self.fail("be written", error))?;
         self.doom(&uids)?;
+        let directory = self.mbox.directory();
         redo::remove(&mut opened, &directory, &ranges)?;
-        let (seen, modseq) = (self.state().modseq, self.state().next_modseq());
+        let base = opened.stamp(Identity::is_verified(&self.state().base))?;
+        let mut locked = self.index.lock()?;
+        let modseq = locked.state().next_modseq();
+        let mut changes: Vec<Change> = locked.state().within(&longer).map(lengthened).collect();
         changes.push(Change::Expunge { uids: uids.clone(), modseq });
         changes.push(Change::Removed(ranges));
-        let verified = Identity::is_verified(&self.state().base);
-        self.commit(&mut opened, changes, seen, verified)?;
+        changes.push(Change::Base(base));
+        locked.commit(changes, true)?;
         Ok(uids)
     }
 
@@ -412,14 +381,16 @@ impl Store for MboxStore {
             return Ok(());
         };
         self.verify(&mut opened, unwritten)?;
-        let seen = self.state().modseq;
-        let changes = in_place::write_marks(&opened, self.state())
-            .map_err(|error| self.fail("be written", error))?;
+        // Marked by others meanwhile, a message would be taken for written.
+        let mut locked = self.index.lock()?;
+        let mut changes = in_place::write_marks(&opened, locked.state())
+            .map_err(|error| opened.fail("be written", error))?;
         // In the file for good before the index forgets that they are not.
         moment();
-        opened.file.sync_data().map_err(|error| self.fail("be written", error))?;
-        let verified = Identity::is_verified(&self.state().base);
-        self.commit(&mut opened, changes, seen, verified).map(drop)
+        opened.file.sync_data().map_err(|error| opened.fail("be written", error))?;
+        let verified = Identity::is_verified(&locked.state().base);
+        changes.push(Change::Base(opened.stamp(verified)?));
+        locked.commit(changes, true)
     }
 
     fn take_warnings(&mut self) -> Vec<String> {
@@ -427,6 +398,12 @@ impl Store for MboxStore {
         warnings.append(&mut self.warnings);
         warnings
     }
+}
+
+/// A byte more belongs to this message, behind its body.
+fn lengthened(message: &Message) -> Change {
+    let gap = message.extent.gap.saturating_add(1);
+    Change::Placed { uid: message.uid, extent: Extent { gap, ..message.extent } }
 }
 
 impl MboxStore {
