@@ -30,6 +30,15 @@ impl MboxStore {
     /// Tries once to bring the index in line with the file; false where others changed it so that
     /// what was read is worth nothing. `whole`: also where it has only grown.
     pub(super) fn catch_up(&mut self, whole: bool) -> Result<bool, Error> {
+        self.catch_up_telling(whole, &mut |_| ())
+    }
+
+    /// The same, and tells how far the reading without the write locks is.
+    pub(super) fn catch_up_telling(
+        &mut self,
+        whole: bool,
+        tell: &mut dyn FnMut(u64),
+    ) -> Result<bool, Error> {
         let directory = self.mbox.directory();
         let Some(mut opened) = self.mbox.lock_for_writing(&directory, false)? else {
             return self.forget_all().map(|()| true);
@@ -46,15 +55,15 @@ impl MboxStore {
         }
         drop(opened);
         let base = self.state().base;
-        let Some(mut listing) = Listing::by_reads(&mut self.mbox, last, &mut |_| ())? else {
+        let Some(mut listing) = Listing::by_reads(&mut self.mbox, last, tell)? else {
             return Ok(false);
         };
         let Some(mut opened) = self.mbox.lock_for_writing(&directory, false)? else {
             return Ok(false);
         };
         self.refresh()?;
-        if listing.from.is_some() && self.state().base != base {
-            // Somebody else of ours has taken in some of it: the message is not the last one now.
+        if self.state().base != base {
+            // Somebody else of ours has taken in some of it, or has written into headers.
             return Ok(false);
         }
         if !listing.go_on_under(&opened).map_err(|error| self.at_path(error))? {
@@ -111,7 +120,8 @@ impl MboxStore {
         verified: bool,
     ) -> Result<(), Error> {
         let is_whole = listing.from.is_none();
-        let verified = verified || is_whole || self.only_delivered(opened)?;
+        let all_seen = is_whole && !listing.grew;
+        let verified = verified || all_seen || self.only_delivered(opened)?;
         let mut locked = self.index.lock()?;
         let is_loaded = locked.opened() == index::Opened::Loaded;
         // The mailbox's own word counts: others go by it as well, and a live session of Dovecot ends
@@ -127,7 +137,7 @@ impl MboxStore {
             let whole = Listing::under(opened, None).map_err(|error| self.at_path(error))?;
             return self.take_in(opened, whole, verified);
         }
-        if is_whole {
+        if all_seen {
             self.verified = Some(Instant::now());
         }
         if is_loaded

@@ -27,6 +27,8 @@ pub(super) struct Listing {
     pub claims: Option<Claims>,
     /// The first message of the file.
     pub first: Option<First>,
+    /// Something came behind while it was read: what others changed before that would not show.
+    pub grew: bool,
     /// How the file looked.
     pub identity: Identity,
     believed: Believed,
@@ -100,6 +102,7 @@ impl Listing {
             found: Vec::new(),
             claims: None,
             first: None,
+            grew: false,
             identity,
             believed: Believed::default(),
         };
@@ -168,6 +171,7 @@ impl Listing {
         scanner.go_to(there.end());
         self.found.push(Found { extent: there.extent, ..last });
         self.identity = opened.identity;
+        self.grew = true;
         self.take(scanner, false, &mut |_| ()).map(|()| true)
     }
 }

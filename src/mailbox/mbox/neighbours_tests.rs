@@ -119,3 +119,51 @@ fn no_uid_is_written_behind_a_message_that_has_none() {
     let uids: Vec<u32> = store.messages().iter().map(|message| message.uid).collect();
     assert_eq!(uids, [1, 2, 6, 7, 8]);
 }
+
+/// A mailbox of more than one read, whose second message has a keyword that only the index has, and
+/// what `meanwhile` did to it when all of it was half read.
+fn read_while(meanwhile: impl Fn(&mut MboxStore, &PathBuf)) -> (tempfile::TempDir, MboxStore) {
+    let directory = tempfile::tempdir().unwrap();
+    let place = place(directory.path(), "box");
+    let path = place.path.clone();
+    let large = message("a", "").replace("This is a.", &"This is a.\n".repeat(150_000));
+    fs::write(&path, message("b", "") + &message("c", "") + &large + &large).unwrap();
+    let mut store = MboxStore::open(place.clone()).unwrap();
+    let mut other = MboxStore::open(place).unwrap();
+    let second = UidSet::from(2..=2);
+    other.mark(&second, Marking::Add, Flags::default(), &["work".into()], None).unwrap();
+    let mut read = 0;
+    store
+        .catch_up_telling(true, &mut |_| {
+            read += 1;
+            if read == 3 {
+                meanwhile(&mut other, &path);
+                let mut file = fs::OpenOptions::new().append(true).open(&path).unwrap();
+                file.write_all(message("new", "").as_bytes()).unwrap();
+            }
+        })
+        .unwrap();
+    assert!(read >= 3);
+    store.sync().unwrap();
+    assert_eq!(store.messages().len(), 5);
+    (directory, store)
+}
+
+#[test]
+fn a_keyword_that_is_written_while_others_read_the_mailbox_stays() {
+    let (_directory, store) = read_while(|other, _| other.checkpoint().unwrap());
+    assert_eq!(store.messages()[1].marks.keywords, 1);
+}
+
+#[test]
+fn a_flag_that_a_neighbour_sets_while_the_mailbox_is_read_is_seen_by_the_next_session() {
+    let (directory, store) = read_while(|_, path| {
+        let text = fs::read_to_string(path).unwrap();
+        let (first, rest) = text.split_once("Subject: c\n").unwrap();
+        let rest = rest.replacen("X-Status:  ", "X-Status: F", 1);
+        fs::write(path, format!("{first}Subject: c\n{rest}")).unwrap();
+    });
+    drop(store);
+    let store = MboxStore::open(place(directory.path(), "box")).unwrap();
+    assert!(store.messages()[1].marks.flags.has(Flags::FLAGGED));
+}
