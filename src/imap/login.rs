@@ -15,6 +15,7 @@ use super::input::{Event, Limits, Literal, Reader};
 use super::reply::{self, Code, Condition, Word};
 use super::{CAPABILITIES_BEFORE_LOGIN, MAX_LEFTOVER};
 use crate::sasl::{self, Binding, Exchange, Failure as Denial, Mechanism, Question, Secret, Step};
+pub use crate::sasl::Tls;
 use crate::text::line::{Line, LineReader};
 
 /// So many commands that are none end the session.
@@ -37,17 +38,6 @@ pub struct Facts {
     pub plaintext_allowed: bool,
     /// What decides which mechanisms there are.
     pub sasl: sasl::Facts,
-}
-
-/// Whether the session is encrypted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tls {
-    /// It can't be.
-    Unknown,
-    /// STARTTLS is offered.
-    Offered,
-    /// It is.
-    On,
 }
 
 /// What is to be done.
