@@ -181,6 +181,21 @@ mod tests {
     }
 
     #[test]
+    fn auth_has_a_mechanism_and_a_response_or_neither() {
+        let auth = |mechanism: Option<&[u8]>, initial: Option<&[u8]>| {
+            let initial = initial.map(|text| Secret(text.to_vec()));
+            Ok(Command::Auth { mechanism: mechanism.map(<[u8]>::to_vec), initial })
+        };
+        assert_eq!(command(b"AUTH"), auth(None, None));
+        assert_eq!(command(b"auth plain"), auth(Some(b"plain"), None));
+        assert_eq!(command(b"AUTH PLAIN ="), auth(Some(b"PLAIN"), Some(b"=")));
+        assert!(command(b"AUTH PLAIN a b").is_err());
+        assert_eq!(command(b"STLS"), Ok(Command::Stls));
+        assert!(command(b"STLS now").is_err());
+        assert_eq!(command(b"APOP a b"), Ok(Command::NotOffered));
+    }
+
+    #[test]
     fn debugging_output_shows_no_password() {
         assert!(!format!("{:?}", command(b"PASS secret")).contains("secret"));
     }
