@@ -28,9 +28,10 @@ use support::{need, note, wait_until};
 // What hikyaku(7) tells an operator to type; each is run here.
 const POSTMASTER: &str = "useradd -m -s /usr/sbin/nologin postmaster";
 const ENABLE: &str = "systemctl enable --now hikyaku-smtpd.socket hikyaku-popd.socket \
-                      hikyaku-queue.path hikyaku-queue.timer";
+                      hikyaku-imapd.socket hikyaku-queue.path hikyaku-queue.timer";
 const RESTART: &str = "systemctl daemon-reload\n\
-                       systemctl try-restart hikyaku-smtpd.service hikyaku-popd.service";
+                       systemctl try-restart hikyaku-smtpd.service hikyaku-popd.service \
+                       hikyaku-imapd.service";
 const RUN_NOW: &str = "systemctl restart --no-block hikyaku-queue.service";
 const WATCH: &str = "[Service]\nType=exec\nExecStart=\n\
                      ExecStart=/usr/local/sbin/mta-queue --watch";
@@ -47,8 +48,11 @@ const LMTP: &str = "systemctl enable --now hikyaku-lmtp.socket";
 const SUBMISSION: &str = "systemctl stop hikyaku-smtpd.service\n\
                           systemctl enable --now hikyaku-submission.socket \
                           hikyaku-submissions.socket";
+/// Likewise.
+const ACCESS: &str = "systemctl stop hikyaku-popd.service hikyaku-imapd.service\n\
+                      systemctl enable --now hikyaku-pop3s.socket hikyaku-imaps.socket";
 const DISABLE: &str = "systemctl disable --now hikyaku-smtpd.socket hikyaku-popd.socket \
-                       hikyaku-queue.path hikyaku-queue.timer\n\
+                       hikyaku-imapd.socket hikyaku-queue.path hikyaku-queue.timer\n\
                        systemctl stop 'hikyaku-*'";
 const CRON: &str = "cp /usr/local/share/hikyaku/crontab /etc/cron.d/hikyaku";
 
