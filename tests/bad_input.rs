@@ -50,7 +50,9 @@ fn in_data(address: SocketAddr) -> Peer {
 
 /// Waits until no session is left, so that what it leaves behind is there.
 fn quiet(server: &Server) {
-    wait_until("the sessions to end", || server.sessions().is_empty().then_some(()));
+    wait_until("the sessions to end", || {
+        (server.sessions().is_empty() && server.monitors().is_empty()).then_some(())
+    });
 }
 
 #[test]

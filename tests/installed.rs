@@ -271,8 +271,23 @@ fn users_hand_mail_in(machine: &Machine) {
     send(smtp(machine, Ipv4Addr::LOCALHOST), "by 25");
     arrives(machine, "by 25", SOON);
     machine.must("systemctl disable --now hikyaku-submission.socket hikyaku-submissions.socket");
+    machine.must(ACCESS);
+    for (class, port, start) in [("POP3", 110, "s.stls();"), ("POP3_SSL", 995, "")] {
+        machine.must(&format!(
+            "python3 -c 'import poplib; s = poplib.{class}(\"127.0.0.1\", {port}); {start} \
+             s.user(\"hunt\"); s.pass_(\"Watts?Watt?\"); assert s.stat()[0] == 3; s.quit()'"
+        ));
+    }
+    for (class, port, start) in [("IMAP4", 143, "s.starttls();"), ("IMAP4_SSL", 993, "")] {
+        machine.must(&format!(
+            "python3 -c 'import imaplib; s = imaplib.{class}(\"127.0.0.1\", {port}); {start} \
+             s.login(\"hunt\", \"Watts?Watt?\"); s.noop(); s.logout()'"
+        ));
+    }
+    machine.must("systemctl disable --now hikyaku-pop3s.socket hikyaku-imaps.socket");
     machine.must(&format!(
-        "cp /tmp/before {configuration} && systemctl restart hikyaku-smtpd.service"
+        "cp /tmp/before {configuration} && systemctl restart hikyaku-smtpd.service \
+         hikyaku-popd.service hikyaku-imapd.service"
     ));
     assert_eq!(fetchmail(machine).len(), 3);
 }
@@ -403,7 +418,7 @@ fn the_manual_says_what_was_run_here() {
     let manual = fs::read_to_string(root.join("man/hikyaku.7")).unwrap();
     let manual = manual.replace("\\e\n    ", "").replace("\\(aq", "'");
     let typed =
-        [POSTMASTER, ENABLE, LMTP, SUBMISSION, RESTART, RUN_NOW, START_WATCH, DISABLE, CRON];
+        [POSTMASTER, ENABLE, LMTP, SUBMISSION, ACCESS, RESTART, RUN_NOW, START_WATCH, DISABLE, CRON];
     for lines in typed.into_iter().chain([OTHER_QUEUE, OTHER_ADDRESS, WATCH]) {
         assert!(manual.contains(&format!("\n{lines}\n")), "hikyaku(7) lacks:\n{lines}");
     }
