@@ -124,7 +124,8 @@ impl Protocol {
     fn log_in(self, peer: &mut Peer, user: &str, password: &str) -> bool {
         if self == Pop {
             let said = peer.pop(&format!("USER {user}"));
-            return said.starts_with("+OK") && peer.pop(&format!("PASS {password}")).starts_with('+');
+            return said.starts_with("+OK")
+                && peer.pop(&format!("PASS {password}")).starts_with('+');
         }
         peer.imap(&format!("a LOGIN {user} \"{password}\"")).contains("a OK ")
     }
@@ -371,7 +372,7 @@ fn a_service_with_tls_needs_a_certificate_that_is_one() {
     }
     let ran = run(host.site.command("mailctl").arg("check"), b"");
     for section in ["pop3.tls", "imap.tls"] {
-        assert!(ran.text().contains(&format!("[{section}] ")) , "{ran}");
+        assert!(ran.text().contains(&format!("[{section}] ")), "{ran}");
     }
 }
 
@@ -383,9 +384,8 @@ fn imapd_takes_app_passwords_for_imap() {
         let words = ["user", "app-password", "add", "hunt", label, "--scope", scope];
         run(host.site.command("mailctl").args(words), b"").expect(0).text().trim().to_owned()
     };
-    let logs_in = |password: &str| {
-        Imap.log_in(&mut Imap.greeted(Peer::connect(address)), "hunt", password)
-    };
+    let logs_in =
+        |password: &str| Imap.log_in(&mut Imap.greeted(Peer::connect(address)), "hunt", password);
     let (phone, sender) = (make("phone", "imap"), make("sender", "smtp,pop"));
     assert!(logs_in(&phone));
     assert!(!logs_in(&sender));
@@ -415,10 +415,7 @@ fn what_is_pipelined_behind_a_login_is_served_with_and_without_tls() {
     for protocol in Protocol::BOTH {
         let (_clear, clear) = host.serve(protocol);
         let (_encrypted, tls) = host.serve_encrypted(protocol);
-        for mut peer in [
-            protocol.greeted(Peer::connect(clear)),
-            host.encrypted(protocol, tls),
-        ] {
+        for mut peer in [protocol.greeted(Peer::connect(clear)), host.encrypted(protocol, tls)] {
             if protocol == Pop {
                 peer.send("USER hunt\r\nPASS Watts?Watt?\r\nSTAT\r\nNOOP\r\nQUIT\r\n");
                 assert_eq!(peer.rest().matches("+OK").count(), 5);
@@ -458,11 +455,14 @@ fn a_relay_ends_with_either_side() {
             relay(&server);
             peer
         };
-        let closed: [fn(Peer); 3] =
-            [drop, |peer| peer.reset(), |mut peer| {
+        let closed: [fn(Peer); 3] = [
+            drop,
+            |peer| peer.reset(),
+            |mut peer| {
                 peer.half_close();
                 assert_eq!(peer.hear(), Heard::Closed(Vec::new()));
-            }];
+            },
+        ];
         for close in closed {
             close(logged_in());
             nobody_is_there(&server);

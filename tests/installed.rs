@@ -417,8 +417,18 @@ fn the_manual_says_what_was_run_here() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let manual = fs::read_to_string(root.join("man/hikyaku.7")).unwrap();
     let manual = manual.replace("\\e\n    ", "").replace("\\(aq", "'");
-    let typed =
-        [POSTMASTER, ENABLE, LMTP, SUBMISSION, ACCESS, RESTART, RUN_NOW, START_WATCH, DISABLE, CRON];
+    let typed = [
+        POSTMASTER,
+        ENABLE,
+        LMTP,
+        SUBMISSION,
+        ACCESS,
+        RESTART,
+        RUN_NOW,
+        START_WATCH,
+        DISABLE,
+        CRON,
+    ];
     for lines in typed.into_iter().chain([OTHER_QUEUE, OTHER_ADDRESS, WATCH]) {
         assert!(manual.contains(&format!("\n{lines}\n")), "hikyaku(7) lacks:\n{lines}");
     }

@@ -14,8 +14,8 @@ use super::command::{
 use super::input::{Event, Limits, Literal, Reader};
 use super::reply::{self, Code, Condition, Word};
 use super::{CAPABILITIES_BEFORE_LOGIN, MAX_LEFTOVER};
-use crate::sasl::{self, Binding, Exchange, Failure as Denial, Mechanism, Question, Secret, Step};
 pub use crate::sasl::Tls;
+use crate::sasl::{self, Binding, Exchange, Failure as Denial, Mechanism, Question, Secret, Step};
 use crate::text::line::{Line, LineReader};
 
 /// So many commands that are none end the session.

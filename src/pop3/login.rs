@@ -9,11 +9,11 @@ use base64ct::{Base64, Encoding};
 
 use super::command::{Command, command};
 use super::{Input, MAX_LEFTOVER, capabilities, reply};
+pub use crate::sasl::Tls;
 use crate::sasl::{
     self, Answer, Binding, Exchange, Failure, MAX_FAILURES, MAX_NAME, MAX_PASSWORD, Mechanism,
     Question, Secret, Step,
 };
-pub use crate::sasl::Tls;
 use crate::text::line::Line;
 
 /// The longest line, its end included: [`sasl::MAX_RESPONSE`] in base64 fits.
@@ -290,9 +290,9 @@ impl Session {
             return self.respond(exchange, line);
         }
         match command(line) {
-            Ok(
-                Command::User(_) | Command::Pass(_) | Command::Auth { mechanism: Some(_), .. },
-            ) if !self.may_log_in() => {
+            Ok(Command::User(_) | Command::Pass(_) | Command::Auth { mechanism: Some(_), .. })
+                if !self.may_log_in() =>
+            {
                 self.say("-ERR [AUTH] passwords are not taken without encryption");
             }
             Ok(Command::User(name)) if name.len() > MAX_NAME => {

@@ -166,7 +166,9 @@ fn without_permission_no_password_is_taken_and_capa_has_no_user() {
 fn capa_names_what_is_there() {
     let heard = Client::connect(true).say("CAPA\r\n");
     assert!(heard.starts_with("+OK ") && heard.ends_with("\r\n.\r\n"), "{heard}");
-    for line in ["USER", "SASL PLAIN LOGIN", "TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING"] {
+    for line in
+        ["USER", "SASL PLAIN LOGIN", "TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING"]
+    {
         assert!(heard.contains(&format!("\r\n{line}\r\n")), "{line}");
     }
 }

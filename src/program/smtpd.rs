@@ -2,7 +2,9 @@
 
 use clap::Parser;
 
-use super::{Common, DESCRIPTORS, Failure, handed, load, login_account, prepare_queue, run, services};
+use super::{
+    Common, DESCRIPTORS, Failure, handed, load, login_account, prepare_queue, run, services,
+};
 use crate::config::{Config, Wakeup};
 use crate::net::activation::Handed;
 use crate::net::limits::{Connections, Most};
@@ -100,8 +102,8 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
             let services = sockets.iter().map(|(_, word)| Service::by_word(word)).collect();
             let policy = keeper(&config, &log, server.owner.as_ref());
             let host = Host { server: &server, services, policy };
-            let (sessions, left_out) = Parent::new(host, identity)
-                .map_err(|error| Failure::new(Exit::OsErr, error))?;
+            let (sessions, left_out) =
+                Parent::new(host, identity).map_err(|error| Failure::new(Exit::OsErr, error))?;
             if let Some(what) = left_out.first() {
                 return Err(Failure::new(Exit::Config, format!("[smtp.tls] {what}")));
             }

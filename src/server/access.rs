@@ -262,3 +262,6 @@ impl<'a> parent::Host for Host<'a> {
         monitor.stay(line, first, None)
     }
 }
+
+#[cfg(test)]
+mod tests;

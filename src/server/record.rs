@@ -188,7 +188,9 @@ impl HandOver {
         let (tag, rest) = take(rest, MAX_TAG)?;
         let (leftover, rest) = take(rest, MAX_LEFTOVER)?;
         // It comes back to the client, and into no other place.
-        let tag = std::str::from_utf8(tag).ok().filter(|tag| tag.bytes().all(|b| b.is_ascii_graphic()))?;
+        let tag = std::str::from_utf8(tag)
+            .ok()
+            .filter(|tag| tag.bytes().all(|b| b.is_ascii_graphic()))?;
         rest.is_empty().then(|| Self { relays, tag: tag.to_owned(), leftover: leftover.to_vec() })
     }
 }
