@@ -134,22 +134,9 @@ impl Protocol {
     fn auth(self, peer: &mut Peer, mechanism: &str, initial: Option<&str>) -> Result<String, bool> {
         let initial = initial.map(|text| format!(" {text}")).unwrap_or_default();
         if self == Pop {
-            Self::heard(&peer.pop(&format!("AUTH {mechanism}{initial}")))
+            heard(&peer.pop(&format!("AUTH {mechanism}{initial}")))
         } else {
-            Self::heard(&peer.imap(&format!("a AUTHENTICATE {mechanism}{initial}")))
-        }
-    }
-
-    fn respond(self, peer: &mut Peer, text: &str) -> Result<String, bool> {
-        peer.send(format!("{text}\r\n"));
-        Self::heard(&peer.line())
-    }
-
-    fn heard(said: &str) -> Result<String, bool> {
-        match said.trim_end().strip_prefix("+ ") {
-            Some(challenge) => Ok(challenge.to_owned()),
-            None if said.trim_end() == "+" => Ok(String::new()),
-            None => Err(said.starts_with("+OK") || said.starts_with("a OK")),
+            heard(&peer.imap(&format!("a AUTHENTICATE {mechanism}{initial}")))
         }
     }
 
@@ -164,6 +151,20 @@ impl Protocol {
             assert!(peer.imap("q LOGOUT").contains("q OK"));
         }
         assert_eq!(peer.hear(), Heard::Closed(Vec::new()));
+    }
+}
+
+/// What the client says in an exchange; a challenge, or whether it was accepted.
+fn respond(peer: &mut Peer, text: &str) -> Result<String, bool> {
+    peer.send(format!("{text}\r\n"));
+    heard(&peer.line())
+}
+
+fn heard(said: &str) -> Result<String, bool> {
+    match said.trim_end().strip_prefix("+ ") {
+        Some(challenge) => Ok(challenge.to_owned()),
+        None if said.trim_end() == "+" => Ok(String::new()),
+        None => Err(said.starts_with("+OK") || said.starts_with("a OK")),
     }
 }
 
@@ -208,13 +209,13 @@ fn every_mechanism_logs_in_under_tls_and_over_loopback() {
 
             let mut peer = client();
             assert_eq!(protocol.auth(&mut peer, "plain", None), Ok(String::new()));
-            assert_eq!(protocol.respond(&mut peer, &plain), Err(true));
+            assert_eq!(respond(&mut peer, &plain), Err(true));
             protocol.is_served(peer);
 
             let mut peer = client();
             assert_eq!(protocol.auth(&mut peer, "LOGIN", None), Ok(base64("Username:")));
-            assert_eq!(protocol.respond(&mut peer, &base64("hunt")), Ok(base64("Password:")));
-            assert_eq!(protocol.respond(&mut peer, &base64("Watts?Watt?")), Err(true));
+            assert_eq!(respond(&mut peer, &base64("hunt")), Ok(base64("Password:")));
+            assert_eq!(respond(&mut peer, &base64("Watts?Watt?")), Err(true));
             protocol.is_served(peer);
 
             assert_eq!(by_scram(protocol, &mut client(), "SCRAM-SHA-256", "wrong"), Err(false));
@@ -243,9 +244,9 @@ fn by_scram(
     let mut client = scram::Client::new(password, flag, &exported);
     let challenge = protocol.auth(peer, mechanism, Some(&client.first()))?;
     let last = client.last(&challenge);
-    let said = protocol.respond(peer, &last)?;
+    let said = respond(peer, &last)?;
     client.believes(&said);
-    protocol.respond(peer, "")
+    respond(peer, "")
 }
 
 #[test]

@@ -211,9 +211,13 @@ impl Session {
 
     fn auth(&mut self, mechanism: Option<&[u8]>, initial: Option<&Secret>) {
         let Some(mechanism) = mechanism else {
-            let list = self.mechanisms().map(|name| format!("{name}\r\n")).collect::<String>();
-            let list = format!("+OK mechanisms\r\n{list}.\r\n").into_bytes();
-            return self.actions.push_back(Action::Send(list));
+            let mut list = String::from("+OK mechanisms\r\n");
+            for name in self.mechanisms() {
+                list.push_str(name);
+                list.push_str("\r\n");
+            }
+            list.push_str(".\r\n");
+            return self.actions.push_back(Action::Send(list.into_bytes()));
         };
         let mechanism = Mechanism::parse(mechanism);
         let Some(mechanism) = mechanism.filter(|one| self.facts.sasl.allow(*one)) else {

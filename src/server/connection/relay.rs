@@ -95,8 +95,8 @@ impl Relay<'_> {
         // TLS may hold text already.
         let mut ready = [true, true];
         loop {
-            self.from_client(ready[0])?;
-            self.from_session(ready[1])?;
+            self.hear_client(ready[0])?;
+            self.hear_session(ready[1])?;
             if self.ended[1] && self.down.is_empty() {
                 return Ok(());
             }
@@ -105,7 +105,7 @@ impl Relay<'_> {
     }
 
     /// Takes from the client while the session takes it.
-    fn from_client(&mut self, mut is_ready: bool) -> io::Result<()> {
+    fn hear_client(&mut self, mut is_ready: bool) -> io::Result<()> {
         let mut buffer = [0; UP];
         loop {
             match self.up.write(self.session.as_fd()) {
@@ -146,7 +146,7 @@ impl Relay<'_> {
     }
 
     /// Takes from the session while the client takes it.
-    fn from_session(&mut self, mut is_ready: bool) -> io::Result<()> {
+    fn hear_session(&mut self, mut is_ready: bool) -> io::Result<()> {
         let mut buffer = Vec::new();
         loop {
             let is_sent = self.down.write(self.wire.output())?;

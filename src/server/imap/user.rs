@@ -33,12 +33,12 @@ pub fn session(
             let line = String::from_utf8_lossy(&line).trim().to_owned();
             let (tag, command) = line.split_once(' ').unwrap_or((&line, ""));
             if command.eq_ignore_ascii_case("logout") {
-                out += &format!("* BYE bye\r\n{tag} OK logged out\r\n");
+                out.extend(["* BYE bye\r\n", tag, " OK logged out\r\n"]);
                 let _ = client.send(out.as_bytes(), IDLE);
                 log.info(&format!("Disconnected: user=<{}>", account.name));
                 return Exit::Ok;
             }
-            out += &format!("{tag} OK done\r\n");
+            out.extend([tag, " OK done\r\n"]);
         }
         if client.send(out.as_bytes(), IDLE).is_err() {
             return Exit::IoErr;
