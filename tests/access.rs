@@ -373,7 +373,7 @@ fn a_service_with_tls_needs_a_certificate_that_is_one() {
     }
     let ran = run(host.site.command("mailctl").arg("check"), b"");
     for section in ["pop3.tls", "imap.tls"] {
-        assert!(ran.text().contains(&format!("[{section}] ")), "{ran}");
+        assert!(ran.stderr.contains(&format!("[{section}] ")), "{ran}");
     }
 }
 
@@ -646,6 +646,31 @@ fn openssl_comes_by_both_ways() {
             let said = String::from_utf8_lossy(&output.stdout);
             assert!(said.contains("bye"), "{said}");
         }
+    }
+}
+
+#[test]
+fn many_clients_at_once_all_have_their_session_and_leave_nothing() {
+    let host = Host::new();
+    for protocol in Protocol::BOTH {
+        let (server, address) = host.serve_encrypted(protocol);
+        std::thread::scope(|scope| {
+            for _ in 0..40 {
+                scope.spawn(|| {
+                    let mut peer = host.encrypted(protocol, address);
+                    assert!(protocol.log_in(&mut peer, "hunt", "Watts?Watt?"));
+                    protocol.is_served(peer);
+                });
+            }
+        });
+        nobody_is_there(&server);
+        // The places are free again: 50 are an address's.
+        let held: Vec<Peer> = (0..50).map(|_| host.encrypted(protocol, address)).collect();
+        assert_eq!(server.sessions().len(), held.len());
+        drop(held);
+        nobody_is_there(&server);
+        let log = server.log();
+        assert_eq!(log.matches("status=accepted").count(), 40, "{log}");
     }
 }
 

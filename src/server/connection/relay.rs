@@ -18,9 +18,10 @@ const DOWN: usize = 16 * 1024;
 /// TLS's own words to the client, beyond which it is not listened to.
 const MAX_PENDING: usize = 64 * 1024;
 
-/// So long, in milliseconds, a client may take nothing of what waits for it. (A session waits no
-/// longer either.)
-const STUCK: u16 = 60_000;
+/// So long, in milliseconds, a client may take nothing of what waits for it: while there is a session,
+/// which waits five minutes and has a log, and after that.
+const STUCK: i32 = 330_000;
+const LAST: i32 = 60_000;
 
 impl Connection {
     /// Moves bytes until either side has ended, and the other one has what it said last.
@@ -191,8 +192,9 @@ impl Relay<'_> {
         let wanted: Vec<_> = wanted.into_iter().filter(|(_, flags, _)| !flags.is_empty()).collect();
         let mut fds: Vec<PollFd<'_>> =
             wanted.iter().map(|(fd, flags, _)| PollFd::new(*fd, *flags)).collect();
-        let patience =
-            if self.down.is_empty() { PollTimeout::NONE } else { PollTimeout::from(STUCK) };
+        let stuck = if self.ended[1] { LAST } else { STUCK };
+        let stuck = PollTimeout::try_from(stuck).unwrap_or(PollTimeout::MAX);
+        let patience = if self.down.is_empty() { PollTimeout::NONE } else { stuck };
         match poll(&mut fds, patience) {
             Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
             Ok(_) | Err(nix::Error::EINTR) => {}
