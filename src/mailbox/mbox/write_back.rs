@@ -104,7 +104,7 @@ fn shown(header: &[u8]) -> Vec<u8> {
 }
 
 /// The header that says what is wanted; new lines before X-Keywords, or behind.
-fn changed(header: &[u8], wanted: &Wanted<'_>, behind: bool) -> Result<Vec<u8>, NoRoom> {
+pub(super) fn changed(header: &[u8], wanted: &Wanted<'_>, behind: bool) -> Result<Vec<u8>, NoRoom> {
     let mut layout = Layout { behind, ..Layout::of(header) };
     let own = own::read(header);
     if let Some(base) = wanted.base.filter(|base| own.base.as_ref() != Some(base)) {
@@ -141,7 +141,7 @@ fn same_words(some: &[String], others: &[&str]) -> bool {
         && others.iter().all(|word| some.iter().any(|other| other == word))
 }
 
-fn text_of(base: &ImapBase) -> Vec<u8> {
+pub(super) fn text_of(base: &ImapBase) -> Vec<u8> {
     let mut text = format!("{} {:010}", base.uid_validity, base.uid_last);
     for keyword in &base.keywords {
         text.push(' ');
@@ -408,7 +408,7 @@ fn needed(text: &[u8]) -> usize {
 }
 
 /// Whether it is a field that is written here.
-fn is_written(field: Hidden) -> bool {
+pub(super) fn is_written(field: Hidden) -> bool {
     match field {
         Hidden::Status | Hidden::XStatus | Hidden::Keywords | Hidden::Uid | Hidden::ImapBase => {
             true
