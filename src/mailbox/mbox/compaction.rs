@@ -87,9 +87,10 @@ impl Compaction {
             }
             let is_waiting = is_waiting(message);
             waiting = waiting.saturating_sub(is_waiting.into());
-            let number = numbering.next(message);
-            if room == 0 || !(is_waiting || number.is_some()) {
-                numbering.done(number.is_none());
+            let uid = (!message.extent.named).then_some(message.uid);
+            let is_numbered = numbering.takes(message);
+            if room == 0 || !(is_waiting || is_numbered) {
+                numbering.done(!is_numbered);
                 continue;
             }
             // Without what the first one says of the mailbox all UIDs are lost with the index.
@@ -99,13 +100,13 @@ impl Compaction {
             };
             let Some(old) = header(opened, &message.extent)?.filter(|_| written < MOST_WRITTEN)
             else {
-                numbering.done(number.is_none());
+                numbering.done(!is_numbered);
                 continue;
             };
             let names = state.names(message.marks.keywords);
             let marks = message.extent.unwritten.then_some((message.marks.flags, &names[..]));
             let base = numbering.base.as_ref();
-            let all = number.map(|uid| (Wanted { marks, uid, base }, put_by));
+            let all = is_numbered.then_some((Wanted { marks, uid, base }, put_by));
             let only_marks = is_waiting.then_some((Wanted { marks, ..Wanted::default() }, 0));
             let mut done = false;
             let choices = all.into_iter().chain(only_marks);
@@ -131,7 +132,7 @@ impl Compaction {
                 self.rewritten.insert(message.uid, Rewritten { header: length, marks, named });
                 break;
             }
-            numbering.done(done || number.is_none());
+            numbering.done(done || !is_numbered);
         }
         self.edits.extend(ranges.map(removal));
         Ok(())
@@ -222,13 +223,10 @@ impl Numbering {
         Ok(numbering)
     }
 
-    /// Whether the next message is to be numbered, and with which UID: with none where it has its own
-    /// and lacks but the base.
-    fn next(&mut self, message: &Message) -> Option<Option<Uid>> {
+    /// Whether the next message lacks its UID, or what the first one has to say, and may get it.
+    fn takes(&mut self, message: &Message) -> bool {
         self.highest = self.highest.filter(|highest| message.uid > *highest).map(|_| message.uid);
-        self.highest?;
-        let uid = (!message.extent.named).then_some(message.uid);
-        (uid.is_some() || self.base.is_some()).then_some(uid)
+        self.highest.is_some() && (!message.extent.named || self.base.is_some())
     }
 
     /// Whether the message has all that was asked for.
