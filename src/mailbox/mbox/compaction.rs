@@ -14,7 +14,8 @@ use super::identity::Identity;
 use super::in_place::header;
 use super::own::{self, ImapBase, LOOK, without_line_end};
 use super::redo::Edit;
-use super::write_back::{NoRoom, Wanted, changed, is_written, text_of};
+use super::scan::Scanner;
+use super::write_back::{NoRoom, Wanted, changed, is_written, shared, text_of};
 use super::{Opened, form};
 use crate::mailbox::index::{Change, State};
 use crate::mailbox::store::{Marks, Message};
@@ -61,7 +62,7 @@ impl Compaction {
         let mut left = order.iter().copied().filter(|message| !removed.contains(message.uid));
         // Where others stand is not certain in a file that was not looked at whole.
         if Identity::is_verified(&state.base) {
-            let mut numbering = Numbering::new(opened, state, order, left.clone().next(), ranges)?;
+            let mut numbering = Numbering::new(opened, state, left.clone().next())?;
             compaction.fill(opened, state, &mut left, &mut numbering, ranges)?;
         } else {
             compaction.edits = ranges.iter().map(removal).collect();
@@ -188,39 +189,24 @@ struct Numbering {
 }
 
 impl Numbering {
-    fn new(
-        opened: &Opened,
-        state: &State,
-        order: &[&Message],
-        first: Option<&Message>,
-        ranges: &[(u64, u64)],
-    ) -> io::Result<Self> {
-        let mut numbering = Self { base: None, highest: None };
-        // Not where something else stands in front: c-client's message, in which we don't write.
-        let Some(first) = first.filter(|first| {
-            let start = first.extent.start;
-            start == 0 || ranges.first() == Some(&(0, start))
-        }) else {
-            return Ok(numbering);
-        };
-        let base_of = |message: &Message| {
-            let header = header(opened, &message.extent)?;
-            io::Result::Ok(header.and_then(|header| own::read(&header).base))
+    fn new(opened: &Opened, state: &State, first: Option<&Message>) -> io::Result<Self> {
+        let front = Scanner::with_window(&opened.file, opened.identity.size, 0).first_header()?;
+        // Not behind c-client's message, in which we don't write.
+        let Some((first, front)) = first.zip(front.filter(|front| !front.internal)) else {
+            return Ok(Self { base: None, highest: None });
         };
         let is_current = |base: &ImapBase| {
             base.uid_validity == state.uid_validity
                 && base.uid_last >= state.uid_next.saturating_sub(1)
         };
-        numbering.highest = Some(0);
-        if !base_of(first)?.is_some_and(|base| is_current(&base)) {
-            let before = order.first().map_or(Ok(None), |message| base_of(message))?;
-            numbering.base = Some(ImapBase {
-                uid_validity: state.uid_validity,
-                uid_last: state.uid_next.saturating_sub(1),
-                keywords: before.map(|base| base.keywords).unwrap_or_default(),
-            });
-        }
-        Ok(numbering)
+        let header = header(opened, &first.extent)?;
+        let said = header.and_then(|header| own::read(&header).base);
+        let base = (!said.is_some_and(|base| is_current(&base))).then(|| ImapBase {
+            uid_validity: state.uid_validity,
+            uid_last: state.uid_next.saturating_sub(1),
+            keywords: front.own.base.map(|base| base.keywords).unwrap_or_default(),
+        });
+        Ok(Self { base, highest: Some(0) })
     }
 
     /// Whether the next message lacks its UID, or what the first one has to say, and may get it.
@@ -265,7 +251,7 @@ fn with_room(header: &[u8], room: usize) -> Option<Vec<u8>> {
                 return None;
             }
         } else {
-            let field = fields::name(line.get(..LOOK).unwrap_or(line)).and_then(Hidden::of);
+            let field = fields::hidden(line.get(..LOOK).unwrap_or(line));
             let field = field.filter(|field| is_written(*field));
             follows = field.is_some();
             if let Some(field) = field {
@@ -300,13 +286,10 @@ fn with_room(header: &[u8], room: usize) -> Option<Vec<u8>> {
 
 /// The smallest edit that makes the new header of the old one, which stands at `at`.
 fn replacement(old: &[u8], new: &[u8], at: u64) -> Edit {
-    let same = |(old, new): &(&u8, &u8)| old == new;
-    let front = old.iter().zip(new).take_while(same).count();
-    let (old, new) = (old.get(front..).unwrap_or_default(), new.get(front..).unwrap_or_default());
-    let back = old.iter().rev().zip(new.iter().rev()).take_while(same).count();
+    let (front, back) = shared(old, new);
     let start = at.saturating_add(front as u64);
-    let end = start.saturating_add(old.len().saturating_sub(back) as u64);
-    let with = new.get(..new.len().saturating_sub(back)).unwrap_or_default().to_vec();
+    let end = at.saturating_add(old.len().saturating_sub(back) as u64);
+    let with = new.get(front..new.len().saturating_sub(back)).unwrap_or_default().to_vec();
     Edit { start, end, with }
 }
 
