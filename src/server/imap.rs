@@ -1,6 +1,13 @@
 //! The IMAP server: what its protocol has of its own before login; [`user`] is the session after it.
 
+mod fetch;
+mod folders;
+mod message;
+mod out;
+mod search;
+mod selected;
 pub mod user;
+mod view;
 
 use std::time::Duration;
 
