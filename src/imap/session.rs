@@ -5,9 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::command::{
-    AppendTo, Command, Dialect, Error, Failure, Tagged, append, parse, tag as tag_of,
-};
+use super::command::{AppendTo, Dialect, Error, Failure, Tagged, append, parse, tag as tag_of};
 use super::input::{Event, Limits, Literal, Reader};
 use super::reply::{self, Condition};
 
