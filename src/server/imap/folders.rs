@@ -27,7 +27,7 @@ impl User<'_> {
         });
         let mut view = match view {
             Ok(view) => view,
-            Err(answer) => return self.finish(tag, answer, true, false),
+            Err(answer) => return self.finish(tag, &answer, true, false),
         };
         let out = &mut self.out.buffer;
         view.tell_flags(out);
@@ -68,7 +68,7 @@ impl User<'_> {
         };
         let name = match Name::parse(name) {
             Ok(name) => name,
-            Err(why) => return no(Some(Word::Cannot), why),
+            Err(why) => return no(Some(Word::Cannot), &why),
         };
         let made = if is_place {
             self.folders.create_place(&name)
@@ -81,7 +81,7 @@ impl User<'_> {
     pub(super) fn delete(&mut self, name: &str) -> Answer {
         let name = match Name::parse(name) {
             Ok(name) => name,
-            Err(why) => return no(Some(Word::Cannot), why),
+            Err(why) => return no(Some(Word::Cannot), &why),
         };
         if self.selected.as_ref().is_some_and(|view| view.name == name) {
             return no(Some(Word::InUse), "it is selected; leave it first");
@@ -93,7 +93,7 @@ impl User<'_> {
         let to = to.strip_suffix('/').unwrap_or(to);
         let (from, to) = match (Name::parse(from), Name::parse(to)) {
             (Ok(from), Ok(to)) => (from, to),
-            (Err(why), _) | (_, Err(why)) => return no(Some(Word::Cannot), why),
+            (Err(why), _) | (_, Err(why)) => return no(Some(Word::Cannot), &why),
         };
         let is_in_it = |view: &View| view.name == from || view.name.is_below(&from);
         if !from.is_inbox() && self.selected.as_ref().is_some_and(is_in_it) {
@@ -108,7 +108,7 @@ impl User<'_> {
     pub(super) fn subscribe(&mut self, name: &str, on: bool) -> Answer {
         let name = match Name::parse(name) {
             Ok(name) => name,
-            Err(why) => return no(Some(Word::Cannot), why),
+            Err(why) => return no(Some(Word::Cannot), &why),
         };
         let done = if on { self.folders.subscribe(&name) } else { self.folders.unsubscribe(&name) };
         done.map_or_else(|error| folder_failed(&error), |()| ok("done"))

@@ -60,7 +60,7 @@ fn try_create(answer: Answer) -> Answer {
 fn stage_failed(error: &StageError) -> Answer {
     match error {
         StageError::TooLarge(_) => no(Some(Word::TooBig), error),
-        _ => no(Some(Word::Unavailable), error),
+        StageError::Spool(_) => no(Some(Word::Unavailable), error),
     }
 }
 
@@ -75,7 +75,7 @@ impl User<'_> {
     /// A message is announced; whether it is wanted. Who does not wait for that is answered, too.
     pub(super) fn announced(&mut self, to: AppendTo) -> bool {
         let place = if to.message.size > self.largest {
-            Err(no(Some(Word::TooBig), format!("more than {} octets are not taken", self.largest)))
+            Err(no(Some(Word::TooBig), &format!("more than {} octets are not taken", self.largest)))
         } else {
             self.place(&to.mailbox).map_err(try_create)
         };
@@ -125,7 +125,7 @@ impl User<'_> {
             }
             Err(answer) => answer,
         };
-        self.finish(&tag, answer, true, false)
+        self.finish(&tag, &answer, true, false)
     }
 
     /// COPY, and MOVE.
@@ -138,7 +138,7 @@ impl User<'_> {
         and_remove: bool,
     ) -> Result<(), End> {
         let answer = self.copy_answer(uid, set, to, and_remove);
-        self.finish(tag, answer, true, uid)
+        self.finish(tag, &answer, true, uid)
     }
 
     fn copy_answer(&mut self, uid: bool, set: &SequenceSet, to: &str, and_remove: bool) -> Answer {

@@ -129,14 +129,6 @@ impl Making<'_> {
         Node::Text(self.needles.len().saturating_sub(1))
     }
 
-    fn set(&self, set: &SequenceSet, largest: u32) -> UidSet {
-        let mut all = UidSet::new();
-        for range in set.ranges(largest) {
-            all.insert_range(range);
-        }
-        all
-    }
-
     fn node(&mut self, key: &Key) -> Node {
         let saved = |set: &SequenceSet| *set == SequenceSet::Saved;
         match key {
@@ -144,8 +136,8 @@ impl Making<'_> {
             Key::Numbers(set) | Key::Uids(set) if saved(set) => {
                 Node::Uids(self.context.saved.clone())
             }
-            Key::Numbers(set) => Node::Numbers(self.set(set, self.context.largest_number)),
-            Key::Uids(set) => Node::Uids(self.set(set, self.context.largest_uid)),
+            Key::Numbers(set) => Node::Numbers(resolved(set, self.context.largest_number)),
+            Key::Uids(set) => Node::Uids(resolved(set, self.context.largest_uid)),
             Key::Has(flag) => Node::Has(flag.clone()),
             Key::HasNot(flag) => Node::Not(Box::new(Node::Has(flag.clone()))),
             Key::Recent => Node::Recent,
@@ -171,6 +163,14 @@ impl Making<'_> {
             Key::And(keys) => self.all(keys),
         }
     }
+}
+
+fn resolved(set: &SequenceSet, largest: u32) -> UidSet {
+    let mut all = UidSet::new();
+    for range in set.ranges(largest) {
+        all.insert_range(range);
+    }
+    all
 }
 
 /// A message that is looked at.

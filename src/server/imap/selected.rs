@@ -30,36 +30,36 @@ impl User<'_> {
     /// A command that needs a selected mailbox.
     pub(super) fn run_selected(&mut self, tag: &str, command: Command) -> Result<(), End> {
         if self.selected.is_none() {
-            return self.finish(tag, bad(NOTHING_SELECTED), true, false);
+            return self.finish(tag, &bad(NOTHING_SELECTED), true, false);
         }
         match command {
             Command::Close => {
                 self.close(true);
-                self.finish(tag, ok("closed"), true, false)
+                self.finish(tag, &ok("closed"), true, false)
             }
             Command::Unselect => {
                 self.close(false);
-                self.finish(tag, ok("left"), true, false)
+                self.finish(tag, &ok("left"), true, false)
             }
             Command::Expunge(set) => {
                 let answer = self.expunge(set.as_ref());
-                self.finish(tag, answer, true, set.is_some())
+                self.finish(tag, &answer, true, set.is_some())
             }
             Command::Search { uid, search } => {
                 let answer = self.search(tag, uid, &search);
-                self.finish(tag, answer, uid, uid)
+                self.finish(tag, &answer, uid, uid)
             }
             Command::Fetch { uid, fetch } => {
                 let answer = self.fetch(uid, &fetch)?;
-                self.finish(tag, answer, uid, uid)
+                self.finish(tag, &answer, uid, uid)
             }
             Command::Store { uid, store } => {
                 let answer = self.store(uid, &store);
-                self.finish(tag, answer, uid, uid)
+                self.finish(tag, &answer, uid, uid)
             }
             Command::Copy { uid, set, mailbox } => self.copy(tag, uid, &set, &mailbox, false),
             Command::Move { uid, set, mailbox } => self.copy(tag, uid, &set, &mailbox, true),
-            _ => self.finish(tag, bad("that is no command here"), true, false),
+            _ => self.finish(tag, &bad("that is no command here"), true, false),
         }
     }
 

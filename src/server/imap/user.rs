@@ -64,7 +64,7 @@ pub(super) fn ok(text: &str) -> Answer {
 }
 
 /// It can't be done.
-pub(super) fn no(word: Option<Word>, text: impl ToString) -> Answer {
+pub(super) fn no(word: Option<Word>, text: &(impl ToString + ?Sized)) -> Answer {
     (Condition::No, word.map(Code::Word), text.to_string())
 }
 
@@ -194,7 +194,7 @@ impl<'a> User<'a> {
                 }
                 Action::Chunk(octets) => self.chunk(&octets),
                 Action::Appended(whole) => self.appended(whole)?,
-                Action::Done(tag) => self.finish(&tag, ok("that was it"), true, false)?,
+                Action::Done(tag) => self.finish(&tag, &ok("that was it"), true, false)?,
                 Action::Close => {
                     self.out.flush()?;
                     return Err(End::Said("closed"));
@@ -270,7 +270,7 @@ impl<'a> User<'a> {
     pub fn finish(
         &mut self,
         tag: &str,
-        answer: Answer,
+        answer: &Answer,
         expunges: bool,
         uids: bool,
     ) -> Result<(), End> {
@@ -280,7 +280,7 @@ impl<'a> User<'a> {
             self.warnings.append(&mut view.store.take_warnings());
             self.told(&told)?;
         }
-        self.say(tag, &answer);
+        self.say(tag, answer);
         Ok(())
     }
 
@@ -309,7 +309,7 @@ impl<'a> User<'a> {
 
     /// A name of the client's, and its place.
     pub fn place(&self, name: &str) -> Result<(Name, Place), Answer> {
-        let name = Name::parse(name).map_err(|why| no(Some(Word::Cannot), why))?;
+        let name = Name::parse(name).map_err(|why| no(Some(Word::Cannot), &why))?;
         let place = self.folders.place(&name).map_err(|error| folder_failed(&error))?;
         Ok((name, place))
     }
@@ -319,9 +319,9 @@ impl<'a> User<'a> {
         match command {
             Command::Capability => {
                 reply::words(&format!("CAPABILITY {CAPABILITIES}"), &mut self.out.buffer);
-                self.finish(tag, ok("that is what there is"), true, false)
+                self.finish(tag, &ok("that is what there is"), true, false)
             }
-            Command::Noop | Command::Check => self.finish(tag, ok("done"), true, false),
+            Command::Noop | Command::Check => self.finish(tag, &ok("done"), true, false),
             Command::Logout => {
                 reply::status(None, Condition::Bye, None, "bye", &mut self.out.buffer);
                 self.say(tag, &ok("logged out"));
@@ -330,10 +330,10 @@ impl<'a> User<'a> {
             }
             Command::Id(_) => {
                 reply::id(&[("name", "Hikyaku")], &mut self.out.buffer);
-                self.finish(tag, ok("pleased to meet you"), true, false)
+                self.finish(tag, &ok("pleased to meet you"), true, false)
             }
             Command::StartTls | Command::Login { .. } | Command::Authenticate { .. } => {
-                self.finish(tag, bad("you are logged in already"), true, false)
+                self.finish(tag, &bad("you are logged in already"), true, false)
             }
             Command::Enable(names) => {
                 let mut enabled = String::new();
@@ -343,11 +343,11 @@ impl<'a> User<'a> {
                     enabled.push_str(" IMAP4rev2");
                 }
                 reply::words(&format!("ENABLED{enabled}"), &mut self.out.buffer);
-                self.finish(tag, ok("done"), true, false)
+                self.finish(tag, &ok("done"), true, false)
             }
             Command::Namespace => {
                 reply::namespace('/', &mut self.out.buffer);
-                self.finish(tag, ok("that is all there is"), true, false)
+                self.finish(tag, &ok("that is all there is"), true, false)
             }
             Command::Idle => {
                 reply::continuation("idling", &mut self.out.buffer);
@@ -358,35 +358,35 @@ impl<'a> User<'a> {
             Command::Examine(name, _) => self.select(tag, &name, true),
             Command::Create(name, uses) => {
                 let answer = self.create(&name, &uses);
-                self.finish(tag, answer, true, false)
+                self.finish(tag, &answer, true, false)
             }
             Command::Delete(name) => {
                 let answer = self.delete(&name);
-                self.finish(tag, answer, true, false)
+                self.finish(tag, &answer, true, false)
             }
             Command::Rename { from, to } => {
                 let answer = self.rename(&from, &to);
-                self.finish(tag, answer, true, false)
+                self.finish(tag, &answer, true, false)
             }
             Command::Subscribe(name) => {
                 let answer = self.subscribe(&name, true);
-                self.finish(tag, answer, true, false)
+                self.finish(tag, &answer, true, false)
             }
             Command::Unsubscribe(name) => {
                 let answer = self.subscribe(&name, false);
-                self.finish(tag, answer, true, false)
+                self.finish(tag, &answer, true, false)
             }
             Command::List(list) => {
                 let answer = self.list(&list);
-                self.finish(tag, answer, true, false)
+                self.finish(tag, &answer, true, false)
             }
             Command::Lsub { reference, pattern } => {
                 let answer = self.lsub(&reference, &pattern);
-                self.finish(tag, answer, true, false)
+                self.finish(tag, &answer, true, false)
             }
             Command::Status(name, items) => {
                 let answer = self.status(&name, &items);
-                self.finish(tag, answer, true, false)
+                self.finish(tag, &answer, true, false)
             }
             command => self.run_selected(tag, command),
         }
