@@ -11,63 +11,56 @@ const NO_DIGIT: u8 = 0xff;
 /// What each octet is worth in base64.
 const DIGITS: [u8; 256] = digits();
 
-/// Decodes one body.
-#[derive(Debug)]
-pub struct Decoder(Kind);
-
-#[derive(Debug)]
-enum Kind {
-    /// Nothing was encoded.
-    Plain,
+/// A decoder of one body.
+#[derive(Clone, Debug)]
+pub enum Decoder {
+    /// 7bit, 8bit, binary: what comes out is what goes in.
+    Identity,
+    /// base64
     Base64(Base64),
+    /// quoted-printable
     QuotedPrintable(QuotedPrintable),
 }
 
 impl Decoder {
-    /// The decoder of the encoding with this name; `None` where nobody knows it.
-    pub fn of(encoding: &[u8]) -> Option<Self> {
-        let kind = match encoding.trim_ascii().to_ascii_lowercase().as_slice() {
-            b"" | b"7bit" | b"8bit" | b"binary" => Kind::Plain,
-            b"base64" => Kind::Base64(Base64::default()),
-            b"quoted-printable" => Kind::QuotedPrintable(QuotedPrintable::default()),
+    /// For an encoding of this name, in any case; `None` where it is unknown.
+    pub fn of(encoding: Option<&[u8]>) -> Option<Self> {
+        let name = encoding.unwrap_or_default().trim_ascii().to_ascii_lowercase();
+        Some(match name.as_slice() {
+            b"" | b"7bit" | b"8bit" | b"binary" => Self::Identity,
+            b"base64" => Self::Base64(Base64::default()),
+            b"quoted-printable" => Self::QuotedPrintable(QuotedPrintable::default()),
             _ => return None,
-        };
-        Some(Self(kind))
-    }
-
-    /// Whether what comes out is what goes in.
-    pub fn is_plain(&self) -> bool {
-        matches!(self.0, Kind::Plain)
+        })
     }
 
     /// Takes the next octets, and gives `sink` those that they stand for, if any.
     pub fn push(&mut self, octets: &[u8], sink: &mut dyn FnMut(&[u8])) {
-        let decoded = match &mut self.0 {
-            Kind::Plain => octets,
-            Kind::Base64(base64) => base64.push(octets),
-            Kind::QuotedPrintable(quoted) => return quoted.push(octets, sink),
+        let decoded = match self {
+            Self::Identity => octets,
+            Self::Base64(base64) => base64.push(octets),
+            Self::QuotedPrintable(quoted) => return quoted.push(octets, sink),
         };
         if !decoded.is_empty() {
             sink(decoded);
         }
     }
 
-    /// Gives `sink` what was still undecided: nothing more comes.
-    pub fn finish(self, sink: &mut dyn FnMut(&[u8])) {
-        if let Kind::QuotedPrintable(quoted) = self.0 {
+    /// All has come: gives `sink` what was still undecided.
+    pub fn finish(&mut self, sink: &mut dyn FnMut(&[u8])) {
+        if let Self::QuotedPrintable(quoted) = self {
             quoted.finish(sink);
         }
     }
 }
 
-/// base64: what is no digit is passed over, and padding is the end (RFC 2045 section 6.8), so that
-/// a list's footer behind it is none of it.
-#[derive(Debug, Default)]
-struct Base64 {
+/// base64: what is no digit is passed over. Behind padding another text may begin: some programs put
+/// together what was encoded in parts.
+#[derive(Clone, Debug, Default)]
+pub struct Base64 {
     /// Digits that don't fill an octet yet, and how many bits they have.
     bits: u32,
     count: u32,
-    ended: bool,
     out: Vec<u8>,
 }
 
@@ -76,9 +69,7 @@ impl Base64 {
         self.out.clear();
         self.out.reserve(octets.len() / 4 * 3 + 3);
         let mut rest = octets;
-        while !self.ended
-            && let Some((octet, behind)) = rest.split_first()
-        {
+        while let Some((octet, behind)) = rest.split_first() {
             if self.count == 0 {
                 rest = self.groups(rest);
                 if rest.len() < behind.len() {
@@ -87,7 +78,8 @@ impl Base64 {
             }
             rest = behind;
             match digit(*octet) {
-                NO_DIGIT => self.ended = *octet == b'=' && self.count > 0,
+                NO_DIGIT if *octet == b'=' => (self.bits, self.count) = (0, 0),
+                NO_DIGIT => {}
                 digit => self.put(digit),
             }
         }
@@ -153,8 +145,8 @@ const fn digits() -> [u8; 256] {
 
 /// quoted-printable: blanks that were put behind a line are none of it, nor do they keep a soft
 /// line break from being one; an equals sign that escapes nothing stands for itself.
-#[derive(Debug, Default)]
-struct QuotedPrintable {
+#[derive(Clone, Debug, Default)]
+pub struct QuotedPrintable {
     out: Vec<u8>,
     /// So much of `out` is decided. What comes behind it are blanks and CRs, or an escape.
     decided: usize,
@@ -263,7 +255,7 @@ impl QuotedPrintable {
         self.state = State::Text;
     }
 
-    fn finish(mut self, sink: &mut dyn FnMut(&[u8])) {
+    fn finish(&mut self, sink: &mut dyn FnMut(&[u8])) {
         match self.state {
             State::Text => self.cut_blanks(),
             State::Escape | State::Soft => self.out.truncate(self.decided),
@@ -272,6 +264,7 @@ impl QuotedPrintable {
         if !self.out.is_empty() {
             sink(&self.out);
         }
+        *self = Self::default();
     }
 }
 

@@ -56,6 +56,8 @@ pub struct Room {
 
 /// The words of a field's value.
 pub(super) fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    // Most are blank, and wide.
+    let value = value.trim_ascii();
     value.split(|b| !b.is_ascii_graphic() && b.is_ascii()).filter(|word| !word.is_empty())
 }
 
@@ -205,7 +207,7 @@ pub(super) fn read(header: &[u8]) -> Own {
         }
         match line.first() {
             Some(b' ' | b'\t') => reader.folded_line(line),
-            _ => reader.line(fields::name(line).and_then(Hidden::of), line),
+            _ => reader.line(fields::hidden(line), line),
         }
     }
     reader.finish(false)

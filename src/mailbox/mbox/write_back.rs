@@ -104,9 +104,10 @@ fn shown(header: &[u8]) -> Vec<u8> {
 }
 
 /// The header that says what is wanted; new lines before X-Keywords, or behind.
-fn changed(header: &[u8], wanted: &Wanted<'_>, behind: bool) -> Result<Vec<u8>, NoRoom> {
+pub(super) fn changed(header: &[u8], wanted: &Wanted<'_>, behind: bool) -> Result<Vec<u8>, NoRoom> {
     let mut layout = Layout { behind, ..Layout::of(header) };
-    let own = own::read(header);
+    let place = layout.place();
+    let own = own::read(layout.bytes(&place));
     if let Some(base) = wanted.base.filter(|base| own.base.as_ref() != Some(base)) {
         layout.number(Hidden::ImapBase, &text_of(base))?;
     }
@@ -122,7 +123,8 @@ fn changed(header: &[u8], wanted: &Wanted<'_>, behind: bool) -> Result<Vec<u8>, 
     }
     let new = layout.apply()?;
     // It is as long as before, and says what is wanted: names with blanks in them would not.
-    if new.len() != header.len() || !says(&own::read(&new), wanted) {
+    let written = new.get(place).unwrap_or_default();
+    if new.len() != header.len() || !says(&own::read(written), wanted) {
         return Err(NoRoom);
     }
     Ok(new)
@@ -141,7 +143,7 @@ fn same_words(some: &[String], others: &[&str]) -> bool {
         && others.iter().all(|word| some.iter().any(|other| other == word))
 }
 
-fn text_of(base: &ImapBase) -> Vec<u8> {
+pub(super) fn text_of(base: &ImapBase) -> Vec<u8> {
     let mut text = format!("{} {:010}", base.uid_validity, base.uid_last);
     for keyword in &base.keywords {
         text.push(' ');
@@ -152,10 +154,27 @@ fn text_of(base: &ImapBase) -> Vec<u8> {
 
 /// The smallest part that holds all that differs.
 fn difference(old: &[u8], new: &[u8]) -> Option<Edit> {
-    let differs = |(old, new): (&u8, &u8)| old != new;
-    let at = old.iter().zip(new).position(differs)?;
-    let end = new.len() - old.iter().rev().zip(new.iter().rev()).position(differs)?;
-    Some(Edit { at, bytes: new.get(at..end)?.to_vec() })
+    let (at, back) = shared(old, new);
+    let bytes = new.get(at..new.len() - back)?;
+    (at < old.len()).then(|| Edit { at, bytes: bytes.to_vec() })
+}
+
+/// How many bytes are the same at the beginning, and of the rest at the end.
+pub(super) fn shared(old: &[u8], new: &[u8]) -> (usize, usize) {
+    // In pieces, which are compared at once.
+    const PIECE: usize = 64;
+    let same = |(old, new): &(&[u8], &[u8])| old == new;
+    let bytes = |(old, new): &(&u8, &u8)| old == new;
+    let front = old.chunks(PIECE).zip(new.chunks(PIECE)).take_while(same).count() * PIECE;
+    let front = front.min(old.len()).min(new.len());
+    let (old, new) = (old.split_at(front).1, new.split_at(front).1);
+    let more = old.iter().zip(new).take_while(bytes).count();
+    let (old, new) = (old.split_at(more).1, new.split_at(more).1);
+    let back = old.rchunks_exact(PIECE).zip(new.rchunks_exact(PIECE)).take_while(same).count();
+    let back = back * PIECE;
+    let (old, new) = (old.split_at(old.len() - back).0, new.split_at(new.len() - back).0);
+    let rest = old.iter().rev().zip(new.iter().rev()).take_while(bytes).count();
+    (front + more, back + rest)
 }
 
 /// A line of a header that is the mailbox's own.
@@ -207,9 +226,8 @@ impl<'a> Layout<'a> {
                 }
                 continue;
             }
-            let seen = line.get(..LOOK).unwrap_or(line);
-            let name = fields::name(seen);
-            let field = name.and_then(Hidden::of).filter(|field| is_written(*field));
+            let field = fields::hidden(line.get(..LOOK).unwrap_or(line));
+            let field = field.filter(|field| is_written(*field));
             follows = field.is_some();
             if let Some(field) = field {
                 let colon = memchr::memchr(b':', line).map_or(line.len(), |colon| colon + 1);
@@ -220,6 +238,16 @@ impl<'a> Layout<'a> {
         }
         let home = home(&lines);
         Self { header, lines, home, made: Vec::new(), behind: false }
+    }
+
+    /// Where all the own lines stand: nothing else tells what is known of a message.
+    fn place(&self) -> Range<usize> {
+        let Some((first, last)) = self.lines.first().zip(self.lines.last()) else {
+            return 0..0;
+        };
+        // What is folded goes on behind it.
+        let end = if last.plain { last.place.end } else { self.header.len() };
+        first.place.start..end
     }
 
     fn bytes(&self, place: &Range<usize>) -> &'a [u8] {
@@ -408,7 +436,7 @@ fn needed(text: &[u8]) -> usize {
 }
 
 /// Whether it is a field that is written here.
-fn is_written(field: Hidden) -> bool {
+pub(super) fn is_written(field: Hidden) -> bool {
     match field {
         Hidden::Status | Hidden::XStatus | Hidden::Keywords | Hidden::Uid | Hidden::ImapBase => {
             true
