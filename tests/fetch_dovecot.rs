@@ -1,0 +1,225 @@
+//! FETCH beside Dovecot's: each section of each message, in whole and in parts, is what clients are
+//! used to.
+
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "tests and their helpers fail by panicking"
+)]
+
+mod messages;
+mod support;
+
+use std::fmt::Write;
+use std::fs;
+use std::time::Duration;
+
+use hikyaku::imap::command::{Command, Dialect, FetchItem, parse};
+use hikyaku::imap::structure::Revision;
+use hikyaku::mailbox::{Place, Structures, open};
+use hikyaku::message::structure::{Content, Part, Structure};
+use hikyaku::server::imap::fetch::{Failure, Fetch};
+use hikyaku::server::imap::out::Out;
+use messages::{MESSAGES, wire};
+use support::dovecot::{self, Imap};
+use support::need;
+use support::site::Site;
+
+/// What an item is answered with.
+#[derive(Clone, PartialEq, Eq)]
+enum Value {
+    Nil,
+    Number(u64),
+    Text(Vec<u8>),
+    /// NO
+    Refused,
+}
+
+impl Value {
+    fn show(&self) -> String {
+        match self {
+            Self::Nil => "NIL".to_owned(),
+            Self::Number(number) => number.to_string(),
+            Self::Text(text) => format!("\"{}\"", text.escape_ascii()),
+            Self::Refused => "NO".to_owned(),
+        }
+    }
+
+    /// Of the end of a line, and what its literal had.
+    fn of(line: &str, literal: Option<Vec<u8>>) -> Self {
+        let last = line.strip_suffix(')').unwrap().rsplit(' ').next().unwrap();
+        match (last, literal) {
+            (_, Some(text)) => Self::Text(text),
+            ("NIL", None) => Self::Nil,
+            ("\"\"", None) => Self::Text(Vec::new()),
+            (number, None) => Self::Number(number.parse().unwrap_or_else(|_| panic!("{line}"))),
+        }
+    }
+}
+
+/// The sections of a part, and of those in it.
+fn sections(parts: &[Part], path: &str, found: &mut Vec<String>) {
+    for (number, part) in (1..).zip(parts) {
+        let path = format!("{path}{number}");
+        found.push(path.clone());
+        match &part.content {
+            Content::Multipart(parts) => sections(parts, &format!("{path}."), found),
+            Content::Message(message) => sections(top(message), &format!("{path}."), found),
+            _ => {}
+        }
+    }
+}
+
+fn top(structure: &Structure) -> &[Part] {
+    match &structure.root.content {
+        Content::Multipart(parts) => parts,
+        _ => std::slice::from_ref(&structure.root),
+    }
+}
+
+/// All that is asked of a message.
+fn questions(structure: &Structure) -> Vec<String> {
+    const FIELDS: [&str; 5] = [
+        "HEADER",
+        "TEXT",
+        "HEADER.FIELDS (Subject To x-none content-TYPE)",
+        "HEADER.FIELDS (x-none)",
+        "HEADER.FIELDS.NOT (Subject date)",
+    ];
+    let mut asked = Vec::new();
+    let mut body = |section: String| {
+        for partial in ["", "<0.7>", "<3.9>", "<5.100000>", "<100000.5>"] {
+            asked.push(format!("BODY.PEEK[{section}]{partial}"));
+        }
+    };
+    body(String::new());
+    FIELDS.iter().for_each(|text| body((*text).to_owned()));
+    let mut parts = Vec::new();
+    sections(top(structure), "", &mut parts);
+    let missing = parts.iter().flat_map(|part| [format!("{part}.1"), format!("{part}.7")]);
+    let mut paths: Vec<String> =
+        parts.iter().cloned().chain(missing).chain(["7".to_owned(), "7.1".to_owned()]).collect();
+    paths.sort();
+    paths.dedup();
+    for path in &paths {
+        body(path.clone());
+        body(format!("{path}.MIME"));
+        FIELDS.iter().for_each(|text| body(format!("{path}.{text}")));
+    }
+    for part in paths.iter().map(String::as_str).chain([""]) {
+        asked.push(format!("BINARY.SIZE[{part}]"));
+        for partial in ["", "<0.3>", "<2.4>", "<100000.5>"] {
+            asked.push(format!("BINARY.PEEK[{part}]{partial}"));
+        }
+    }
+    asked.extend(["RFC822", "RFC822.HEADER", "RFC822.TEXT", "RFC822.SIZE"].map(str::to_owned));
+    asked
+}
+
+/// What Dovecot answers.
+fn theirs(imap: &mut Imap, number: u32, item: &str) -> Value {
+    match imap.command(&format!("FETCH {number} {item}")) {
+        Err(_) => Value::Refused,
+        Ok(mut answers) => {
+            let answer = &mut answers[0];
+            assert!(answer.literals.len() < 2, "{}", answer.text);
+            Value::of(&answer.text, answer.literals.pop())
+        }
+    }
+}
+
+fn parsed(item: &str) -> Vec<FetchItem> {
+    let command = format!("a FETCH 1 {item}");
+    match parse(command.as_bytes(), Dialect::default()).map(|tagged| tagged.command) {
+        Ok(Command::Fetch { fetch, .. }) => fetch.items,
+        _ => panic!("{item}"),
+    }
+}
+
+/// What we answer.
+fn ours(fetch: &mut Fetch, number: u32, uid: u32, item: &str) -> Value {
+    let mut line = Vec::new();
+    let mut sink = |octets: &[u8]| {
+        line.extend_from_slice(octets);
+        Ok(())
+    };
+    let mut out = Out::new(&mut sink);
+    match fetch.message(number, uid, &[], &parsed(item), &mut out) {
+        Ok(()) => std::io::Write::flush(&mut out).unwrap(),
+        Err(Failure::UnknownEncoding) => return Value::Refused,
+        Err(failure) => panic!("{item}: {failure:?}"),
+    }
+    let line = line.strip_suffix(b"\r\n").unwrap();
+    let Some(at) = line.windows(3).position(|three| three == b"}\r\n") else {
+        return Value::of(std::str::from_utf8(line).unwrap(), None);
+    };
+    let (head, rest) = (std::str::from_utf8(&line[..at]).unwrap(), &line[at + 3..]);
+    let length: usize = head.rsplit_once('{').unwrap().1.parse().unwrap();
+    let (text, rest) = rest.split_at(length);
+    assert_eq!(rest, b")", "{item}");
+    let has_nul = text.contains(&0);
+    assert!(!has_nul || head.contains("~{"), "{item}");
+    Value::of(&format!("{head}}})"), Some(text.to_vec()))
+}
+
+/// Why an answer is another one than Dovecot's.
+fn reason(_message: &str, _item: &str, _ours: &Value, _theirs: &Value) -> Option<&'static str> {
+    None
+}
+
+#[test]
+fn sections_are_those_that_dovecot_sends() {
+    if !need("dovecot") || !need("doveadm") {
+        return;
+    }
+    let site = Site::new();
+    let mut imap =
+        dovecot::on_maildir(&site, "hunt", MESSAGES.iter().map(|(_, message)| wire(message)));
+    let root = site.path().join("Maildir");
+    for directory in ["cur", "new", "tmp"] {
+        fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    for (number, (_, message)) in MESSAGES.iter().enumerate() {
+        let file = root.join(format!("cur/{}.x.host:2,S", 1_000_000_000 + number));
+        fs::write(file, wire(message)).unwrap();
+    }
+    let place = Place {
+        path: root,
+        index: site.path().join("index"),
+        owner: nix::unistd::geteuid(),
+        locks: Vec::new(),
+        libexec: "/nonexistent".into(),
+        lock_timeout: Duration::from_secs(1),
+        quota: 0,
+    };
+    let mut structures = Structures::open(&place);
+    let mut store = open(place).unwrap();
+    let uids: Vec<u32> = store.messages().iter().map(|message| message.uid).collect();
+    assert_eq!(uids.len(), MESSAGES.len());
+    let mut wrong = String::new();
+    let mut differences = 0;
+    let mut asked = 0;
+    for ((number, (name, _)), uid) in (1..).zip(MESSAGES).zip(uids) {
+        let structure = structures.of(store.as_mut(), uid).unwrap();
+        let mut fetch =
+            Fetch { store: store.as_mut(), structures: &mut structures, revision: Revision::One };
+        for item in questions(&structure) {
+            asked += 1;
+            let (ours, theirs) =
+                (ours(&mut fetch, number, uid, &item), theirs(&mut imap, number, &item));
+            if ours == theirs {
+                continue;
+            }
+            differences += 1;
+            if reason(name, &item, &ours, &theirs).is_none() {
+                let (ours, theirs) = (ours.show(), theirs.show());
+                writeln!(wrong, "{name}: {item}:\n  ours   {ours}\n  theirs {theirs}").unwrap();
+            }
+        }
+    }
+    imap.log_out();
+    assert!(asked > 10_000, "{asked}");
+    println!("{asked} items, {differences} that differ");
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
