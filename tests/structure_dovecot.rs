@@ -298,7 +298,7 @@ fn structures_are_those_that_dovecot_tells() {
     }
     let site = Site::new();
     let messages = MESSAGES.iter().map(|(_, message)| wire(message));
-    let mut imap = dovecot::on_maildir(&site, "hunt", messages);
+    let (mut imap, _) = dovecot::on_maildir(&site, "hunt", messages);
     let mut wrong = String::new();
     for (number, (name, message)) in (1..).zip(MESSAGES) {
         let message = wire(message);

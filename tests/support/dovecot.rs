@@ -37,8 +37,12 @@ pub fn configuration(site: &Site, user: &str) -> PathBuf {
     file
 }
 
-/// A session on a Maildir in a user's home, where a message is a file as it is.
-pub fn on_maildir(site: &Site, user: &str, messages: impl Iterator<Item = Vec<u8>>) -> Imap {
+/// A session on a Maildir in a user's home, where a message is a file as it is; and its configuration.
+pub fn on_maildir(
+    site: &Site,
+    user: &str,
+    messages: impl Iterator<Item = Vec<u8>>,
+) -> (Imap, PathBuf) {
     let configuration = configuration(site, user);
     let text = fs::read_to_string(&configuration).unwrap();
     let root = site.home(user).join("Maildir");
@@ -58,7 +62,7 @@ pub fn on_maildir(site: &Site, user: &str, messages: impl Iterator<Item = Vec<u8
         fs::write(&file, message).unwrap();
         own(&file);
     }
-    Imap::open(site, user, &configuration).unwrap()
+    (Imap::open(site, user, &configuration).unwrap(), configuration)
 }
 
 /// Runs `doveadm` as a user.
