@@ -95,7 +95,9 @@ fn questions(structure: &Structure) -> Vec<String> {
         }
     };
     body(String::new());
-    FIELDS.iter().for_each(|text| body((*text).to_owned()));
+    for text in FIELDS {
+        body(text.to_owned());
+    }
     let mut parts = Vec::new();
     sections(top(structure), "", &mut parts);
     let missing = parts.iter().flat_map(|part| [format!("{part}.1"), format!("{part}.7")]);
@@ -106,7 +108,9 @@ fn questions(structure: &Structure) -> Vec<String> {
     for path in &paths {
         body(path.clone());
         body(format!("{path}.MIME"));
-        FIELDS.iter().for_each(|text| body(format!("{path}.{text}")));
+        for text in FIELDS {
+            body(format!("{path}.{text}"));
+        }
     }
     for part in paths.iter().map(String::as_str).chain([""]) {
         asked.push(format!("BINARY.SIZE[{part}]"));

@@ -286,13 +286,11 @@ impl Fetch<'_> {
                 let wanted = within(0..u64::MAX, partial);
                 let measured = self.measure(uid, range.clone(), filter.clone(), &wanted, KEPT)?;
                 announce(measured.length, binary && measured.has_nul, out);
-                match measured.kept {
-                    Some(kept) => put(&kept, binary, out)?,
-                    None => {
-                        let end = wanted.start.saturating_add(measured.length);
-                        self.filtered(uid, range, filter, wanted.start..end, binary, out)?;
-                    }
+                if let Some(kept) = measured.kept {
+                    return Ok(put(&kept, binary, out)?);
                 }
+                let wanted = wanted.start..wanted.start.saturating_add(measured.length);
+                self.filtered(uid, range, filter, wanted, binary, out)?;
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Each item of one message, in whole and in parts, and what becomes of those that can't be told.
 
 use std::cell::Cell;
+use std::fmt::Write as _;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -102,7 +103,7 @@ impl Mailbox {
         let mut stager = Stager::new(u64::MAX);
         stager.push(text).unwrap();
         let text = Rc::new(stager.finish().unwrap());
-        let at = UNIX_EPOCH + Duration::from_secs(1_087_754_400);
+        let at = UNIX_EPOCH + Duration::from_secs(1_087_754_401);
         let message = NewMessage { sender: Vec::new(), at, trace: Vec::new(), text };
         let mut memory = Memory::new(1);
         let arrival = Arrival { message, flags: Flags::default(), keywords: Vec::new() };
@@ -291,7 +292,7 @@ fn large() -> (String, Vec<u8>) {
     let mut text = String::from("Content-Transfer-Encoding: quoted-printable\n\n");
     let mut decoded = Vec::new();
     for number in 0..100_000 {
-        text.push_str(&format!("=41line {number}=\n=0D=0A"));
+        write!(text, "=41line {number}=\n=0D=0A").unwrap();
         decoded.extend_from_slice(format!("Aline {number}\r\n").as_bytes());
     }
     text.push('\n');
