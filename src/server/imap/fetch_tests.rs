@@ -7,9 +7,10 @@ use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
+use crate::config::LockKind;
 use crate::imap::command::{Command, Dialect, parse};
 use crate::mailbox::store::{Arrival, Changes, Flags, Marking, Status};
-use crate::mailbox::{Memory, NewMessage, Place, Stager, UidSet};
+use crate::mailbox::{MboxStore, Memory, NewMessage, Place, Stager, UidSet};
 
 const NESTED: &str = "\
 Subject: outer\nTo: a@b.org\nContent-Type: multipart/mixed; boundary=o\n\n\
@@ -23,24 +24,24 @@ Subject: inner\nX: y\nContent-Type: multipart/mixed; boundary=i\n\n\
 --o\nContent-Transfer-Encoding: x-unknown\n\nfour\n\
 --o--\n";
 
-/// A mailbox in memory whose messages can't be read to their ends, after so many reads.
+/// A mailbox whose messages can't be read to their ends, after so many reads.
 struct Breaking {
-    memory: Memory,
+    inner: Box<dyn Store>,
     reads: Cell<usize>,
 }
 
 impl Store for Breaking {
     fn sync(&mut self) -> Result<(), Error> {
-        self.memory.sync()
+        self.inner.sync()
     }
     fn status(&self) -> Status {
-        self.memory.status()
+        self.inner.status()
     }
     fn messages(&self) -> &[Message] {
-        self.memory.messages()
+        self.inner.messages()
     }
     fn keywords(&self) -> &[String] {
-        self.memory.keywords()
+        self.inner.keywords()
     }
     fn read(
         &mut self,
@@ -50,14 +51,14 @@ impl Store for Breaking {
     ) -> Result<(), Error> {
         let Some(left) = self.reads.get().checked_sub(1) else {
             let end = range.start + (range.end - range.start) / 2;
-            self.memory.read(uid, range.start..end, sink)?;
+            self.inner.read(uid, range.start..end, sink)?;
             return Err(Error::Changed);
         };
         self.reads.set(left);
-        self.memory.read(uid, range, sink)
+        self.inner.read(uid, range, sink)
     }
     fn append(&mut self, arrivals: &[Arrival]) -> Result<Vec<Uid>, Error> {
-        self.memory.append(arrivals)
+        self.inner.append(arrivals)
     }
     fn mark(
         &mut self,
@@ -67,25 +68,25 @@ impl Store for Breaking {
         keywords: &[String],
         unchanged_since: Option<u64>,
     ) -> Result<UidSet, Error> {
-        self.memory.mark(uids, marking, flags, keywords, unchanged_since)
+        self.inner.mark(uids, marking, flags, keywords, unchanged_since)
     }
     fn expunge(&mut self, uids: &UidSet) -> Result<UidSet, Error> {
-        self.memory.expunge(uids)
+        self.inner.expunge(uids)
     }
     fn changes_since(&self, modseq: u64) -> Changes {
-        self.memory.changes_since(modseq)
+        self.inner.changes_since(modseq)
     }
     fn claim_recent(&mut self) -> Result<Uid, Error> {
-        self.memory.claim_recent()
+        self.inner.claim_recent()
     }
     fn watch(&mut self) -> Result<Option<BorrowedFd<'_>>, Error> {
-        self.memory.watch()
+        self.inner.watch()
     }
     fn checkpoint(&mut self) -> Result<(), Error> {
-        self.memory.checkpoint()
+        self.inner.checkpoint()
     }
     fn take_warnings(&mut self) -> Vec<String> {
-        self.memory.take_warnings()
+        self.inner.take_warnings()
     }
 }
 
@@ -100,26 +101,31 @@ struct Mailbox {
 
 impl Mailbox {
     fn new(text: &[u8]) -> Self {
+        Self::of_kind(text, |_| Box::new(Memory::new(1)))
+    }
+
+    fn of_kind(text: &[u8], open: impl FnOnce(Place) -> Box<dyn Store>) -> Self {
         let mut stager = Stager::new(u64::MAX);
         stager.push(text).unwrap();
         let text = Rc::new(stager.finish().unwrap());
         let at = UNIX_EPOCH + Duration::from_secs(1_087_754_401);
         let message = NewMessage { sender: Vec::new(), at, trace: Vec::new(), text };
-        let mut memory = Memory::new(1);
         let arrival = Arrival { message, flags: Flags::default(), keywords: Vec::new() };
-        let uid = memory.append(&[arrival]).unwrap()[0];
         let dir = tempfile::tempdir().unwrap();
         let place = Place {
             path: dir.path().join("box"),
             index: dir.path().join("index"),
             owner: nix::unistd::geteuid(),
-            locks: Vec::new(),
+            locks: vec![LockKind::Fcntl],
             libexec: "/nonexistent".into(),
-            lock_timeout: Duration::ZERO,
+            lock_timeout: Duration::from_secs(1),
             quota: 0,
         };
-        let store = Breaking { memory, reads: Cell::new(usize::MAX) };
-        Self { store, structures: Structures::open(&place), uid, _dir: dir }
+        let structures = Structures::open(&place);
+        let mut inner = open(place);
+        let uid = inner.append(&[arrival]).unwrap()[0];
+        let store = Breaking { inner, reads: Cell::new(usize::MAX) };
+        Self { store, structures, uid, _dir: dir }
     }
 
     /// What the client got, and how it ended.
@@ -315,6 +321,28 @@ fn what_is_large_goes_through_twice_and_is_the_same() {
         mailbox.store.reads.set(reads);
         mailbox.value(item);
         assert_eq!(mailbox.store.reads.get(), 0, "{item}");
+    }
+}
+
+#[test]
+fn an_mbox_tells_the_same() {
+    let (large, _) = large();
+    for text in [NESTED, "Subject: x\n\nFrom here\n>From there\n\nhello", &large] {
+        let mut memory = Mailbox::new(text.as_bytes());
+        let open = |place| -> Box<dyn Store> { Box::new(MboxStore::open(place).unwrap()) };
+        let mut mbox = Mailbox::of_kind(text.as_bytes(), open);
+        for item in [
+            "RFC822.SIZE ENVELOPE BODY BODYSTRUCTURE INTERNALDATE",
+            "BODY[] BODY[1] BODY[HEADER] BODY[TEXT] BODY[1.MIME]",
+            // Forwards and backwards.
+            "BODY[]<0.10> BODY[]<10.300000> BODY[]<5.7> BODY[TEXT]<3.9> BODY[]<99999999.1>",
+            "BODY[2.2] BODY[2.1] BODY[HEADER.FIELDS.NOT (To)] BODY[2.HEADER.FIELDS (x)]",
+            "BINARY[1]<7.9> BINARY[2.1] BINARY[2.2]<1.2> BINARY.SIZE[2.1] BINARY.SIZE[1]",
+        ] {
+            let ((ours, told), (theirs, wanted)) = (mbox.fetch(item), memory.fetch(item));
+            assert!(told.is_ok() && wanted.is_ok(), "{item}: {told:?} {wanted:?}");
+            assert!(ours == theirs, "{item}");
+        }
     }
 }
 
