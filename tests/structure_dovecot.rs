@@ -13,13 +13,11 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::fs;
-use std::os::unix::fs::chown;
 
 use hikyaku::imap::structure::{Revision, body_text, envelope_text};
 use hikyaku::message::structure::{Content, Parser, Part, Structure};
 use messages::{MESSAGES, wire};
-use support::dovecot::{self, Answer, Imap};
+use support::dovecot::{self, Answer};
 use support::need;
 use support::site::Site;
 
@@ -290,29 +288,6 @@ fn differs(message: &str, item: &str) -> bool {
     DIFFERENCES.iter().any(|(name, items, _)| *name == message && items.contains(&item))
 }
 
-/// Dovecot on a Maildir, where a message is a file as it is.
-fn maildir(site: &Site) -> Imap {
-    let configuration = dovecot::configuration(site, "hunt");
-    let text = fs::read_to_string(&configuration).unwrap();
-    let location = format!("mail_location = maildir:{}/Maildir\n", site.home("hunt").display());
-    let other = |line: &str| {
-        if line.starts_with("mail_location") { location.clone() } else { format!("{line}\n") }
-    };
-    fs::write(&configuration, text.lines().map(other).collect::<String>()).unwrap();
-    let account = Site::account("hunt");
-    let root = site.home("hunt").join("Maildir");
-    for directory in [root.clone(), root.join("cur"), root.join("new"), root.join("tmp")] {
-        fs::create_dir(&directory).unwrap();
-        chown(&directory, Some(account.uid), Some(account.gid)).unwrap();
-    }
-    for (number, (_, message)) in MESSAGES.iter().enumerate() {
-        let file = root.join(format!("cur/{}.x.host:2,S", 1_000_000_000 + number));
-        fs::write(&file, wire(message)).unwrap();
-        chown(&file, Some(account.uid), Some(account.gid)).unwrap();
-    }
-    Imap::open(site, "hunt", &configuration).unwrap()
-}
-
 #[test]
 fn structures_are_those_that_dovecot_tells() {
     for (name, ..) in DIFFERENCES {
@@ -322,7 +297,8 @@ fn structures_are_those_that_dovecot_tells() {
         return;
     }
     let site = Site::new();
-    let mut imap = maildir(&site);
+    let messages = MESSAGES.iter().map(|(_, message)| wire(message));
+    let (mut imap, _) = dovecot::on_maildir(&site, "hunt", messages);
     let mut wrong = String::new();
     for (number, (name, message)) in (1..).zip(MESSAGES) {
         let message = wire(message);

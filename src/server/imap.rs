@@ -1,9 +1,9 @@
 //! The IMAP server: what its protocol has of its own before login; [`user`] is the session after it.
 
-mod fetch;
+pub mod fetch;
 mod folders;
 mod message;
-mod out;
+pub mod out;
 mod search;
 mod selected;
 pub mod user;

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::chown;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
@@ -34,6 +35,34 @@ pub fn configuration(site: &Site, user: &str) -> PathBuf {
     );
     fs::write(&file, text).unwrap();
     file
+}
+
+/// A session on a Maildir in a user's home, where a message is a file as it is; and its configuration.
+pub fn on_maildir(
+    site: &Site,
+    user: &str,
+    messages: impl Iterator<Item = Vec<u8>>,
+) -> (Imap, PathBuf) {
+    let configuration = configuration(site, user);
+    let text = fs::read_to_string(&configuration).unwrap();
+    let root = site.home(user).join("Maildir");
+    let location = format!("mail_location = maildir:{}\n", root.display());
+    let other = |line: &str| {
+        if line.starts_with("mail_location") { location.clone() } else { format!("{line}\n") }
+    };
+    fs::write(&configuration, text.lines().map(other).collect::<String>()).unwrap();
+    let account = Site::account(user);
+    let own = |path: &PathBuf| chown(path, Some(account.uid), Some(account.gid)).unwrap();
+    for directory in [root.clone(), root.join("cur"), root.join("new"), root.join("tmp")] {
+        fs::create_dir(&directory).unwrap();
+        own(&directory);
+    }
+    for (number, message) in messages.enumerate() {
+        let file = root.join(format!("cur/{}.x.host:2,S", 1_000_000_000 + number));
+        fs::write(&file, message).unwrap();
+        own(&file);
+    }
+    (Imap::open(site, user, &configuration).unwrap(), configuration)
 }
 
 /// Runs `doveadm` as a user.

@@ -1,8 +1,11 @@
 //! FETCH: what is told of one message (RFC 9051 section 6.4.5).
 //!
 //! Texts go from the store to the client in pieces. Their lengths are known before: those of the
-//! message and its header from the store, those of parts from its structure; what is decoded is
-//! decoded twice. A structure is asked for only by those items that need it.
+//! message and its header from the store, those of parts from its structure. What is told otherwise
+//! than it stands there goes through a [`filter`], twice where it is too long to be kept. A
+//! structure is asked for only by those items that need it.
+
+mod filter;
 
 use std::io::{self, Write};
 use std::ops::Range;
@@ -17,18 +20,23 @@ use crate::mailbox::{Error, Structures};
 use crate::message::structure::{Content, Part, Structure};
 use crate::message::transfer::Decoder;
 use crate::sys::clock;
+use filter::{Fields, Filter};
 
 /// What NUL becomes where a literal may not have it, as with Dovecot.
 const NUL: u8 = 0x80;
+/// What is longer goes through a filter twice.
+const KEPT: u64 = 64 * 1024;
+/// So much is read before it is looked whether more is wanted.
+const STEP: u64 = 1024 * 1024;
 
 /// Why a message was not told of.
 #[derive(Debug)]
 pub enum Failure {
     /// It is gone.
     Gone,
-    /// It can't be read; nothing was sent of it.
+    /// It can't be read. What could be told was told.
     Unreadable(Error),
-    /// A part's encoding is unknown; nothing was sent of it.
+    /// A part's encoding is unknown. What comes before that part was told.
     UnknownEncoding,
     /// The client is gone, or was promised more than there is: the connection has to end.
     Broken(io::Error),
@@ -73,36 +81,25 @@ pub struct Fetch<'a> {
 enum Text {
     /// These of the message.
     Octets(Range<u64>),
-    /// These, which are not as they stand.
-    Picked(Vec<u8>),
+    /// These, as they come through a filter.
+    Filtered(Range<u64>, Filter),
     /// There is no such part.
     Missing,
 }
 
-impl Fetch<'_> {
-    /// Tells of a message; `flags` are as they are shown.
-    pub fn message(
-        &mut self,
-        number: u32,
-        uid: Uid,
-        flags: &[&str],
-        items: &[FetchItem],
-        out: &mut Out<'_>,
-    ) -> Result<(), Failure> {
-        let mark = out.mark();
-        self.tell(number, uid, flags, items, out).map_err(|failure| {
-            if out.take_back(mark) {
-                return failure;
-            }
-            match failure {
-                Failure::Broken(error) => Failure::Broken(error),
-                Failure::Unreadable(error) => Failure::Broken(io::Error::other(error.to_string())),
-                _ => Failure::Broken(io::Error::other("a message changed while it was sent")),
-            }
-        })
-    }
+/// What comes through a filter, of what is asked for.
+#[derive(Default)]
+struct Measured {
+    length: u64,
+    has_nul: bool,
+    /// All of it, unless that is much.
+    kept: Option<Vec<u8>>,
+}
 
-    fn tell(
+impl Fetch<'_> {
+    /// Tells of a message; `flags` are as they are shown. Where it fails, what was told before is a
+    /// whole line, or nothing.
+    pub fn message(
         &mut self,
         number: u32,
         uid: Uid,
@@ -112,69 +109,89 @@ impl Fetch<'_> {
     ) -> Result<(), Failure> {
         let message = *self.store.message(uid).ok_or(Failure::Gone)?;
         let mut structure: Option<Structure> = None;
+        let start = out.mark();
         let mut line = FetchLine::begin(number, &mut out.buffer);
         for item in items {
-            match item {
-                FetchItem::Uid => line.number(item, uid.into(), &mut out.buffer),
-                FetchItem::Flags => line.flags(flags.iter().copied(), &mut out.buffer),
-                FetchItem::InternalDate => {
-                    let zone = offset(message.date);
-                    line.internal_date(message.date, zone, &mut out.buffer);
-                }
-                FetchItem::Size => line.number(item, message.size, &mut out.buffer),
-                FetchItem::ModSeq => line.modseq(message.modseq, &mut out.buffer),
-                FetchItem::Envelope => {
-                    line.item(item, &mut out.buffer);
-                    let known = self.structure(&mut structure, uid)?;
-                    envelope_text(&known.envelope, &mut out.buffer);
-                }
-                FetchItem::Body | FetchItem::BodyStructure => {
-                    line.item(item, &mut out.buffer);
-                    let extensible = *item == FetchItem::BodyStructure;
-                    let revision = self.revision;
-                    let known = self.structure(&mut structure, uid)?;
-                    body_text(known, extensible, revision, &mut out.buffer);
-                }
-                FetchItem::Rfc822 | FetchItem::Rfc822Header | FetchItem::Rfc822Text => {
-                    line.item(item, &mut out.buffer);
-                    let header = u64::from(message.header);
-                    let range = match item {
-                        FetchItem::Rfc822 => 0..message.size,
-                        FetchItem::Rfc822Header => 0..header,
-                        _ => header..message.size,
-                    };
-                    self.octets(uid, range, None, out)?;
-                }
-                FetchItem::Section { section, partial, .. } => {
-                    line.item(item, &mut out.buffer);
-                    match self.section(&message, section, &mut structure)? {
-                        Text::Octets(range) => self.octets(uid, range, partial.as_ref(), out)?,
-                        Text::Picked(text) => picked(&text, partial.as_ref(), out)?,
-                        Text::Missing => out.buffer.extend_from_slice(b"NIL"),
-                    }
-                }
-                FetchItem::Binary { part, partial, .. } => {
-                    line.item(item, &mut out.buffer);
-                    let found = self.encoded(&message, part, &mut structure)?;
-                    match found {
-                        Some((range, decoder)) => {
-                            self.decoded(uid, range, &decoder, partial.as_ref(), out)?;
-                        }
-                        None => out.buffer.extend_from_slice(b"NIL"),
-                    }
-                }
-                FetchItem::BinarySize(part) => {
-                    let found = self.encoded(&message, part, &mut structure)?;
-                    let size = match found {
-                        Some((range, decoder)) => self.count(uid, range, &decoder)?.0,
-                        None => 0,
-                    };
-                    line.number(item, size, &mut out.buffer);
-                }
+            let mark = out.mark();
+            let Err(failure) = self.item(&message, flags, item, &mut structure, &mut line, out)
+            else {
+                continue;
+            };
+            if out.take_back(start) {
+                return Err(failure);
             }
+            if !out.take_back(mark) {
+                return Err(broken(failure));
+            }
+            line.end(&mut out.buffer);
+            return Err(failure);
         }
         line.end(&mut out.buffer);
         out.settle()?;
+        Ok(())
+    }
+
+    /// Tells an item. Of what fails nothing is told, unless it fails within a literal.
+    fn item(
+        &mut self,
+        message: &Message,
+        flags: &[&str],
+        item: &FetchItem,
+        structure: &mut Option<Structure>,
+        line: &mut FetchLine,
+        out: &mut Out<'_>,
+    ) -> Result<(), Failure> {
+        let (uid, header) = (message.uid, u64::from(message.header));
+        match item {
+            FetchItem::Uid => line.number(item, uid.into(), &mut out.buffer),
+            FetchItem::Flags => line.flags(flags.iter().copied(), &mut out.buffer),
+            FetchItem::InternalDate => {
+                line.internal_date(message.date, offset(message.date), &mut out.buffer);
+            }
+            FetchItem::Size => line.number(item, message.size, &mut out.buffer),
+            FetchItem::ModSeq => line.modseq(message.modseq, &mut out.buffer),
+            FetchItem::Envelope => {
+                let known = self.structure(structure, uid)?;
+                line.item(item, &mut out.buffer);
+                envelope_text(&known.envelope, &mut out.buffer);
+            }
+            FetchItem::Body | FetchItem::BodyStructure => {
+                let extensible = *item == FetchItem::BodyStructure;
+                let revision = self.revision;
+                let known = self.structure(structure, uid)?;
+                line.item(item, &mut out.buffer);
+                body_text(known, extensible, revision, &mut out.buffer);
+            }
+            FetchItem::Rfc822 | FetchItem::Rfc822Header | FetchItem::Rfc822Text => {
+                let range = match item {
+                    FetchItem::Rfc822 => 0..message.size,
+                    FetchItem::Rfc822Header => 0..header,
+                    _ => header..message.size,
+                };
+                line.item(item, &mut out.buffer);
+                self.octets(uid, range, false, out)?;
+            }
+            FetchItem::Section { section, partial, .. } => {
+                let text = self.section(message, section, structure)?;
+                line.item(item, &mut out.buffer);
+                self.text(uid, text, partial.as_ref(), false, out)?;
+            }
+            FetchItem::Binary { part, partial, .. } => {
+                let text = self.encoded(message, part, structure)?;
+                line.item(item, &mut out.buffer);
+                self.text(uid, text, partial.as_ref(), true, out)?;
+            }
+            FetchItem::BinarySize(part) => {
+                let size = match self.encoded(message, part, structure)? {
+                    Text::Octets(range) => range.end.saturating_sub(range.start),
+                    Text::Filtered(range, filter) => {
+                        self.measure(uid, range, filter, &(0..u64::MAX), 0)?.length
+                    }
+                    Text::Missing => 0,
+                };
+                line.number(item, size, &mut out.buffer);
+            }
+        }
         Ok(())
     }
 
@@ -220,159 +237,183 @@ impl Fetch<'_> {
         Ok(match &section.text {
             Some(SectionText::Text) => Text::Octets(text),
             Some(SectionText::Fields { not, names }) => {
-                Text::Picked(self.fields(uid, header, *not, names)?)
+                Text::Filtered(header, Filter::Fields(Fields::new(names, *not)))
             }
             _ => Text::Octets(header),
         })
     }
 
-    /// The fields of a header that are named, or all others, with the blank line.
-    fn fields(
-        &mut self,
-        uid: Uid,
-        header: Range<u64>,
-        not: bool,
-        names: &[Vec<u8>],
-    ) -> Result<Vec<u8>, Failure> {
-        let mut picked = Vec::new();
-        let mut line: Vec<u8> = Vec::new();
-        let mut wanted = false;
-        let mut take = |line: &[u8]| {
-            if !matches!(line.first(), Some(b' ' | b'\t')) {
-                let colon = memchr::memchr(b':', line).unwrap_or(0);
-                let name = line.get(..colon).unwrap_or_default().trim_ascii_end();
-                let is_named = names.iter().any(|other| other.eq_ignore_ascii_case(name));
-                wanted = colon > 0 && is_named != not;
-            }
-            if wanted {
-                picked.extend_from_slice(line);
-            }
-        };
-        self.store.read(uid, header, &mut |octets| {
-            for piece in octets.split_inclusive(|octet| *octet == b'\n') {
-                line.extend_from_slice(piece);
-                if piece.ends_with(b"\n") {
-                    take(&line);
-                    line.clear();
-                }
-            }
-            Ok(())
-        })?;
-        take(&line);
-        picked.extend_from_slice(b"\r\n");
-        Ok(picked)
-    }
-
-    /// A literal of octets as they are.
-    fn octets(
-        &mut self,
-        uid: Uid,
-        range: Range<u64>,
-        partial: Option<&Partial>,
-        out: &mut Out<'_>,
-    ) -> Result<(), Failure> {
-        let range = within(range, partial);
-        let length = range.end.saturating_sub(range.start);
-        if length == 0 {
-            out.buffer.extend_from_slice(b"\"\"");
-            return Ok(());
-        }
-        reply::literal(length, &mut out.buffer);
-        let mut left = length;
-        self.store.read(uid, range, &mut |octets| {
-            left = left.checked_sub(octets.len() as u64).ok_or_else(too_long)?;
-            literal_text(octets, out)
-        })?;
-        if left == 0 { Ok(()) } else { Err(Failure::Gone) }
-    }
-
-    /// Where a part's body stands, and what takes its encoding off.
+    /// What takes a part's encoding off its body.
     fn encoded(
         &mut self,
         message: &Message,
         numbers: &[u32],
         structure: &mut Option<Structure>,
-    ) -> Result<Option<(Range<u64>, Decoder)>, Failure> {
+    ) -> Result<Text, Failure> {
         if numbers.is_empty() {
-            return Ok(Some((0..message.size, Decoder::Identity)));
+            return Ok(Text::Octets(0..message.size));
         }
         let Some(part) = self.structure(structure, message.uid)?.part(numbers) else {
-            return Ok(None);
+            return Ok(Text::Missing);
         };
-        let decoder = decoder_of(part).ok_or(Failure::UnknownEncoding)?;
-        Ok(Some((part.text(), decoder)))
+        Ok(match decoder_of(part).ok_or(Failure::UnknownEncoding)? {
+            Decoder::Identity => Text::Octets(part.text()),
+            decoder => Text::Filtered(part.text(), Filter::Decoded(decoder)),
+        })
     }
 
-    /// How many octets a body has when it is decoded, and whether NUL is among them.
-    fn count(
+    /// A text, or those octets of it that are asked for. One that is `binary` may have NUL.
+    fn text(
         &mut self,
         uid: Uid,
-        range: Range<u64>,
-        decoder: &Decoder,
-    ) -> Result<(u64, bool), Failure> {
-        let (mut count, mut has_nul) = (0_u64, false);
-        let mut add = |octets: &[u8]| {
-            count = count.saturating_add(octets.len() as u64);
-            has_nul |= memchr::memchr(0, octets).is_some();
-        };
-        let mut decoder = decoder.clone();
-        self.store.read(uid, range, &mut |octets| {
-            decoder.push(octets, &mut add);
-            Ok(())
-        })?;
-        decoder.finish(&mut add);
-        Ok((count, has_nul))
-    }
-
-    /// A literal of octets that are decoded.
-    fn decoded(
-        &mut self,
-        uid: Uid,
-        range: Range<u64>,
-        decoder: &Decoder,
+        text: Text,
         partial: Option<&Partial>,
+        binary: bool,
         out: &mut Out<'_>,
     ) -> Result<(), Failure> {
-        let (count, has_nul) = self.count(uid, range.clone(), decoder)?;
-        let wanted = within(0..count, partial);
-        let length = wanted.end.saturating_sub(wanted.start);
-        if has_nul {
-            reply::literal8(length, &mut out.buffer);
-        } else {
-            reply::literal(length, &mut out.buffer);
-        }
-        let (mut at, mut sent, mut failed) = (0_u64, 0_u64, None);
-        let mut give = |octets: &[u8], out: &mut Out<'_>| {
-            let (from, to) = (at, at.saturating_add(octets.len() as u64));
-            at = to;
-            let place = |n: u64| {
-                let n = n.clamp(from, to).saturating_sub(from);
-                usize::try_from(n).unwrap_or(usize::MAX)
-            };
-            let part = octets.get(place(wanted.start)..place(wanted.end)).unwrap_or_default();
-            sent = sent.saturating_add(part.len() as u64);
-            if let Err(error) = out.write_all(part) {
-                failed.get_or_insert(error);
+        match text {
+            Text::Missing => out.buffer.extend_from_slice(b"NIL"),
+            Text::Octets(range) => {
+                let range = within(range, partial);
+                // Only in what is short it is looked for NUL before: a literal8 need not have one.
+                if binary && range.end.saturating_sub(range.start) <= KEPT {
+                    let text = Text::Filtered(range, Filter::Decoded(Decoder::Identity));
+                    return self.text(uid, text, None, true, out);
+                }
+                self.octets(uid, range, binary, out)?;
             }
-        };
-        let mut decoder = decoder.clone();
+            Text::Filtered(range, filter) => {
+                let wanted = within(0..u64::MAX, partial);
+                let measured = self.measure(uid, range.clone(), filter.clone(), &wanted, KEPT)?;
+                announce(measured.length, binary && measured.has_nul, out);
+                if let Some(kept) = measured.kept {
+                    return Ok(put(&kept, binary, out)?);
+                }
+                let wanted = wanted.start..wanted.start.saturating_add(measured.length);
+                self.filtered(uid, range, filter, wanted, binary, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A literal of octets as they stand there.
+    fn octets(
+        &mut self,
+        uid: Uid,
+        range: Range<u64>,
+        binary: bool,
+        out: &mut Out<'_>,
+    ) -> Result<(), Failure> {
+        let length = range.end.saturating_sub(range.start);
+        announce(length, binary, out);
+        if length == 0 {
+            return Ok(());
+        }
+        let mut left = length;
         self.store.read(uid, range, &mut |octets| {
-            decoder.push(octets, &mut |octets| give(octets, out));
+            left = left.checked_sub(octets.len() as u64).ok_or_else(too_long)?;
+            put(octets, binary, out)
+        })?;
+        if left == 0 { Ok(()) } else { Err(Failure::Gone) }
+    }
+
+    /// What comes through a filter: how much it is, and up to `most` octets of it.
+    fn measure(
+        &mut self,
+        uid: Uid,
+        range: Range<u64>,
+        filter: Filter,
+        wanted: &Range<u64>,
+        most: u64,
+    ) -> Result<Measured, Failure> {
+        let mut measured = Measured { kept: Some(Vec::new()), ..Measured::default() };
+        self.each(uid, range, filter, wanted, &mut |octets| {
+            measured.length = measured.length.saturating_add(octets.len() as u64);
+            measured.has_nul |= memchr::memchr(0, octets).is_some();
+            match &mut measured.kept {
+                Some(kept) if measured.length <= most => kept.extend_from_slice(octets),
+                kept => *kept = None,
+            }
             Ok(())
         })?;
-        decoder.finish(&mut |octets| give(octets, out));
-        match failed {
-            Some(error) => Err(error.into()),
-            None if sent == length => Ok(()),
-            None => Err(Failure::Gone),
+        Ok(measured)
+    }
+
+    /// Sends what comes through a filter, as much as was announced.
+    fn filtered(
+        &mut self,
+        uid: Uid,
+        range: Range<u64>,
+        filter: Filter,
+        wanted: Range<u64>,
+        binary: bool,
+        out: &mut Out<'_>,
+    ) -> Result<(), Failure> {
+        let mut left = wanted.end.saturating_sub(wanted.start);
+        self.each(uid, range, filter, &wanted, &mut |octets| {
+            left = left.saturating_sub(octets.len() as u64);
+            put(octets, binary, out)
+        })?;
+        if left == 0 { Ok(()) } else { Err(Failure::Gone) }
+    }
+
+    /// Gives `sink` those of the octets that come through a filter which are wanted, and reads no
+    /// more of the message than that takes.
+    fn each(
+        &mut self,
+        uid: Uid,
+        range: Range<u64>,
+        mut filter: Filter,
+        wanted: &Range<u64>,
+        sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), Failure> {
+        let mut window = Window { wanted, at: 0, failed: Ok(()) };
+        let mut next = range.start;
+        while next < range.end && window.at < wanted.end {
+            let end = next.saturating_add(STEP).min(range.end);
+            self.store.read(uid, next..end, &mut |octets| {
+                filter.push(octets, &mut |octets| window.give(octets, sink));
+                window.failure()
+            })?;
+            next = end;
         }
+        if window.at < wanted.end {
+            filter.finish(&mut |octets| window.give(octets, sink));
+        }
+        Ok(window.failure()?)
+    }
+}
+
+/// Lets those octets of a text through that are wanted.
+struct Window<'a> {
+    wanted: &'a Range<u64>,
+    at: u64,
+    failed: io::Result<()>,
+}
+
+impl Window<'_> {
+    fn give(&mut self, octets: &[u8], sink: &mut dyn FnMut(&[u8]) -> io::Result<()>) {
+        let place = |octet: u64| {
+            let place = usize::try_from(octet.saturating_sub(self.at)).unwrap_or(usize::MAX);
+            place.min(octets.len())
+        };
+        let wanted = octets.get(place(self.wanted.start)..place(self.wanted.end));
+        let wanted = wanted.unwrap_or_default();
+        self.at = self.at.saturating_add(octets.len() as u64);
+        if self.failed.is_ok() && !wanted.is_empty() {
+            self.failed = sink(wanted);
+        }
+    }
+
+    fn failure(&mut self) -> io::Result<()> {
+        std::mem::replace(&mut self.failed, Ok(()))
     }
 }
 
 fn decoder_of(part: &Part) -> Option<Decoder> {
     match part.content {
         // What consists of parts is not encoded itself.
-        Content::Multipart(_) => Some(Decoder::Identity),
+        Content::Multipart(_) | Content::Message(_) => Some(Decoder::Identity),
         _ => Decoder::of(part.encoding.as_deref()),
     }
 }
@@ -390,17 +431,27 @@ fn within(range: Range<u64>, partial: Option<&Partial>) -> Range<u64> {
     start..start.saturating_add(*length).min(range.end)
 }
 
-fn picked(text: &[u8], partial: Option<&Partial>, out: &mut Out<'_>) -> Result<(), Failure> {
-    let range = within(0..text.len() as u64, partial);
-    let place = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
-    let part = text.get(place(range.start)..place(range.end)).unwrap_or_default();
-    reply::literal(part.len(), &mut out.buffer);
-    Ok(literal_text(part, out)?)
+/// What breaks off has been promised.
+fn broken(failure: Failure) -> Failure {
+    match failure {
+        Failure::Broken(error) => Failure::Broken(error),
+        Failure::Unreadable(error) => Failure::Broken(io::Error::other(error.to_string())),
+        _ => Failure::Broken(io::Error::other("a message changed while it was sent")),
+    }
 }
 
-/// Octets of a literal, which has no NUL.
-fn literal_text(octets: &[u8], out: &mut Out<'_>) -> io::Result<()> {
-    if memchr::memchr(0, octets).is_none() {
+/// So many octets are to follow; NUL may be among them where it is a literal8.
+fn announce(length: u64, literal8: bool, out: &mut Out<'_>) {
+    match length {
+        0 => out.buffer.extend_from_slice(b"\"\""),
+        _ if literal8 => reply::literal8(length, &mut out.buffer),
+        _ => reply::literal(length, &mut out.buffer),
+    }
+}
+
+/// Octets of a literal; one that is not `binary` has no NUL.
+fn put(octets: &[u8], binary: bool, out: &mut Out<'_>) -> io::Result<()> {
+    if binary || memchr::memchr(0, octets).is_none() {
         return out.write_all(octets);
     }
     let octets: Vec<u8> = octets.iter().map(|o| if *o == 0 { NUL } else { *o }).collect();
@@ -412,3 +463,7 @@ fn offset(at: i64) -> i32 {
     let time = jiff::Timestamp::from_second(at).unwrap_or_default();
     clock::zone().to_offset(time).seconds()
 }
+
+#[cfg(test)]
+#[path = "fetch_tests.rs"]
+mod tests;
