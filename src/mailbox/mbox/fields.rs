@@ -46,6 +46,14 @@ impl Hidden {
         let found = all.find(|(hidden, _)| name.eq_ignore_ascii_case(hidden.as_bytes()))?;
         Some(found.1)
     }
+
+    /// Whether a line may begin such a field: by its first byte alone most can't.
+    pub(super) fn may_begin(line: &[u8]) -> bool {
+        let first = line.first().copied().unwrap_or(0);
+        HIDDEN.iter().any(|(hidden, _)| {
+            hidden.as_bytes().first().is_some_and(|begins| begins.eq_ignore_ascii_case(&first))
+        })
+    }
 }
 
 /// Whether a field of this name is ours to hide.

@@ -56,7 +56,10 @@ pub struct Room {
 
 /// The words of a field's value.
 pub(super) fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|b| !b.is_ascii_graphic() && b.is_ascii()).filter(|word| !word.is_empty())
+    value
+        .trim_ascii()
+        .split(|b| !b.is_ascii_graphic() && b.is_ascii())
+        .filter(|word| !word.is_empty())
 }
 
 /// Takes in the header's lines, one by one.

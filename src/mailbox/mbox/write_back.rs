@@ -44,7 +44,10 @@ pub struct NoRoom;
 ///
 /// What we don't know in these fields stays.
 pub fn write_back(header: &[u8], wanted: &Wanted<'_>) -> Result<Option<Edit>, NoRoom> {
-    Ok(difference(header, &changed(header, wanted, false)?))
+    let part = own_part(header);
+    let old = header.get(part.clone()).unwrap_or_default();
+    let edit = difference(old, &changed(old, wanted, false)?);
+    Ok(edit.map(|edit| Edit { at: part.start + edit.at, ..edit }))
 }
 
 /// The same for a header that stands at `start` in its file: whatever part of the edit a power cut
@@ -54,21 +57,58 @@ pub(super) fn write_back_at(
     start: u64,
     wanted: &Wanted<'_>,
 ) -> Result<Option<Edit>, NoRoom> {
+    let part = own_part(header);
+    let old = header.get(part.clone()).unwrap_or_default();
     for behind in [false, true] {
-        let new = changed(header, wanted, behind)?;
-        let Some(edit) = difference(header, &new) else {
+        let new = changed(old, wanted, behind)?;
+        let Some(edit) = difference(old, &new) else {
             return Ok(None);
         };
+        let edit = Edit { at: part.start + edit.at, ..edit };
         let end = edit.at.saturating_add(edit.bytes.len());
         let inside = usize::try_from(start % BLOCK).unwrap_or(0);
         let block = usize::try_from(BLOCK).unwrap_or(usize::MAX);
         let blocks = (1..).map(|n: usize| n.saturating_mul(block).saturating_sub(inside));
         let mut cuts = blocks.skip_while(|cut| *cut <= edit.at).take_while(|cut| *cut < end);
-        if cuts.all(|cut| bears_a_cut(header, &new, cut)) {
+        let whole = || {
+            let (front, back) = (header.get(..part.start), header.get(part.end..));
+            [front.unwrap_or_default(), &new, back.unwrap_or_default()].concat()
+        };
+        if cuts.all(|cut| bears_a_cut(header, &whole(), cut)) {
             return Ok(Some(edit));
         }
     }
     Err(NoRoom)
+}
+
+/// From the first of the mailbox's own lines to the last: no more of a header is looked at, since
+/// most of it is other lines, and a mailbox may have a hundred thousand of them to write to.
+fn own_part(header: &[u8]) -> Range<usize> {
+    let (mut part, mut at, mut follows) = (None::<Range<usize>>, 0, false);
+    let ends = memchr::memchr_iter(b'\n', header).map(|end| end + 1);
+    for end in ends.chain(std::iter::once(header.len())).filter(|end| *end > 0) {
+        let line = header.get(at..end).unwrap_or_default();
+        if matches!(line, b"" | b"\n" | b"\r\n" | b"\r") {
+            break;
+        }
+        if !matches!(line.first(), Some(b' ' | b'\t')) {
+            follows = field_of(line).is_some();
+        }
+        if follows {
+            part.get_or_insert(at..end).end = end;
+        }
+        at = end;
+    }
+    part.unwrap_or(0..0)
+}
+
+/// The field that is written here, if the line begins one.
+fn field_of(line: &[u8]) -> Option<Hidden> {
+    if !Hidden::may_begin(line) {
+        return None;
+    }
+    let name = fields::name(line.get(..LOOK).unwrap_or(line))?;
+    Hidden::of(name).filter(|field| is_written(*field))
 }
 
 /// A disk writes so many bytes as a whole.
@@ -207,9 +247,7 @@ impl<'a> Layout<'a> {
                 }
                 continue;
             }
-            let seen = line.get(..LOOK).unwrap_or(line);
-            let name = fields::name(seen);
-            let field = name.and_then(Hidden::of).filter(|field| is_written(*field));
+            let field = field_of(line);
             follows = field.is_some();
             if let Some(field) = field {
                 let colon = memchr::memchr(b':', line).map_or(line.len(), |colon| colon + 1);
