@@ -49,10 +49,7 @@ impl Hidden {
 
     /// Whether a line may begin such a field: by its first byte alone most can't.
     pub(super) fn may_begin(line: &[u8]) -> bool {
-        let first = line.first().copied().unwrap_or(0);
-        HIDDEN.iter().any(|(hidden, _)| {
-            hidden.as_bytes().first().is_some_and(|begins| begins.eq_ignore_ascii_case(&first))
-        })
+        line.first().is_some_and(|b| matches!(b.to_ascii_lowercase(), b's' | b'x' | b'c' | b'l'))
     }
 }
 
@@ -89,7 +86,17 @@ pub fn value(line: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
-    use super::{LONGEST, is_hidden, name, value};
+    use super::{HIDDEN, Hidden, LONGEST, is_hidden, name, value};
+
+    #[test]
+    fn no_hidden_field_begins_as_none_may() {
+        for (name, _) in HIDDEN {
+            for line in [name.to_lowercase(), name.to_uppercase()] {
+                assert!(Hidden::may_begin(line.as_bytes()), "{name}");
+            }
+        }
+        assert!(!Hidden::may_begin(b"") && !Hidden::may_begin(b"From: a"));
+    }
 
     #[test]
     fn a_hidden_field_is_known_in_any_case_and_with_blanks_before_the_colon() {

@@ -304,7 +304,8 @@ impl Facts {
             self.own.folded_line(line);
             return hidden;
         }
-        let name = fields::name(line);
+        // Subject begins as one of them.
+        let name = if Hidden::may_begin(line) { fields::name(line) } else { None };
         let field = name.and_then(Hidden::of);
         self.own.line(field, line);
         match field {

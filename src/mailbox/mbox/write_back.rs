@@ -85,10 +85,9 @@ pub(super) fn write_back_at(
 /// most of it is other lines, and a mailbox may have a hundred thousand of them to write to.
 fn own_part(header: &[u8]) -> Range<usize> {
     let (mut part, mut at, mut follows) = (None::<Range<usize>>, 0, false);
-    let ends = memchr::memchr_iter(b'\n', header).map(|end| end + 1);
-    for end in ends.chain(std::iter::once(header.len())).filter(|end| *end > 0) {
-        let line = header.get(at..end).unwrap_or_default();
-        if matches!(line, b"" | b"\n" | b"\r\n" | b"\r") {
+    for line in own::lines(header) {
+        let end = at + line.len();
+        if matches!(line, b"\n" | b"\r\n" | b"\r") {
             break;
         }
         if !matches!(line.first(), Some(b' ' | b'\t')) {
@@ -235,7 +234,7 @@ impl<'a> Layout<'a> {
         let mut at = 0;
         // The line before is the last of `lines`.
         let mut follows = false;
-        for line in header.split_inclusive(|b| *b == b'\n') {
+        for line in own::lines(header) {
             let place = at..at + line.len();
             at = place.end;
             if matches!(line, b"\n" | b"\r\n" | b"\r") {
