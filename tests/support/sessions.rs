@@ -141,9 +141,9 @@ fn ours(subject: &str, room: usize, body: &str) -> String {
     )
 }
 
-/// A mailbox with room in each message.
+/// A mailbox with room in each message; a block ends within the first.
 pub fn fill_with_room(directory: &Path) {
-    let content = ours("a", 150, "a") + &ours("c", 90, "c") + &ours("c", 90, "c");
+    let content = ours("a", 150, &"a\n".repeat(2100)) + &ours("c", 90, "c") + &ours("c", 90, "c");
     fs::write(inbox(directory), content).unwrap();
 }
 
