@@ -30,7 +30,7 @@ done
 # What goes below PREFIX: kind, mode, group, source, place. A text names the places of /usr/local,
 # and is installed with those of PREFIX and SYSCONFDIR.
 list() {
-	for name in smtpd popd mta-queue mailctl; do
+	for name in smtpd popd imapd mta-queue mailctl; do
 		echo "program 755 root $name sbin/$name"
 	done
 	echo "program 2755 hikyaku sendmail sbin/sendmail"

@@ -30,7 +30,8 @@ const USERS: [&str; 2] = ["toshi", "hunt"];
 const PASSWORD: &str = "Watts?Watt?";
 /// What `openssl passwd -6` makes of the password.
 const HASH: &str = "{SHA512-CRYPT}$6$kyusan2005smkw$UHMLtkBdOINSmuD8YdQtmMs.2ohGPvMbOI6cOAqUgPDLAX2CEfaJ7EzvFMu5Xztps3N88Cqp2dN9tr437gPHJ0";
-const PROGRAMS: [&str; 6] = ["smtpd", "popd", "mta-queue", "sendmail", "local-deliver", "dotlock"];
+const PROGRAMS: [&str; 7] =
+    ["smtpd", "popd", "imapd", "mta-queue", "sendmail", "local-deliver", "dotlock"];
 
 /// The lecture's message: ISO-2022-JP in the body, encoded words in the header.
 const JAPANESE_HEADER: &str = "\
@@ -158,6 +159,7 @@ struct Site {
     log: Option<fs::File>,
     smtp: SocketAddr,
     pop3: SocketAddr,
+    imap: SocketAddr,
 }
 
 impl Site {
@@ -172,7 +174,8 @@ impl Site {
             .prefix("hikyaku-demo-")
             .tempdir()
             .map_err(|error| format!("no temporary directory: {error}"))?;
-        let (smtp, pop3) = free_addresses(stay).map_err(|error| format!("no port: {error}"))?;
+        let [smtp, pop3, imap] =
+            free_addresses(stay).map_err(|error| format!("no port: {error}"))?;
         let mut site = Self {
             directory,
             programs: PathBuf::new(),
@@ -181,6 +184,7 @@ impl Site {
             log: None,
             smtp,
             pop3,
+            imap,
         };
         site.furnish(stay).map_err(|error| error.to_string())?;
         Ok(site)
@@ -364,14 +368,14 @@ fn pid(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).unwrap_or(i32::MAX))
 }
 
-/// Two addresses that nobody listens on: for a person the same ones each time, where they are free.
-fn free_addresses(stay: bool) -> io::Result<(SocketAddr, SocketAddr)> {
+/// Addresses that nobody listens on: for a person the same ones each time, where they are free.
+fn free_addresses(stay: bool) -> io::Result<[SocketAddr; 3]> {
     let bind = |port: u16| {
         let chosen = TcpListener::bind((Ipv4Addr::LOCALHOST, if stay { port } else { 0 }));
         chosen.or_else(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)))
     };
-    let (smtp, pop3) = (bind(2525)?, bind(1110)?);
-    Ok((smtp.local_addr()?, pop3.local_addr()?))
+    let (smtp, pop3, imap) = (bind(2525)?, bind(1110)?, bind(1143)?);
+    Ok([smtp.local_addr()?, pop3.local_addr()?, imap.local_addr()?])
 }
 
 /// A conversation by lines over TCP, of which each line is shown.
@@ -430,6 +434,22 @@ impl Talk {
         }
     }
 
+    /// Says an IMAP command, and reads its answers up to the last one, which must be OK.
+    fn tagged(&mut self, tag: &str, command: &str) -> Outcome<Vec<u8>> {
+        self.say(&format!("{tag} {command}"))?;
+        let mut said = Vec::new();
+        loop {
+            let line = self.line()?;
+            if line.starts_with(format!("{tag} OK").as_bytes()) {
+                return Ok(said);
+            }
+            if line.starts_with(format!("{tag} ").as_bytes()) {
+                return Err(format!("{tag} OK was due"));
+            }
+            said.extend_from_slice(&line);
+        }
+    }
+
     fn say(&mut self, line: &str) -> Outcome<()> {
         say(&format!("    C: {line}"));
         self.reader
@@ -465,12 +485,14 @@ fn demonstrate(site: &Site) -> Outcome<()> {
     heading("8. A message in Japanese, by sendmail (decoded for this screen)");
     submit_by_sendmail(site)?;
     deliver(site, b"to=<hunt@smkwlab.net>")?;
-    heading("9. And its reader (decoded for this screen)");
-    let text = read_by_pop3(site, "hunt")?;
     let body = [b"\r\n\r\n", JAPANESE_BODY, b"\r\n"].concat();
     let from = JAPANESE_HEADER.lines().next().unwrap_or_default();
-    must_hold("the message", &text, &[from.as_bytes(), b"charset=ISO-2022-JP", &body])?;
-    heading("10. The log of the servers");
+    let wanted = [from.as_bytes(), b"charset=ISO-2022-JP", &body];
+    heading("9. And its reader, by IMAP (decoded for this screen)");
+    must_hold("the message", &read_by_imap(site, "hunt")?, &wanted)?;
+    heading("10. By POP3 it is taken away");
+    must_hold("the message", &read_by_pop3(site, "hunt")?, &wanted)?;
+    heading("11. The log of the servers");
     // The last line is written when its client has gone already.
     let deadline = Instant::now() + Duration::from_secs(5);
     while !site.log().contains("Disconnected: user=<hunt>") && Instant::now() < deadline {
@@ -494,7 +516,8 @@ fn introduce(site: &Site) {
 
 fn start_servers(site: &Site) -> Outcome<()> {
     site.start("smtpd", &["--listen", &site.smtp.to_string()])?;
-    site.start("popd", &["--listen", &site.pop3.to_string()])
+    site.start("popd", &["--listen", &site.pop3.to_string()])?;
+    site.start("imapd", &["--listen", &site.imap.to_string()])
 }
 
 fn submit_by_smtp(site: &Site) -> Outcome<String> {
@@ -587,6 +610,17 @@ fn read_by_pop3(site: &Site, user: &str) -> Outcome<Vec<u8>> {
     }
 }
 
+/// Reads the one message of a user, which stays where it is, and returns it.
+fn read_by_imap(site: &Site, user: &str) -> Outcome<Vec<u8>> {
+    let mut talk = Talk::call(site.imap)?;
+    talk.hear("* OK")?;
+    talk.tagged("a001", &format!("login {user} {PASSWORD}"))?;
+    talk.tagged("a002", "select inbox")?;
+    let said = talk.tagged("a003", "fetch 1 (flags body.peek[])")?;
+    talk.tagged("a004", "logout")?;
+    Ok(said)
+}
+
 fn submit_by_sendmail(site: &Site) -> Outcome<()> {
     let message = [JAPANESE_HEADER.as_bytes(), b"\n", JAPANESE_BODY, b"\n"].concat();
     show(&message);
@@ -604,7 +638,8 @@ fn serve(site: &Site) -> Outcome<()> {
     site.start("mta-queue", &["--watch"])?;
     Talk::call(site.smtp)?.hear("220")?;
     Talk::call(site.pop3)?.hear("+OK")?;
-    let (smtp, pop3) = (site.smtp, site.pop3);
+    Talk::call(site.imap)?.hear("* OK")?;
+    let (smtp, pop3, imap) = (site.smtp, site.pop3, site.imap);
     heading("To try");
     say(&format!(
         "    telnet {} {}\n        HELO mx.smkwlab.net\n        MAIL FROM: toshi@is.kyusan-u.ac.jp\n        \
@@ -612,7 +647,9 @@ fn serve(site: &Site) -> Outcome<()> {
          telnet {} {}\n        user hunt\n        pass {PASSWORD}\n        stat\n        retr 1\n        quit\n\n    \
          mutt -n -F /dev/null -e 'set ssl_force_tls=no smtp_url=smtp://{smtp} from=toshi@smkwlab.net' hunt@smkwlab.net\n    \
          mutt -n -F /dev/null -e 'set ssl_force_tls=no pop_pass={PASSWORD}' -f pop://hunt@{pop3}\n    \
-         curl -u 'hunt:{PASSWORD}' pop3://{pop3}/1\n\n\
+         mutt -n -F /dev/null -e 'set ssl_force_tls=no imap_pass={PASSWORD}' -f imap://hunt@{imap}\n    \
+         curl -u 'hunt:{PASSWORD}' pop3://{pop3}/1\n    \
+         curl -u 'hunt:{PASSWORD}' 'imap://{imap}/INBOX;MAILINDEX=1'\n\n\
          Accounts: toshi and hunt, password {PASSWORD}. The log follows. ^C ends it.\n",
         smtp.ip(),
         smtp.port(),

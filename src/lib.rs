@@ -39,6 +39,6 @@ pub mod server;
 pub mod program;
 
 pub use program::{
-    dotlock_main, local_deliver_main, mailctl_main, mta_queue_main, popd_main, sendmail_main,
-    smtpd_main,
+    dotlock_main, imapd_main, local_deliver_main, mailctl_main, mta_queue_main, popd_main,
+    sendmail_main, smtpd_main,
 };

@@ -12,10 +12,7 @@
 mod support;
 
 use std::net::SocketAddr;
-use std::num::NonZeroU32;
 
-use base64ct::{Base64, Encoding};
-use ring::{hmac, pbkdf2};
 use rustls::SupportedProtocolVersion;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -69,41 +66,19 @@ impl Host {
     }
 }
 
-fn mac(key: &[u8], text: &[u8]) -> Vec<u8> {
-    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text).as_ref().to_vec()
-}
-
 /// The client's side of one exchange: with this word for the binding, and these bytes. The last reply.
 fn log_in(peer: &mut Peer, mechanism: &str, flag: &str, data: &[u8]) -> String {
-    let encoded = |bytes: &[u8]| Base64::encode_string(bytes);
-    let header = format!("{flag},,");
-    let bare = "n=new,r=abcdefgh";
-    let first = encoded(format!("{header}{bare}").as_bytes());
-    let reply = peer.command(format!("AUTH {mechanism} {first}"));
+    let mut client = scram::Client::new(PASSWORD, flag, data);
+    let reply = peer.command(format!("AUTH {mechanism} {}", client.first()));
     let Some(challenge) = reply.strip_prefix("334 ") else {
         return reply;
     };
-    let challenge = String::from_utf8(Base64::decode_vec(challenge).unwrap()).unwrap();
-    let part = |word: &str| challenge.split(',').find_map(|part| part.strip_prefix(word)).unwrap();
-    let salt = Base64::decode_vec(part("s=")).unwrap();
-    let iterations = NonZeroU32::new(part("i=").parse().unwrap()).unwrap();
-    let mut salted = [0; 32];
-    let function = pbkdf2::PBKDF2_HMAC_SHA256;
-    pbkdf2::derive(function, iterations, &salt, PASSWORD.as_bytes(), &mut salted);
-    let binding = encoded(&[header.as_bytes(), data].concat());
-    let last = format!("c={binding},r={}", part("r="));
-    let message = format!("{bare},{challenge},{last}");
-    let key = mac(&salted, b"Client Key");
-    let signature = mac(&Sha256::digest(&key), message.as_bytes());
-    let proof: Vec<u8> = key.iter().zip(&signature).map(|(a, b)| a ^ b).collect();
-    let reply = peer.command(encoded(format!("{last},p={}", encoded(&proof)).as_bytes()));
+    let last = client.last(challenge);
+    let reply = peer.command(last);
     let Some(said) = reply.strip_prefix("334 ") else {
         return reply;
     };
-    // The server knows the keys, too.
-    let wanted = mac(&mac(&salted, b"Server Key"), message.as_bytes());
-    let wanted = encoded(format!("v={}", encoded(&wanted)).as_bytes());
-    assert_eq!(said, wanted);
+    client.believes(said);
     peer.command("")
 }
 

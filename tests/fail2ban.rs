@@ -160,3 +160,42 @@ fn the_filter_for_dovecot_finds_who_fails_at_popd_and_nobody_else() {
     let log = server.log();
     assert_eq!(banned("hikyaku-popd", &log), vec!["127.0.0.2"; NAMES.len()], "{log}");
 }
+
+#[test]
+fn the_filter_for_dovecot_finds_who_fails_at_imapd_and_nobody_else() {
+    if !need("fail2ban-regex") {
+        return;
+    }
+    let site = Site::plan().set("imap", "proxies", "[\"127.0.0.9\"]").build();
+    let (server, address) = site.serve("imapd");
+    std::thread::scope(|scope| {
+        for name in NAMES {
+            scope.spawn(move || {
+                let mut peer = Peer::connect_from(Ipv4Addr::new(127, 0, 0, 2), address);
+                assert!(peer.line().starts_with("* OK"));
+                let answer = peer.imap(&format!("a LOGIN \"{name}\" wrong"));
+                assert!(answer.starts_with("a NO [AUTHENTICATIONFAILED]"), "{name}: {answer}");
+            });
+        }
+        scope.spawn(move || {
+            let mut peer = Peer::connect_from(Ipv4Addr::new(127, 0, 0, 9), address);
+            peer.send("PROXY TCP6 2001:db8::7 ::1 4711 143\r\n");
+            // Not that of the load balancer, which is on this host.
+            assert!(peer.line().contains("LOGINDISABLED"));
+        });
+        scope.spawn(move || {
+            let mut peer = Peer::connect_from(Ipv4Addr::new(127, 0, 0, 9), address);
+            peer.send("PROXY TCP4 127.0.0.77 127.0.0.1 4711 143\r\n");
+            peer.line();
+            assert!(peer.imap("a LOGIN hunt wrong").starts_with("a NO "));
+            assert!(peer.imap("b LOGIN hunt Watts?Watt?").starts_with("b OK "));
+            peer.imap("c LOGOUT");
+        });
+    });
+    let log = server.wait_for_log("status=accepted");
+    let mut found = banned("hikyaku-imapd", &log);
+    found.sort();
+    let mut wanted = vec!["127.0.0.2"; NAMES.len()];
+    wanted.push("127.0.0.77");
+    assert_eq!(found, wanted, "{log}");
+}

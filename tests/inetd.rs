@@ -29,6 +29,12 @@ fn session(name: &str, mut peer: Peer) {
         let reply = peer.mail("a@example.org", &["hunt@smkwlab.net"], b"Subject: x\n\nx\n");
         assert!(reply.starts_with("250 2.0.0 "), "{reply}");
         assert!(peer.command("QUIT").starts_with("221 "));
+    } else if name == "imapd" {
+        assert!(peer.line().starts_with("* OK [CAPABILITY "));
+        let answer = peer.imap("a LOGIN hunt Watts?Watt?");
+        assert!(answer.starts_with("a OK [CAPABILITY "), "{answer}");
+        assert!(peer.imap("b NOOP").ends_with("b OK done\n"));
+        assert!(peer.imap("c LOGOUT").starts_with("* BYE "));
     } else {
         assert!(peer.line().starts_with("+OK"));
         assert!(peer.pop("USER hunt").starts_with("+OK"));
@@ -64,7 +70,7 @@ fn first(address: SocketAddr) -> Peer {
 
 #[test]
 fn each_server_serves_an_address_of_its_own() {
-    for name in ["smtpd", "popd"] {
+    for name in ["smtpd", "popd", "imapd"] {
         let site = site();
         let (server, address) = site.listen(name);
         session(name, Peer::connect(address));
@@ -76,7 +82,7 @@ fn each_server_serves_an_address_of_its_own() {
 
 #[test]
 fn each_server_serves_several_addresses() {
-    for name in ["smtpd", "popd"] {
+    for name in ["smtpd", "popd", "imapd"] {
         let site = site();
         let second = TcpListener::bind("127.0.0.2:0").unwrap().local_addr().unwrap();
         let (_server, first_address) = start(|address| {
@@ -95,7 +101,7 @@ fn an_address_that_is_taken_is_an_error_that_names_it() {
     let site = site();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    for name in ["smtpd", "popd"] {
+    for name in ["smtpd", "popd", "imapd"] {
         let ran = support::run::run(site.command(name).args(["--listen", &address]), b"");
         assert_eq!(ran.code(), Some(71), "{ran}");
         assert!(ran.stderr.contains(&address), "{ran}");
@@ -120,7 +126,7 @@ fn sigterm_stops_accepting_and_lets_sessions_end() {
 
 #[test]
 fn each_server_serves_listening_sockets_of_systemd() {
-    for name in ["smtpd", "popd"] {
+    for name in ["smtpd", "popd", "imapd"] {
         let site = site();
         let (_server, address) = site.serve(name);
         session(name, Peer::connect(address));
@@ -147,7 +153,7 @@ fn a_listeners_sessions_have_the_hosts_time() {
 
 #[test]
 fn each_server_serves_one_connected_socket_of_systemd() {
-    for name in ["smtpd", "popd"] {
+    for name in ["smtpd", "popd", "imapd"] {
         let site = site();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -175,7 +181,7 @@ fn sockets_that_are_meant_for_another_process_are_not_taken() {
 
 #[test]
 fn each_server_speaks_on_stdin_and_stdout() {
-    for name in ["smtpd", "popd"] {
+    for name in ["smtpd", "popd", "imapd"] {
         let site = site();
         let (server, peer) = site.session(name);
         session(name, peer);
@@ -193,7 +199,7 @@ fn each_server_is_run_by_inetd() {
     if !need("inetd") || !need_root() {
         return;
     }
-    for name in ["smtpd", "popd"] {
+    for name in ["smtpd", "popd", "imapd"] {
         let site = site();
         let file = site.path().join("inetd.conf");
         let (_inetd, address) = start(|address| {
@@ -217,7 +223,7 @@ fn each_server_is_started_by_systemd_socket_activate() {
     if !need("systemd-socket-activate") {
         return;
     }
-    for (name, word) in [("smtpd", "smtp"), ("popd", "pop3")] {
+    for (name, word) in [("smtpd", "smtp"), ("popd", "pop3"), ("imapd", "imap")] {
         for how in [&["--fdname", word][..], &["--accept"], &["--inetd", "--accept"]] {
             let site = site();
             let (_systemd, address) = start(|address| {

@@ -29,8 +29,12 @@ use support::{is_root, need, need_root, wait_until};
 /// software has as well are not listed.
 const INSTALLED: &str = "\
 0777 root:root PREFIX/bin/local-deliver -> ../libexec/hikyaku/local-deliver
+0644 root:root PREFIX/lib/systemd/system/hikyaku-imapd.service
+0644 root:root PREFIX/lib/systemd/system/hikyaku-imapd.socket
+0644 root:root PREFIX/lib/systemd/system/hikyaku-imaps.socket
 0644 root:root PREFIX/lib/systemd/system/hikyaku-lmtp.service
 0644 root:root PREFIX/lib/systemd/system/hikyaku-lmtp.socket
+0644 root:root PREFIX/lib/systemd/system/hikyaku-pop3s.socket
 0644 root:root PREFIX/lib/systemd/system/hikyaku-popd.service
 0644 root:root PREFIX/lib/systemd/system/hikyaku-popd.socket
 0644 root:root PREFIX/lib/systemd/system/hikyaku-queue.path
@@ -43,6 +47,7 @@ const INSTALLED: &str = "\
 0755 root:root PREFIX/libexec/hikyaku/
 2755 root:mail PREFIX/libexec/hikyaku/dotlock
 0755 root:root PREFIX/libexec/hikyaku/local-deliver
+0755 root:root PREFIX/sbin/imapd
 0755 root:root PREFIX/sbin/mailctl
 0777 root:root PREFIX/sbin/mailq -> sendmail
 0755 root:root PREFIX/sbin/mta-queue
@@ -67,6 +72,7 @@ const INSTALLED: &str = "\
 0644 root:root PREFIX/share/man/man5/hikyaku.toml.5
 0644 root:root PREFIX/share/man/man7/hikyaku.7
 0644 root:root PREFIX/share/man/man8/dotlock.8
+0644 root:root PREFIX/share/man/man8/imapd.8
 0644 root:root PREFIX/share/man/man8/local-deliver.8
 0644 root:root PREFIX/share/man/man8/mailctl.8
 0777 root:root PREFIX/share/man/man8/mailq.8 -> sendmail.8

@@ -28,9 +28,10 @@ use support::{need, note, wait_until};
 // What hikyaku(7) tells an operator to type; each is run here.
 const POSTMASTER: &str = "useradd -m -s /usr/sbin/nologin postmaster";
 const ENABLE: &str = "systemctl enable --now hikyaku-smtpd.socket hikyaku-popd.socket \
-                      hikyaku-queue.path hikyaku-queue.timer";
+                      hikyaku-imapd.socket hikyaku-queue.path hikyaku-queue.timer";
 const RESTART: &str = "systemctl daemon-reload\n\
-                       systemctl try-restart hikyaku-smtpd.service hikyaku-popd.service";
+                       systemctl try-restart hikyaku-smtpd.service hikyaku-popd.service \
+                       hikyaku-imapd.service";
 const RUN_NOW: &str = "systemctl restart --no-block hikyaku-queue.service";
 const WATCH: &str = "[Service]\nType=exec\nExecStart=\n\
                      ExecStart=/usr/local/sbin/mta-queue --watch";
@@ -47,8 +48,11 @@ const LMTP: &str = "systemctl enable --now hikyaku-lmtp.socket";
 const SUBMISSION: &str = "systemctl stop hikyaku-smtpd.service\n\
                           systemctl enable --now hikyaku-submission.socket \
                           hikyaku-submissions.socket";
+/// Likewise.
+const ACCESS: &str = "systemctl stop hikyaku-popd.service hikyaku-imapd.service\n\
+                      systemctl enable --now hikyaku-pop3s.socket hikyaku-imaps.socket";
 const DISABLE: &str = "systemctl disable --now hikyaku-smtpd.socket hikyaku-popd.socket \
-                       hikyaku-queue.path hikyaku-queue.timer\n\
+                       hikyaku-imapd.socket hikyaku-queue.path hikyaku-queue.timer\n\
                        systemctl stop 'hikyaku-*'";
 const CRON: &str = "cp /usr/local/share/hikyaku/crontab /etc/cron.d/hikyaku";
 
@@ -267,8 +271,23 @@ fn users_hand_mail_in(machine: &Machine) {
     send(smtp(machine, Ipv4Addr::LOCALHOST), "by 25");
     arrives(machine, "by 25", SOON);
     machine.must("systemctl disable --now hikyaku-submission.socket hikyaku-submissions.socket");
+    machine.must(ACCESS);
+    for (class, port, start) in [("POP3", 110, "s.stls();"), ("POP3_SSL", 995, "")] {
+        machine.must(&format!(
+            "python3 -c 'import poplib; s = poplib.{class}(\"127.0.0.1\", {port}); {start} \
+             s.user(\"hunt\"); s.pass_(\"Watts?Watt?\"); assert s.stat()[0] == 3; s.quit()'"
+        ));
+    }
+    for (class, port, start) in [("IMAP4", 143, "s.starttls();"), ("IMAP4_SSL", 993, "")] {
+        machine.must(&format!(
+            "python3 -c 'import imaplib; s = imaplib.{class}(\"127.0.0.1\", {port}); {start} \
+             s.login(\"hunt\", \"Watts?Watt?\"); s.noop(); s.logout()'"
+        ));
+    }
+    machine.must("systemctl disable --now hikyaku-pop3s.socket hikyaku-imaps.socket");
     machine.must(&format!(
-        "cp /tmp/before {configuration} && systemctl restart hikyaku-smtpd.service"
+        "cp /tmp/before {configuration} && systemctl restart hikyaku-smtpd.service \
+         hikyaku-popd.service hikyaku-imapd.service"
     ));
     assert_eq!(fetchmail(machine).len(), 3);
 }
@@ -398,8 +417,18 @@ fn the_manual_says_what_was_run_here() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let manual = fs::read_to_string(root.join("man/hikyaku.7")).unwrap();
     let manual = manual.replace("\\e\n    ", "").replace("\\(aq", "'");
-    let typed =
-        [POSTMASTER, ENABLE, LMTP, SUBMISSION, RESTART, RUN_NOW, START_WATCH, DISABLE, CRON];
+    let typed = [
+        POSTMASTER,
+        ENABLE,
+        LMTP,
+        SUBMISSION,
+        ACCESS,
+        RESTART,
+        RUN_NOW,
+        START_WATCH,
+        DISABLE,
+        CRON,
+    ];
     for lines in typed.into_iter().chain([OTHER_QUEUE, OTHER_ADDRESS, WATCH]) {
         assert!(manual.contains(&format!("\n{lines}\n")), "hikyaku(7) lacks:\n{lines}");
     }

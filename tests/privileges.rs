@@ -104,7 +104,7 @@ fn open_files(pid: i32) -> Vec<String> {
 fn session(site: &Site, name: &str) -> (Server, Peer) {
     let (server, address) = site.serve(name);
     let mut peer = Peer::connect(address);
-    assert!(peer.line().starts_with(['2', '+']));
+    assert!(peer.line().starts_with(['2', '+', '*']));
     (server, peer)
 }
 
@@ -235,30 +235,102 @@ fn the_resolver_can_not_open_exec_signal_or_fork() {
     }
 }
 
+/// The one monitor of a server, once it is there.
+#[track_caller]
+fn monitor_of(server: &Server) -> i32 {
+    wait_until("a monitor", || match server.monitors()[..] {
+        [monitor] => Some(monitor),
+        _ => None,
+    })
+}
+
+/// Logs in as `hunt`.
+#[track_caller]
+fn log_in(name: &str, peer: &mut Peer) {
+    if name == "popd" {
+        peer.pop("USER hunt");
+        let answer = peer.pop("PASS Watts?Watt?");
+        assert!(answer.starts_with("+OK"), "{answer}");
+    } else {
+        let answer = peer.imap("a LOGIN hunt Watts?Watt?");
+        assert!(answer.contains("a OK "), "{answer}");
+    }
+}
+
+/// That a process is the user and has nothing open that it should not have.
+#[track_caller]
+fn assert_is_users(name: &str, pid: i32) {
+    let account = Site::account("hunt");
+    assert_is(pid, account.uid, account.gid);
+    let files = open_files(pid).join(" ");
+    assert!(!files.contains("users"), "{name}: the passwords are closed: {files}");
+    // Of the listener's.
+    assert!(!files.contains("eventpoll"), "{name}: {files}");
+    let owner = fs::metadata(format!("/proc/{pid}/mem")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&owner), 0, "it is not dumpable");
+}
+
 #[test]
-fn the_pop_session_is_nobody_in_a_jail_until_the_login_and_then_the_user() {
+fn a_login_child_is_nobody_in_a_jail_until_the_login_and_then_there_is_the_user() {
     if !need_root() {
         return;
     }
     let site = Site::new();
     support::reference::fill(&site, 2);
-    let (server, mut peer) = session(&site, "popd");
-    let monitor = session_of(&server);
-    let login = child(monitor);
-    assert_eq!(status(monitor, "Uid"), "0 0 0 0");
-    let (uid, gid) = nobody();
-    assert_is(login, uid, gid);
-    assert_is_jailed(login);
-    assert_eq!(open_files(login), [""; 0]);
-    peer.pop("USER hunt");
-    let answer = peer.pop("PASS Watts?Watt?");
-    assert!(answer.starts_with("+OK"), "{answer}");
-    wait_until("the login child to end", || children(monitor).is_empty().then_some(()));
-    let account = Site::account("hunt");
-    assert_is(monitor, account.uid, account.gid);
-    let files = open_files(monitor).join(" ");
-    assert!(!files.contains("users"), "the passwords are closed: {files}");
-    assert!(peer.pop("STAT").starts_with("+OK 2 "));
+    for name in ["popd", "imapd"] {
+        let (server, mut peer) = session(&site, name);
+        let (zygote, login) = (server.zygote().unwrap(), session_of(&server));
+        assert_eq!(status(server.pid(), "Uid"), "0 0 0 0");
+        assert_eq!(status(server.pid(), "Threads"), "1", "a process that forks has one thread");
+        let (uid, gid) = nobody();
+        for pid in [zygote, login] {
+            assert_is(pid, uid, gid);
+            assert_is_jailed(pid);
+            assert_eq!(open_files(pid), [""; 0]);
+        }
+        assert_eq!(server.monitors(), [0; 0], "nobody was asked yet");
+        log_in(name, &mut peer);
+        wait_until("the login child to end", || server.sessions().is_empty().then_some(()));
+        assert_is_users(name, monitor_of(&server));
+        let goes_on = if name == "popd" { peer.pop("STAT") } else { peer.imap("b NOOP") };
+        assert!(goes_on.contains("OK"), "{goes_on}");
+    }
+}
+
+#[test]
+fn under_tls_the_login_child_stays_and_no_key_is_in_the_session() {
+    if !need_root() {
+        return;
+    }
+    let pair = Pair::new();
+    let site = pair.plan_for("imap.tls", pair.plan_for("pop3.tls", Site::plan())).build();
+    support::reference::fill(&site, 2);
+    let key = fs::read_to_string(pair.key()).unwrap();
+    let secret = key.lines().nth(1).unwrap().as_bytes();
+    for (name, word) in [("popd", "pop3s"), ("imapd", "imaps")] {
+        let (server, address) = site.serve_word(name, word);
+        let mut peer = Peer::connect(address);
+        peer.start_tls(pair.client(VERSIONS)).unwrap();
+        peer.line();
+        log_in(name, &mut peer);
+        let (relay, monitor) = (session_of(&server), monitor_of(&server));
+        let (uid, gid) = nobody();
+        assert_is(relay, uid, gid);
+        assert_is_jailed(relay);
+        assert_eq!(open_files(relay), [""; 0]);
+        assert_is_users(name, monitor);
+        assert!(is_in_memory(server.pid(), secret), "the listener has the file");
+        assert!(!is_in_memory(monitor, secret), "the session has not");
+        // The client's socket is the relay's alone.
+        let inode = |pid: i32| {
+            let files = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+            let links = files.filter_map(|file| fs::read_link(file.unwrap().path()).ok());
+            links.map(|link| link.display().to_string()).collect::<Vec<_>>()
+        };
+        let both: Vec<String> =
+            inode(relay).into_iter().filter(|file| inode(monitor).contains(file)).collect();
+        assert!(both.iter().all(|file| !file.starts_with("socket:")), "{both:?}");
+    }
 }
 
 #[test]
@@ -326,17 +398,27 @@ fn a_session_can_not_open_exec_connect_signal_or_fork() {
         return;
     }
     let site = Site::new();
-    for name in ["smtpd", "popd"] {
+    let calls: Vec<&str> = FORBIDDEN.iter().map(|(_, call)| *call).collect();
+    for name in ["smtpd", "popd", "imapd"] {
         let (server, mut peer) = session(&site, name);
-        let session = session_of(&server);
-        let stranger = if name == "smtpd" { session } else { child(session) };
-        let calls: Vec<&str> = FORBIDDEN.iter().map(|(_, call)| *call).collect();
-        for ((what, _), result) in FORBIDDEN.iter().zip(calls_in(stranger, &calls)) {
+        for ((what, _), result) in FORBIDDEN.iter().zip(calls_in(session_of(&server), &calls)) {
             assert_eq!(result, -1, "{name}: {what}");
         }
         // It lives on.
-        assert!(peer.pop("NOOP").starts_with(['2', '-']));
+        assert!(peer.pop("a NOOP").starts_with(['2', '5', '-', 'a']));
     }
+    // Neither can a relay.
+    let pair = Pair::new();
+    let site = pair.plan_for("imap.tls", Site::plan()).build();
+    let (server, address) = site.serve_word("imapd", "imaps");
+    let mut peer = Peer::connect(address);
+    peer.start_tls(pair.client(VERSIONS)).unwrap();
+    peer.line();
+    log_in("imapd", &mut peer);
+    for ((what, _), result) in FORBIDDEN.iter().zip(calls_in(session_of(&server), &calls)) {
+        assert_eq!(result, -1, "relay: {what}");
+    }
+    assert!(peer.imap("b NOOP").contains("b OK"));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use hikyaku::mailbox::store::{Flags, Marking, Marks};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 const HEADER: usize = 144;
-const MESSAGE: usize = 88;
+const MESSAGE: usize = 96;
 
 struct Home {
     dir: tempfile::TempDir,
@@ -103,7 +103,7 @@ fn check_use(state: &State) {
 fn sealed(input: &[u8]) -> Option<Vec<u8>> {
     let mut file = input.to_vec();
     let left = file.len().checked_sub(HEADER)?;
-    file[..8].copy_from_slice(b"hkindex1");
+    file[..8].copy_from_slice(b"hkindex2");
     let generation = long(&file, 8);
     let names = usize::try_from(long(&file, 112)).unwrap().min(left);
     let messages = (number(&file, 44) as usize).min((left - names) / MESSAGE);

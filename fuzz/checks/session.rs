@@ -239,11 +239,12 @@ impl<'a> Served<'a> {
         let is_yes = self.yes();
         match question {
             _ if self.setup.has(b'n') && self.dice.below(10) == 0 => Answer::Unavailable,
-            Question::Keys { user, hash } => {
-                Answer::Keys(Keys::stand_in(b"x", &user, hash, None), "ours".into())
+            Question::Salt { user, hash } => {
+                Answer::Salt(Keys::stand_in(b"x", &user, hash, None).salt("ours".into()))
             }
+            Question::Proof(_) if is_yes => Answer::Signature(vec![0; 32]),
             Question::Password { .. } | Question::Proven(true) if is_yes => Answer::Accepted,
-            Question::Password { .. } | Question::Proven(_) => Answer::Refused,
+            Question::Password { .. } | Question::Proof(_) | Question::Proven(_) => Answer::Refused,
         }
     }
 

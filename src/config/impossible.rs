@@ -6,6 +6,15 @@ use super::sections::Tls;
 use super::value::{self, Interval, Source};
 use super::{Config, expand};
 
+/// A section of certificates, and its keys.
+type Section = [&'static [&'static str]; 3];
+const SMTP_TLS: Section =
+    [&["smtp", "tls"], &["smtp", "tls", "certificate"], &["smtp", "tls", "key"]];
+const POP3_TLS: Section =
+    [&["pop3", "tls"], &["pop3", "tls", "certificate"], &["pop3", "tls", "key"]];
+const IMAP_TLS: Section =
+    [&["imap", "tls"], &["imap", "tls", "certificate"], &["imap", "tls", "key"]];
+
 impl Config {
     /// The first value that can't be meant, as its key and what is wrong with it.
     pub(super) fn impossible(&self) -> Option<(&'static [&'static str], String)> {
@@ -148,15 +157,21 @@ impl Config {
             }
         }
         let Tls { certificate, key, client_certificates } = &self.smtp.tls;
-        if certificate.len() != key.len() {
-            let what = "certificate and key are given together, as many of the one as of the other";
-            return Some((&["smtp", "tls"], what.into()));
-        }
-        for (name, files) in
-            [(&["smtp", "tls", "certificate"] as &[_], certificate), (&["smtp", "tls", "key"], key)]
-        {
-            if files.iter().any(|path| !path.is_absolute()) {
-                return Some((name, "an absolute path is wanted".into()));
+        for (name, certificate, key) in [
+            (SMTP_TLS, certificate, key),
+            (POP3_TLS, &self.pop3.tls.certificate, &self.pop3.tls.key),
+            (IMAP_TLS, &self.imap.tls.certificate, &self.imap.tls.key),
+        ] {
+            let [section, of_certificate, of_key] = name;
+            if certificate.len() != key.len() {
+                let what =
+                    "certificate and key are given together, as many of the one as of the other";
+                return Some((section, what.into()));
+            }
+            for (name, files) in [(of_certificate, certificate), (of_key, key)] {
+                if files.iter().any(|path| !path.is_absolute()) {
+                    return Some((name, "an absolute path is wanted".into()));
+                }
             }
         }
         if !client_certificates.as_os_str().is_empty() {

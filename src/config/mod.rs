@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 
 pub use error::Error;
 pub use sections::{
-    Auth, Connections, Delivery, Dns, Greylist, Lmtp, Mailbox, Paths, Queue, Smtp, Tls, Users,
+    Access, Auth, Certificates, Delivery, Dns, Greylist, Lmtp, Mailbox, Paths, Queue, Smtp, Tls,
+    Users,
 };
 pub use stamp::{PREFIX, SYSCONFDIR, VERSION};
 pub use value::{
@@ -47,9 +48,9 @@ pub struct Config {
     /// Greylisting.
     pub greylist: Greylist,
     /// The POP3 server.
-    pub pop3: Connections,
+    pub pop3: Access,
     /// The IMAP server.
-    pub imap: Connections,
+    pub imap: Access,
     /// The queue.
     pub queue: Queue,
     /// The LMTP server.
@@ -75,8 +76,8 @@ impl Default for Config {
             users: Users::default(),
             smtp: Smtp::default(),
             greylist: Greylist::default(),
-            pop3: Connections::default(),
-            imap: Connections::default(),
+            pop3: Access::default(),
+            imap: Access::default(),
             queue: Queue::default(),
             lmtp: Lmtp::default(),
             delivery: Delivery::default(),

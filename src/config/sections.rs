@@ -128,11 +128,25 @@ impl Greylist {
 /// `[pop3]` and `[imap]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Connections {
+pub struct Access {
     /// The most sessions at once.
     pub max_connections: usize,
     /// The most sessions at once from one address.
     pub max_connections_per_ip: usize,
+    /// Load balancers, which say by the PROXY protocol who their clients are.
+    pub proxies: Vec<Network>,
+    /// Certificate and key.
+    pub tls: Certificates,
+}
+
+/// `[pop3.tls]` and `[imap.tls]`; empty paths mean no TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Certificates {
+    /// PEM files of the certificate chains.
+    pub certificate: Files,
+    /// PEM files of their private keys, in the same order.
+    pub key: Files,
 }
 
 /// `[lmtp]`.
@@ -280,9 +294,21 @@ impl Default for Smtp {
     }
 }
 
-impl Default for Connections {
+impl Default for Access {
     fn default() -> Self {
-        Self { max_connections: 200, max_connections_per_ip: 50 }
+        Self {
+            max_connections: 200,
+            max_connections_per_ip: 50,
+            proxies: Vec::new(),
+            tls: Certificates::default(),
+        }
+    }
+}
+
+impl Access {
+    /// Whether a load balancer of ours is at this address.
+    pub fn is_proxy(&self, address: IpAddr) -> bool {
+        self.proxies.iter().any(|network| network.contains(address))
     }
 }
 

@@ -14,6 +14,7 @@ use super::command::{
 use super::input::{Event, Limits, Literal, Reader};
 use super::reply::{self, Code, Condition, Word};
 use super::{CAPABILITIES_BEFORE_LOGIN, MAX_LEFTOVER};
+pub use crate::sasl::Tls;
 use crate::sasl::{self, Binding, Exchange, Failure as Denial, Mechanism, Question, Secret, Step};
 use crate::text::line::{Line, LineReader};
 
@@ -37,17 +38,6 @@ pub struct Facts {
     pub plaintext_allowed: bool,
     /// What decides which mechanisms there are.
     pub sasl: sasl::Facts,
-}
-
-/// Whether the session is encrypted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tls {
-    /// It can't be.
-    Unknown,
-    /// STARTTLS is offered.
-    Offered,
-    /// It is.
-    On,
 }
 
 /// What is to be done.

@@ -79,7 +79,7 @@ fn answer(question: &Question) -> Answer {
                 _ => Answer::Refused,
             }
         }
-        Question::Keys { .. } => Answer::Unavailable,
+        Question::Salt { .. } | Question::Proof(_) => Answer::Unavailable,
         Question::Proven(is_own) => {
             if *is_own {
                 Answer::Accepted
@@ -168,13 +168,14 @@ fn scram_is_offered_where_there_are_keys_and_asks_for_them() {
     let first = base64("n,,n=user,r=rOprNGfwEbeRWgbNEkqO");
     session.push(format!("a AUTHENTICATE SCRAM-SHA-256 {first}\r\n").as_bytes());
     let hash = scram::Hash::Sha256;
-    let question = Question::Keys { user: "user".into(), hash };
+    let question = Question::Salt { user: "user".into(), hash };
     assert_eq!(session.next(), Some(Action::Authenticate(Mechanism::ScramSha256, question)));
     // RFC 7677 section 3.
     let salt = Base64::decode_vec("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
     let rounds = std::num::NonZeroU32::new(4096).unwrap();
     let keys = Keys::derive(hash, rounds, &salt, b"pencil");
-    session.answer(Answer::Keys(keys, "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0".into()));
+    let ours = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+    session.answer(Answer::Salt(keys.salt(ours.into())));
     let wanted = base64(
         "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096",
     );
@@ -183,9 +184,8 @@ fn scram_is_offered_where_there_are_keys_and_asks_for_them() {
         "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=",
     );
     session.push(format!("{last}\r\n").as_bytes());
-    let proven = Action::Authenticate(Mechanism::ScramSha256, Question::Proven(true));
-    assert_eq!(session.next(), Some(proven));
-    session.answer(Answer::Accepted);
+    let Some(Action::Authenticate(_, Question::Proof(proof))) = session.next() else { panic!() };
+    session.answer(Answer::Signature(keys.check(&proof, ours).unwrap()));
     let wanted = base64("v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
     assert_eq!(session.next(), Some(Action::Send(format!("+ {wanted}\r\n").into())));
     session.push(b"\r\n");

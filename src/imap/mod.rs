@@ -15,6 +15,7 @@ pub mod command;
 pub mod input;
 pub mod login;
 pub mod reply;
+pub mod session;
 pub mod structure;
 
 /// The most input that may wait before login, and so be handed over after it.

@@ -120,7 +120,7 @@ fn an_index_that_is_wrong_about_a_message_is_found_and_made_anew() {
         Extent { start: good.start + 1, ..good },
         Extent { length: good.length - 1, ..good },
         Extent { header: good.header + 1, ..good },
-        Extent { stored: Flags::SEEN, ..good },
+        Extent { stored: Marks { flags: Flags::SEEN, ..good.stored }, ..good },
         Extent { quoted: true, ..good },
     ] {
         home.lie(Change::Placed { uid: second.uid, extent });

@@ -62,6 +62,8 @@ pub struct Stager {
     last: u8,
     received: u64,
     limit: u64,
+    /// Return-Path is kept: the message comes from a mailbox.
+    whole: bool,
     staged: Staged,
 }
 
@@ -90,8 +92,15 @@ impl Stager {
             last: 0,
             received: 0,
             limit,
+            whole: false,
             staged: Staged::default(),
         }
+    }
+
+    /// For one that comes from a mailbox, or goes into one by a client's own hand: it has been
+    /// delivered before.
+    pub fn of_mailbox(limit: u64) -> Self {
+        Self { whole: true, ..Self::new(limit) }
     }
 
     /// Whether nothing has arrived.
@@ -195,7 +204,7 @@ impl Stager {
         if self.in_message_id {
             self.message_id(fields::value(line));
         }
-        let ours = fields::is_hidden(name) || is("Return-Path");
+        let ours = fields::is_hidden(name) || (is("Return-Path") && !self.whole);
         self.field(line, !ours, false)
     }
 

@@ -160,9 +160,9 @@ pub struct Extent {
     pub header: u32,
     /// Bytes behind its body that belong to it: the blank line that ends it.
     pub gap: u32,
-    /// The flags that the mailbox itself has for it: what differs when it is looked at again was
+    /// The marks that the mailbox itself has for it: what differs when it is looked at again was
     /// changed by somebody else.
-    pub stored: Flags,
+    pub stored: Marks,
     /// We quoted its body.
     pub quoted: bool,
     /// Its marks are in the index only, not in the mailbox itself yet.

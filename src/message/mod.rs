@@ -8,5 +8,6 @@ pub mod list;
 pub mod received;
 pub mod structure;
 pub mod submission;
+pub mod transfer;
 
 pub use address::Address;

@@ -10,7 +10,7 @@
 //! before a parameter, and spaces at the end are no parameter. PASS takes the rest of its line as
 //! it is, since passwords have spaces.
 
-use std::fmt;
+use crate::sasl::Secret;
 
 /// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +18,18 @@ pub enum Command {
     /// `USER name`
     User(Vec<u8>),
     /// `PASS string`
-    Pass(Password),
-    /// A way to log in, or to protect it, that is known but not offered: APOP, AUTH, STLS.
+    Pass(Secret),
+    /// `AUTH [mechanism [initial-response]]` (RFC 5034 section 4); without a mechanism it asks which
+    /// there are, as clients did before there was CAPA.
+    Auth {
+        /// The mechanism's name.
+        mechanism: Option<Vec<u8>>,
+        /// The initial response, in base64 or `=`.
+        initial: Option<Secret>,
+    },
+    /// `STLS` (RFC 2595 section 4)
+    Stls,
+    /// A way to log in that is known but not offered: APOP.
     NotOffered,
     /// `CAPA`
     Capa,
@@ -45,16 +55,6 @@ pub enum Command {
 
 /// A message number as the client counts, from 1; there may be no such message.
 pub type Number = u64;
-
-/// A password, which no debugging output shows.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Password(pub Vec<u8>);
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password")
-    }
-}
 
 /// Why a line is no command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,8 +100,18 @@ pub fn command(line: &[u8]) -> Result<Command, Error> {
             name => Ok(Command::User(name.to_vec())),
         },
         b"PASS" if rest.is_empty() => Err(Error::Usage("PASS string")),
-        b"PASS" => Ok(Command::Pass(Password(rest.to_vec()))),
-        b"APOP" | b"AUTH" | b"STLS" => Ok(Command::NotOffered),
+        b"PASS" => Ok(Command::Pass(Secret(rest.to_vec()))),
+        b"APOP" => Ok(Command::NotOffered),
+        b"STLS" => bare(Command::Stls, "STLS"),
+        b"AUTH" => match params.as_slice() {
+            [] => Ok(Command::Auth { mechanism: None, initial: None }),
+            [mechanism] => Ok(Command::Auth { mechanism: Some(mechanism.to_vec()), initial: None }),
+            [mechanism, initial] => Ok(Command::Auth {
+                mechanism: Some(mechanism.to_vec()),
+                initial: Some(Secret(initial.to_vec())),
+            }),
+            _ => Err(Error::Usage("AUTH mechanism [initial-response]")),
+        },
         b"CAPA" => bare(Command::Capa, "CAPA"),
         b"QUIT" => bare(Command::Quit, "QUIT"),
         b"STAT" => bare(Command::Stat, "STAT"),
@@ -147,7 +157,7 @@ fn number(param: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Command, Error, Password, command};
+    use super::{Command, Error, Secret, command};
 
     #[test]
     fn keywords_are_known_in_any_letter_case() {
@@ -163,11 +173,26 @@ mod tests {
 
     #[test]
     fn a_password_is_the_rest_of_the_line_as_it_is() {
-        let pass = |text: &[u8]| Ok(Command::Pass(Password(text.to_vec())));
+        let pass = |text: &[u8]| Ok(Command::Pass(Secret(text.to_vec())));
         assert_eq!(command(b"pass Watts?Watt?"), pass(b"Watts?Watt?"));
         assert_eq!(command(b"PASS  two  words "), pass(b" two  words "));
         assert_eq!(command(b"PASS \xe4\t"), pass(b"\xe4\t"));
         assert!(command(b"PASS").is_err() && command(b"PASS ").is_err());
+    }
+
+    #[test]
+    fn auth_has_a_mechanism_and_a_response_or_neither() {
+        let auth = |mechanism: Option<&[u8]>, initial: Option<&[u8]>| {
+            let initial = initial.map(|text| Secret(text.to_vec()));
+            Ok(Command::Auth { mechanism: mechanism.map(<[u8]>::to_vec), initial })
+        };
+        assert_eq!(command(b"AUTH"), auth(None, None));
+        assert_eq!(command(b"auth plain"), auth(Some(b"plain"), None));
+        assert_eq!(command(b"AUTH PLAIN ="), auth(Some(b"PLAIN"), Some(b"=")));
+        assert!(command(b"AUTH PLAIN a b").is_err());
+        assert_eq!(command(b"STLS"), Ok(Command::Stls));
+        assert!(command(b"STLS now").is_err());
+        assert_eq!(command(b"APOP a b"), Ok(Command::NotOffered));
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Transcripts of the AUTHORIZATION state.
 
-use super::{Action, Answer, Facts, Reason, Session};
+use base64ct::{Base64, Encoding};
+
+use super::{Action, Facts, Reason, Session, Tls};
+use crate::sasl::{self, Answer, Binding, Keys, Mechanism, Question, Secret, scram};
 
 /// A session whose only password is `hunt`'s, as the client sees it: all that was sent, and what
 /// came last.
@@ -8,12 +11,20 @@ struct Client {
     session: Session,
     heard: String,
     end: Option<Action>,
-    asked: Vec<(Vec<u8>, Vec<u8>)>,
+    asked: Vec<(String, Vec<u8>)>,
+}
+
+fn facts(tls: Tls, plaintext_allowed: bool) -> Facts {
+    let sasl = sasl::Facts::default();
+    Facts { hostname: "mx.smkwlab.net".into(), tls, plaintext_allowed, sasl }
 }
 
 impl Client {
     fn connect(plaintext_allowed: bool) -> Self {
-        let facts = Facts { hostname: "mx.smkwlab.net".into(), plaintext_allowed };
+        Self::with(facts(Tls::Unknown, plaintext_allowed))
+    }
+
+    fn with(facts: Facts) -> Self {
         let mut client = Self {
             session: Session::new(facts),
             heard: String::new(),
@@ -30,14 +41,17 @@ impl Client {
         while let Some(action) = self.session.next() {
             match action {
                 Action::Send(bytes) => self.heard += &String::from_utf8(bytes).unwrap(),
-                Action::Authenticate { user, password } => {
+                Action::Authenticate(_, question) => {
                     assert!(self.session.next().is_none(), "nothing happens before the answer");
-                    let answer = match (user.as_slice(), password.0.as_slice()) {
-                        (b"hunt", b"Watts?Watt?") => Answer::Accepted,
-                        (b"later", _) => Answer::Unavailable,
+                    let Question::Password { user, password: Secret(password) } = question else {
+                        panic!("{question:?}");
+                    };
+                    let answer = match (user.as_str(), password.as_slice()) {
+                        ("hunt", b"Watts?Watt?") => Answer::Accepted,
+                        ("later", _) => Answer::Unavailable,
                         _ => Answer::Refused,
                     };
-                    self.asked.push((user, password.0));
+                    self.asked.push((user, password));
                     self.session.answer(answer);
                 }
                 end => self.end = Some(end),
@@ -45,6 +59,10 @@ impl Client {
         }
         std::mem::take(&mut self.heard)
     }
+}
+
+fn base64(text: &str) -> String {
+    Base64::encode_string(text.as_bytes())
 }
 
 #[test]
@@ -73,13 +91,12 @@ fn a_command_is_understood_whatever_the_reads_are() {
     }
     assert!(client.asked.is_empty());
     client.say("\n");
-    assert_eq!(client.asked, [(b"hunt".to_vec(), b"Watts?Watt?".to_vec())]);
+    assert_eq!(client.asked, [("hunt".to_owned(), b"Watts?Watt?".to_vec())]);
 }
 
 #[test]
 fn greeting_comes_first_and_quit_ends() {
-    let facts = Facts { hostname: "mx.smkwlab.net".into(), plaintext_allowed: true };
-    let mut session = Session::new(facts);
+    let mut session = Session::new(facts(Tls::Unknown, true));
     let greeting = b"+OK mx.smkwlab.net POP3 server ready\r\n".to_vec();
     assert_eq!(session.next(), Some(Action::Send(greeting)));
     assert_eq!(session.next(), None);
@@ -139,6 +156,9 @@ fn without_permission_no_password_is_taken_and_capa_has_no_user() {
     let heard = client.say("CAPA\r\nUSER hunt\r\nPASS Watts?Watt?\r\n");
     assert!(!heard.contains("USER\r\n"), "{heard}");
     assert_eq!(heard.matches("-ERR [AUTH]").count(), 2, "{heard}");
+    assert!(!heard.contains("SASL"), "{heard}");
+    let heard = client.say(format!("AUTH PLAIN {}\r\nAUTH\r\n", base64("\0hunt\0Watts?Watt?")));
+    assert!(heard.starts_with("-ERR [AUTH]") && heard.ends_with("+OK mechanisms\r\n.\r\n"));
     assert!(client.asked.is_empty());
 }
 
@@ -146,7 +166,9 @@ fn without_permission_no_password_is_taken_and_capa_has_no_user() {
 fn capa_names_what_is_there() {
     let heard = Client::connect(true).say("CAPA\r\n");
     assert!(heard.starts_with("+OK ") && heard.ends_with("\r\n.\r\n"), "{heard}");
-    for line in ["USER", "TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING"] {
+    for line in
+        ["USER", "SASL PLAIN LOGIN", "TOP", "UIDL", "RESP-CODES", "AUTH-RESP-CODE", "PIPELINING"]
+    {
         assert!(heard.contains(&format!("\r\n{line}\r\n")), "{line}");
     }
 }
@@ -170,4 +192,109 @@ fn input_and_commands_before_login_are_bounded() {
     let heard = client.say(format!("PASS {}\r\n", "x".repeat(257)));
     assert!(heard.starts_with("-ERR a password"), "{heard}");
     assert!(client.asked.is_empty());
+}
+
+#[test]
+fn plain_and_login_log_in_by_auth() {
+    let logged_in = Some(Action::LoggedIn { leftover: Vec::new() });
+    let plain = base64("\0hunt\0Watts?Watt?");
+    let mut client = Client::connect(true);
+    assert_eq!(client.say(format!("AUTH PLAIN {plain}\r\n")), "");
+    assert_eq!(client.end, logged_in);
+
+    // RFC 5034 section 4: the client waits for an empty challenge.
+    let mut client = Client::connect(true);
+    assert_eq!(client.say("auth plain\r\n"), "+ \r\n");
+    assert_eq!(client.say(format!("{plain}\r\nSTAT\r\n")), "");
+    assert_eq!(client.end, Some(Action::LoggedIn { leftover: b"STAT\r\n".to_vec() }));
+
+    let mut client = Client::connect(true);
+    assert_eq!(client.say("AUTH LOGIN\r\n"), format!("+ {}\r\n", base64("Username:")));
+    let heard = client.say(format!("{}\r\n", base64("hunt")));
+    assert_eq!(heard, format!("+ {}\r\n", base64("Password:")));
+    client.say(format!("{}\r\n", base64("Watts?Watt?")));
+    assert_eq!(client.end, logged_in);
+}
+
+#[test]
+fn scram_proves_both_sides() {
+    // RFC 7677 section 3.
+    let sasl = sasl::Facts { scram: vec![scram::Hash::Sha256], ..sasl::Facts::default() };
+    let mut session = Session::new(Facts { sasl, ..facts(Tls::Unknown, true) });
+    session.next();
+    let first = base64("n,,n=user,r=rOprNGfwEbeRWgbNEkqO");
+    session.push(format!("AUTH SCRAM-SHA-256 {first}\r\n").as_bytes());
+    let hash = scram::Hash::Sha256;
+    let question = Question::Salt { user: "user".into(), hash };
+    assert_eq!(session.next(), Some(Action::Authenticate(Mechanism::ScramSha256, question)));
+    let salt = Base64::decode_vec("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
+    let keys = Keys::derive(hash, std::num::NonZeroU32::new(4096).unwrap(), &salt, b"pencil");
+    let ours = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+    session.answer(Answer::Salt(keys.salt(ours.into())));
+    assert!(matches!(session.next(), Some(Action::Send(_))));
+    let last = "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
+                p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
+    session.push(format!("{}\r\n", base64(last)).as_bytes());
+    let Some(Action::Authenticate(_, Question::Proof(proof))) = session.next() else { panic!() };
+    session.answer(Answer::Signature(keys.check(&proof, ours).unwrap()));
+    let wanted = base64("v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
+    assert_eq!(session.next(), Some(Action::Send(format!("+ {wanted}\r\n").into())));
+    session.push(b"\r\n");
+    assert_eq!(session.next(), Some(Action::LoggedIn { leftover: Vec::new() }));
+}
+
+#[test]
+fn an_exchange_can_be_cancelled_and_goes_wrong_in_words() {
+    let mut client = Client::connect(true);
+    let heard = client.say("AUTH PLAIN\r\n*\r\n");
+    assert_eq!(heard, "+ \r\n-ERR authentication cancelled\r\n");
+    assert_eq!(client.say("AUTH CRAM-MD5\r\n"), "-ERR there is no such mechanism here\r\n");
+    assert_eq!(client.say("AUTH EXTERNAL =\r\n"), "-ERR there is no such mechanism here\r\n");
+    assert_eq!(client.say("AUTH PLAIN nonsense!\r\n"), "-ERR base64 is wanted\r\n");
+    assert_eq!(client.end, None);
+    let heard = client.say(format!("AUTH PLAIN {}\r\n", base64("x")));
+    assert!(heard.starts_with("-ERR that is no response"), "{heard}");
+    assert_eq!(client.end, Some(Action::Close(Reason::BadCommands)));
+
+    let mut client = Client::connect(true);
+    let wrong = base64("\0hunt\0wrong");
+    for _ in 0..3 {
+        let heard = client.say(format!("AUTH PLAIN {wrong}\r\n"));
+        assert_eq!(heard, "-ERR [AUTH] wrong name or password\r\n");
+    }
+    assert_eq!(client.end, Some(Action::Close(Reason::Failures)));
+}
+
+#[test]
+fn stls_lets_passwords_be_taken_and_forgets_the_name() {
+    let mut client = Client::with(facts(Tls::Offered, true));
+    assert!(client.say("CAPA\r\n").contains("\r\nSTLS\r\n"));
+    client.say("USER hunt\r\n");
+    assert_eq!(client.say("STLS\r\n"), "+OK begin TLS now\r\n");
+    assert_eq!(client.end.take(), Some(Action::StartTls));
+    let data = b"connection".to_vec();
+    client.session.encrypted(vec![Binding { name: "tls-exporter", data }]);
+    assert_eq!(client.say("PASS Watts?Watt?\r\n"), "-ERR USER comes first\r\n");
+    assert!(!client.say("CAPA\r\n").contains("STLS"));
+    assert_eq!(client.say("STLS\r\n"), "-ERR TLS is on already\r\n");
+    client.say("USER hunt\r\nPASS Watts?Watt?\r\n");
+    assert_eq!(client.end, Some(Action::LoggedIn { leftover: Vec::new() }));
+
+    let mut client = Client::with(facts(Tls::Offered, false));
+    assert!(client.say("USER hunt\r\n").starts_with("-ERR [AUTH]"));
+    assert_eq!(Client::connect(true).say("STLS\r\n"), "-ERR not offered here\r\n");
+}
+
+#[test]
+fn what_comes_behind_stls_in_the_clear_ends_the_session() {
+    let mut client = Client::with(facts(Tls::Offered, false));
+    assert_eq!(client.say("STLS\r\nUSER hunt\r\n"), "-ERR input came before TLS\r\n");
+    assert_eq!(client.end, Some(Action::Close(Reason::Injection)));
+    // Also where it comes a moment later.
+    let mut client = Client::with(facts(Tls::Offered, false));
+    client.session.push(b"STLS\r\n");
+    assert!(matches!(client.session.next(), Some(Action::Send(_))));
+    client.session.push(b"U");
+    assert_eq!(client.say(""), "-ERR input came before TLS\r\n");
+    assert_eq!(client.end, Some(Action::Close(Reason::Injection)));
 }

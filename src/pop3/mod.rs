@@ -1,10 +1,11 @@
 //! The Post Office Protocol, version 3: RFC 1939, with the extensions of RFC 2449 (CAPA,
-//! RESP-CODES, PIPELINING) and RFC 3206 (AUTH-RESP-CODE).
+//! RESP-CODES, PIPELINING), RFC 3206 (AUTH-RESP-CODE), RFC 2595 (STLS) and RFC 5034 (AUTH).
 //!
 //! ```text
 //!                 login::Session          session::Session
-//! connection ──► AUTHORIZATION ──PASS──► TRANSACTION ──QUIT──► UPDATE ──► end
-//!                      └─QUIT, limits─► end    └─connection lost─► end, nothing deleted
+//! connection ──► AUTHORIZATION ──PASS, AUTH──► TRANSACTION ──QUIT──► UPDATE ──► end
+//!                  │ ▲   └─QUIT, limits─► end        └─connection lost─► end, nothing deleted
+//!                  └─┘ STLS
 //! ```
 //!
 //! Pure: bytes and answers go in by `push` and kin, and `next` gives what is to be done, in order,
@@ -33,8 +34,9 @@ struct Input {
 }
 
 impl Input {
-    fn new() -> Self {
-        Self { bytes: Vec::new(), taken: 0, reader: LineReader::new(MAX_LINE) }
+    /// Lines have at most so many bytes.
+    fn new(most: usize) -> Self {
+        Self { bytes: Vec::new(), taken: 0, reader: LineReader::new(most) }
     }
 
     fn push(&mut self, bytes: &[u8]) {
@@ -61,12 +63,10 @@ fn reply(text: &str) -> Vec<u8> {
     [text.as_bytes(), b"\r\n"].concat()
 }
 
-/// The reply to CAPA, the same before and after login (RFC 2449 section 5). USER stands in it
-/// where passwords are taken as they are.
-fn capabilities(user: bool) -> Vec<u8> {
-    let user = if user { "USER\r\n" } else { "" };
+/// The reply to CAPA (RFC 2449 section 5), with what depends on the session in it.
+fn capabilities(more: &str) -> Vec<u8> {
     format!(
-        "+OK capabilities\r\nTOP\r\nUIDL\r\n{user}RESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\n\
+        "+OK capabilities\r\nTOP\r\nUIDL\r\n{more}RESP-CODES\r\nAUTH-RESP-CODE\r\nPIPELINING\r\n\
          EXPIRE NEVER\r\nIMPLEMENTATION Hikyaku\r\n.\r\n"
     )
     .into_bytes()

@@ -64,7 +64,7 @@ impl Session {
         let mut session = Self {
             deleted: vec![false; messages.len()],
             messages,
-            input: Input::new(),
+            input: Input::new(MAX_LINE),
             actions: VecDeque::new(),
             state: State::Transaction,
         };
@@ -131,12 +131,14 @@ impl Session {
                 let text = format!("+OK maildrop has {}", self.summary());
                 self.say(&text);
             }
-            // Whoever is here logged in by USER.
-            Command::Capa => self.actions.push_back(Action::Send(capabilities(true))),
+            // Whoever is here could log in by USER.
+            Command::Capa => self.actions.push_back(Action::Send(capabilities("USER\r\n"))),
             Command::Quit => self.quit(),
-            Command::User(_) | Command::Pass(_) | Command::NotOffered => {
-                self.say("-ERR already logged in");
-            }
+            Command::User(_)
+            | Command::Pass(_)
+            | Command::Auth { .. }
+            | Command::Stls
+            | Command::NotOffered => self.say("-ERR already logged in"),
         }
     }
 

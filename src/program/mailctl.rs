@@ -16,7 +16,7 @@ use crate::auth::{app_passwords, certificates, find_account, users_file};
 use crate::config::{Config, Source};
 use crate::mailbox::directory;
 use crate::message::Address;
-use crate::net::tls::identity::Identity;
+use crate::net::tls::identity::{Error, Identity};
 use crate::net::tls::server::examine;
 use crate::queue::{self, Spool};
 use crate::route::table::{self, Syntax};
@@ -112,16 +112,27 @@ fn queue(config: &Config, problems: &mut Vec<String>) {
 }
 
 fn tls(config: &Config, problems: &mut Vec<String>) {
-    let Some(mut identity) = Identity::of(&config.smtp.tls) else {
-        return;
-    };
-    let mut errors = identity.read();
-    // Of a file that could not be read there is nothing more to say.
-    let examined = examine(&identity, clock::seconds()).into_iter();
-    let more: Vec<_> =
-        examined.filter(|error| errors.iter().all(|other| other.file() != error.file())).collect();
-    errors.extend(more);
-    problems.extend(errors.iter().map(|error| format!("[smtp.tls] {error}")));
+    let (smtp, pop3, imap) = (&config.smtp.tls, &config.pop3.tls, &config.imap.tls);
+    for (section, certificates, keys) in [
+        ("smtp", &smtp.certificate, &smtp.key),
+        ("pop3", &pop3.certificate, &pop3.key),
+        ("imap", &imap.certificate, &imap.key),
+    ] {
+        let Some(mut identity) = Identity::of(certificates, keys) else {
+            continue;
+        };
+        let mut errors = identity.read();
+        // Of a file that could not be read there is nothing more to say.
+        let examined = examine(&identity, clock::seconds()).into_iter();
+        let is_new = |error: &Error| errors.iter().all(|other| other.file() != error.file());
+        let more: Vec<_> = examined.filter(is_new).collect();
+        errors.extend(more);
+        problems.extend(errors.iter().map(|error| format!("[{section}.tls] {error}")));
+    }
+    client_certificates(config, problems);
+}
+
+fn client_certificates(config: &Config, problems: &mut Vec<String>) {
     let file = &config.smtp.tls.client_certificates;
     if file.as_os_str().is_empty() {
         return;

@@ -1,8 +1,10 @@
 //! The programs: one file each, with its arguments, its configuration, its wiring and its exit
 //! status. No protocol words here.
 
+mod access;
 mod dotlock;
 mod explain;
+mod imapd;
 mod local_deliver;
 mod mailctl;
 mod mta_queue;
@@ -24,6 +26,7 @@ use crate::queue::Spool;
 use crate::sys::{Account, Exit, privilege, process};
 
 pub use dotlock::main as dotlock_main;
+pub use imapd::main as imapd_main;
 pub use local_deliver::main as local_deliver_main;
 pub use mailctl::main as mailctl_main;
 pub use mta_queue::main as mta_queue_main;
@@ -31,10 +34,14 @@ pub use popd::main as popd_main;
 pub use sendmail::main as sendmail_main;
 pub use smtpd::main as smtpd_main;
 
+/// Descriptors that a listening parent needs besides one for each session.
+const DESCRIPTORS: u64 = 64;
+
 /// Every program's command line, for the tests that hold the man pages against it.
 pub fn commands() -> Vec<clap::Command> {
     vec![
         dotlock::Args::command(),
+        imapd::Args::command(),
         local_deliver::Args::command(),
         mailctl::Args::command(),
         mta_queue::Args::command(),

@@ -2,14 +2,9 @@
 
 use clap::Parser;
 
-use super::{Common, Failure, handed, load, login_account, run, services};
-use crate::net::activation::Handed;
-use crate::net::limits::{Connections, Most};
-use crate::server::Connection;
-use crate::server::listener::{Forked, Listener};
-use crate::server::pop3::Server;
-use crate::sys::jail::Jail;
-use crate::sys::{Exit, Log};
+use super::{Common, access, run};
+use crate::server::pop3::PROTOCOL;
+use crate::sys::Exit;
 
 /// POP3 server: gives users their mail.
 ///
@@ -22,44 +17,16 @@ pub(super) struct Args {
     /// Bind ADDR:PORT and serve it in the foreground (repeatable)
     #[arg(short, long, value_name = "ADDR:PORT")]
     listen: Vec<std::net::SocketAddr>,
-    /// What is spoken: pop3
-    #[arg(short, long, value_name = "WORD", value_parser = ["pop3"], default_value = "pop3")]
+    /// What is spoken: pop3, or pop3s (TLS from the start)
+    #[arg(short, long, value_name = "WORD", value_parser = PROTOCOL.words, hide_possible_values = true,
+        default_value = "pop3")]
     service: String,
 }
 
 /// Runs the program.
 pub fn main() -> Exit {
-    run(std::env::args_os(), popd)
-}
-
-fn popd(arguments: &Args) -> Result<Exit, Failure> {
-    let handed = handed(&arguments.listen)?;
-    let config = load(&arguments.common)?;
-    let log = Log::open("popd", config.log.into());
-    let server = Server {
-        config: &config,
-        log: &log,
-        jail: Jail::prepare().map_err(|error| Failure::new(Exit::OsErr, error))?,
-        login: login_account(&config)?,
-    };
-    match handed {
-        Handed::Session { input, output } => Ok(server.session(Connection::new(input, output))),
-        Handed::Listeners(sockets) => {
-            let limits = &config.pop3;
-            Listener {
-                sockets: services(sockets, &arguments.service, &["pop3"])?,
-                connections: Connections::new(Most {
-                    sessions: limits.max_connections,
-                    per_address: limits.max_connections_per_ip,
-                    per_minute: 0,
-                    proxies: Vec::new(),
-                }),
-                busy: b"-ERR [SYS/TEMP] too many connections\r\n",
-                spawner: None,
-                log: &log,
-            }
-            .serve(Forked::new(|connection| server.session(connection)))
-            .map_err(|error| Failure::new(Exit::OsErr, error))
-        }
-    }
+    run(std::env::args_os(), |arguments: &Args| {
+        let Args { common, listen, service } = arguments;
+        access::serve("popd", &PROTOCOL, common, listen, service)
+    })
 }

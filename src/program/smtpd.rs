@@ -2,7 +2,9 @@
 
 use clap::Parser;
 
-use super::{Common, Failure, handed, load, login_account, prepare_queue, run, services};
+use super::{
+    Common, DESCRIPTORS, Failure, handed, load, login_account, prepare_queue, run, services,
+};
 use crate::config::{Config, Wakeup};
 use crate::net::activation::Handed;
 use crate::net::limits::{Connections, Most};
@@ -10,10 +12,10 @@ use crate::net::tls::identity::Identity;
 use crate::queue::{Spool, Wake};
 use crate::server::Connection;
 use crate::server::listener::Listener;
+use crate::server::parent::Parent;
 use crate::server::policy::greylist::Greylist;
 use crate::server::policy::{self, Keeper};
-use crate::server::smtp::parent::Parent;
-use crate::server::smtp::{Server, Service, busy};
+use crate::server::smtp::{Host, Server, Service, busy};
 use crate::server::spawner::Spawner;
 use crate::sys::jail::Jail;
 use crate::sys::{Account, Exit, Log, privilege, process};
@@ -34,9 +36,6 @@ pub(super) struct Args {
         default_value = "smtp")]
     service: String,
 }
-
-/// Descriptors that a listening parent needs besides one for each session.
-const DESCRIPTORS: u64 = 64;
 
 /// Runs the program.
 pub fn main() -> Exit {
@@ -70,7 +69,7 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
         Greylist::open(spool.root(), &config.greylist)
             .map_err(|error| Failure::new(Exit::OsFile, format!("[greylist] {error}")))?;
     }
-    let mut identity = Identity::of(&config.smtp.tls);
+    let mut identity = Identity::of(&config.smtp.tls.certificate, &config.smtp.tls.key);
     match handed {
         Handed::Session { input, output } => {
             if let Some(Err(error)) = identity.as_mut().map(Identity::refresh) {
@@ -102,8 +101,9 @@ fn smtpd(arguments: &Args) -> Result<Exit, Failure> {
                 .map_err(|error| Failure::new(Exit::OsErr, error))?;
             let services = sockets.iter().map(|(_, word)| Service::by_word(word)).collect();
             let policy = keeper(&config, &log, server.owner.as_ref());
-            let (sessions, left_out) = Parent::new(&server, services, identity, policy)
-                .map_err(|error| Failure::new(Exit::OsErr, error))?;
+            let host = Host { server: &server, services, policy };
+            let (sessions, left_out) =
+                Parent::new(host, identity).map_err(|error| Failure::new(Exit::OsErr, error))?;
             if let Some(what) = left_out.first() {
                 return Err(Failure::new(Exit::Config, format!("[smtp.tls] {what}")));
             }

@@ -13,7 +13,7 @@ pub mod scram;
 
 use std::fmt;
 
-pub use scram::{Binding, Keys};
+pub use scram::{Binding, Keys, Proof, Salt};
 
 /// The longest name, in bytes.
 pub const MAX_NAME: usize = 64;
@@ -82,6 +82,17 @@ impl Mechanism {
     }
 }
 
+/// Whether a session is encrypted, which decides whether passwords are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tls {
+    /// It can't be.
+    Unknown,
+    /// The client may begin it.
+    Offered,
+    /// It is.
+    On,
+}
+
 /// What the protocol below knows of the client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -127,15 +138,17 @@ pub enum Question {
         /// The password.
         password: Secret,
     },
-    /// Which SCRAM keys has this name? An unknown one has some, too, and always the same.
-    Keys {
+    /// How is this name challenged by SCRAM? An unknown one is, too, and always in the same way.
+    Salt {
         /// The name.
         user: String,
         /// For this hash function.
         hash: scram::Hash,
     },
-    /// The one whose keys were asked for has proven to know the password, or has not; or the one
-    /// whose certificate was shown wants to be nobody else, or does. May it log in?
+    /// Does the one who was challenged last know the password?
+    Proof(Proof),
+    /// The one who was challenged last has said something that proves nothing; or the one whose
+    /// certificate was shown wants to be nobody else, or does. May it log in?
     Proven(bool),
 }
 
@@ -148,8 +161,10 @@ pub enum Answer {
     Refused,
     /// It can't be told now.
     Unavailable,
-    /// The keys, and our part of the nonce: printable ASCII without a comma, new each time.
-    Keys(Keys, String),
+    /// To [`Question::Salt`].
+    Salt(Salt),
+    /// Yes; and this is what proves to the client that we know its keys.
+    Signature(Vec<u8>),
 }
 
 /// What comes next.
@@ -251,7 +266,7 @@ impl Exchange {
                     (Ok(first), Some(hash)) => {
                         let user = first.user().to_owned();
                         self.state = State::Scram(scram::State::First(first, hash));
-                        Step::Ask(Question::Keys { user, hash })
+                        Step::Ask(Question::Salt { user, hash })
                     }
                     (Err(failure), _) => Step::Failed(failure),
                     (Ok(_), None) => self.malformed(),

@@ -165,6 +165,25 @@ impl Keys {
         Self { hash, iterations, salt, stored, server }
     }
 
+    /// What a client needs to know of them to make its proof; `nonce` is our part of it.
+    pub fn salt(&self, nonce: String) -> Salt {
+        Salt { iterations: self.iterations, salt: self.salt.clone(), nonce }
+    }
+
+    /// What proves to the client that these are its keys, where it has proven to know the password.
+    /// `nonce` is what it was to include: a proof for another exchange is none.
+    pub fn check(&self, proof: &Proof, nonce: &str) -> Option<Vec<u8>> {
+        let signature = self.hash.hmac(&self.stored, &proof.messages);
+        let client: Vec<u8> =
+            proof.proof.iter().zip(signature.as_ref()).map(|(a, b)| a ^ b).collect();
+        let is_right: bool = self.hash.digest(&client).as_ref().ct_eq(&self.stored).into();
+        // Shorter, it would be compared in part.
+        let is_whole = proof.proof.len() == self.hash.length();
+        let is_ours = memchr::memmem::find(&proof.messages, nonce.as_bytes()).is_some();
+        let sign = || self.hash.hmac(&self.server, &proof.messages).as_ref().to_vec();
+        (is_right && is_whole && is_ours && !nonce.is_empty()).then(sign)
+    }
+
     /// Whether this is the password.
     pub fn verify(&self, password: &[u8]) -> bool {
         let Some(iterations) = NonZeroU32::new(self.iterations) else {
@@ -173,6 +192,26 @@ impl Keys {
         let given = Self::derive(self.hash, iterations, &self.salt, password);
         given.stored.ct_eq(&self.stored).into()
     }
+}
+
+/// What a client is challenged with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Salt {
+    /// How often the hash function is applied.
+    pub iterations: u32,
+    /// What makes equal passwords different.
+    pub salt: Vec<u8>,
+    /// Our part of the nonce: printable ASCII without a comma, new each time.
+    pub nonce: String,
+}
+
+/// What a client has to show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// `AuthMessage`: what both sides have said so far.
+    pub messages: Vec<u8>,
+    /// `ClientProof`
+    pub proof: Vec<u8>,
 }
 
 /// What names a TLS connection (RFC 5056): how, and the bytes.
@@ -275,19 +314,18 @@ fn saslname(text: &str) -> Option<String> {
 /// Where an exchange is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// The keys are asked for.
+    /// How to challenge is asked.
     First(First, Hash),
     /// The client has its challenge.
     Challenged {
         first: First,
-        keys: Keys,
         /// Both nonces.
         nonce: String,
         /// `server-first-message`
         challenge: String,
     },
-    /// Its proof was right, and whether that is enough is asked; then this is said.
-    Proven { user: String, signature: String },
+    /// Whether its proof is right is asked.
+    Proven { user: String },
     /// It was not right.
     Wrong,
     /// All was said but the client's last word.
@@ -303,16 +341,17 @@ fn failed(failure: Failure) -> Next {
 impl State {
     pub(super) fn answer(self, answer: Answer) -> Next {
         match (self, answer) {
-            (Self::First(first, hash), Answer::Keys(keys, ours))
-                if is_nonce(&ours) && keys.hash == hash =>
+            (Self::First(first, _), Answer::Salt(Salt { iterations, salt, nonce: ours }))
+                if is_nonce(&ours) =>
             {
                 let nonce = format!("{}{ours}", first.nonce);
-                let salt = Base64::encode_string(&keys.salt);
-                let challenge = format!("r={nonce},s={salt},i={}", keys.iterations);
+                let salt = Base64::encode_string(&salt);
+                let challenge = format!("r={nonce},s={salt},i={iterations}");
                 let step = Step::Challenge(challenge.clone().into());
-                (Some(Self::Challenged { first, keys, nonce, challenge }), step)
+                (Some(Self::Challenged { first, nonce, challenge }), step)
             }
-            (Self::Proven { user, signature }, Answer::Accepted) => {
+            (Self::Proven { user }, Answer::Signature(signature)) => {
+                let signature = format!("v={}", Base64::encode_string(&signature));
                 (Some(Self::Told { user }), Step::Challenge(signature.into()))
             }
             _ => failed(Failure::Refused),
@@ -321,25 +360,16 @@ impl State {
 
     pub(super) fn respond(self, response: &[u8]) -> Next {
         match self {
-            Self::Challenged { first, keys, nonce, challenge } => {
+            Self::Challenged { first, nonce, challenge } => {
                 let Some(last) = Final::parse(response) else {
                     return failed(Failure::Malformed);
                 };
-                let authenticated = format!("{},{challenge},{}", first.bare, last.bare);
-                let signature = keys.hash.hmac(&keys.stored, authenticated.as_bytes());
-                let client: Vec<u8> =
-                    last.proof.iter().zip(signature.as_ref()).map(|(a, b)| a ^ b).collect();
-                let is_right: bool = keys.hash.digest(&client).as_ref().ct_eq(&keys.stored).into();
-                let is_bound = last.binding == first.binding && last.nonce == nonce;
-                // Shorter, it would be compared in part.
-                if is_right && is_bound && last.proof.len() == keys.hash.length() {
-                    let signature = keys.hash.hmac(&keys.server, authenticated.as_bytes());
-                    let signature = format!("v={}", Base64::encode_string(signature.as_ref()));
-                    let state = Self::Proven { user: first.user, signature };
-                    (Some(state), Step::Ask(Question::Proven(true)))
-                } else {
-                    (Some(Self::Wrong), Step::Ask(Question::Proven(false)))
+                if last.binding != first.binding || last.nonce != nonce {
+                    return (Some(Self::Wrong), Step::Ask(Question::Proven(false)));
                 }
+                let messages = format!("{},{challenge},{}", first.bare, last.bare).into_bytes();
+                let proof = Proof { messages, proof: last.proof };
+                (Some(Self::Proven { user: first.user }), Step::Ask(Question::Proof(proof)))
             }
             Self::Told { user } if response.is_empty() => (None, Step::Accepted(user)),
             _ => failed(Failure::Malformed),

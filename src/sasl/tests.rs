@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use super::scram::{Binding, Hash, Keys};
-use super::{Answer, Exchange, Facts, Failure, Mechanism, Question, Secret, Step};
+use super::{Answer, Exchange, Facts, Failure, Mechanism, Proof, Question, Secret, Step};
 use base64ct::{Base64, Encoding};
 
 fn facts() -> Facts {
@@ -37,10 +37,17 @@ fn challenged(
 ) -> (Exchange, String) {
     let mut exchange = Exchange::new(mechanism, facts);
     let step = exchange.begin(Some(first.as_bytes()));
-    let asked = Step::Ask(Question::Keys { user: "user".into(), hash: keys.hash });
+    let asked = Step::Ask(Question::Salt { user: "user".into(), hash: keys.hash });
     assert_eq!(step, asked, "{first}");
-    match exchange.answer(Answer::Keys(keys.clone(), ours.into())) {
+    match exchange.answer(Answer::Salt(keys.salt(ours.into()))) {
         Step::Challenge(text) => (exchange, String::from_utf8(text).unwrap()),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn proof_of(step: Step) -> Proof {
+    match step {
+        Step::Ask(Question::Proof(proof)) => proof,
         other => panic!("{other:?}"),
     }
 }
@@ -148,8 +155,14 @@ fn scram_is_as_in_the_examples_of_the_rfcs() {
         assert_eq!(said, format!("r={theirs}{ours},s={salt},i=4096"));
         let mut other = exchange.clone();
         let last = format!("c=biws,r={theirs}{ours},p={proof}");
-        assert_eq!(exchange.respond(last.as_bytes()), Step::Ask(Question::Proven(true)));
-        assert_eq!(exchange.answer(Answer::Accepted), challenge(&format!("v={signature}")));
+        let shown = proof_of(exchange.respond(last.as_bytes()));
+        let signed = keys.check(&shown, ours).unwrap();
+        assert_eq!(keys.check(&shown, "another"), None, "it is for this exchange");
+        assert_eq!(keys.check(&shown, ""), None);
+        assert_eq!(
+            exchange.answer(Answer::Signature(signed)),
+            challenge(&format!("v={signature}"))
+        );
         assert_eq!(exchange.respond(b""), Step::Accepted("user".into()));
 
         // The same proof for another nonce, or another binding, or one that is cut short.
@@ -160,8 +173,17 @@ fn scram_is_as_in_the_examples_of_the_rfcs() {
             format!("c=biws,r={theirs}{ours},p=dHzb"),
         ] {
             let mut exchange = other.clone();
-            assert_eq!(exchange.respond(last.as_bytes()), Step::Ask(Question::Proven(false)));
-            // Whatever is answered.
+            match exchange.respond(last.as_bytes()) {
+                Step::Ask(Question::Proof(proof)) => assert_eq!(keys.check(&proof, ours), None),
+                step => {
+                    assert_eq!(step, Step::Ask(Question::Proven(false)));
+                    // Whatever is answered.
+                    let signed = Answer::Signature(vec![0; 32]);
+                    assert_eq!(exchange.answer(signed), Step::Failed(Failure::Refused));
+                }
+            }
+            let mut exchange = other.clone();
+            exchange.respond(last.as_bytes());
             assert_eq!(exchange.answer(Answer::Accepted), Step::Failed(Failure::Refused));
         }
         assert_eq!(other.respond(b"c=biws,r=x"), Step::Failed(Failure::Malformed));
@@ -201,7 +223,12 @@ fn plus_is_bound_to_the_connection() {
         let (mut exchange, said) = challenged(mechanism, facts(), first, &keys, "def");
         let binding = format!("p=tls-exporter,,{data}");
         let last = last(&keys, "pencil", "n=user,r=abc", &said, binding.as_bytes());
-        assert_eq!(exchange.respond(last.as_bytes()), Step::Ask(Question::Proven(is_ours)));
+        match exchange.respond(last.as_bytes()) {
+            Step::Ask(Question::Proof(proof)) => {
+                assert!(is_ours && keys.check(&proof, "def").is_some());
+            }
+            step => assert!(!is_ours && step == Step::Ask(Question::Proven(false))),
+        }
     }
     // A binding that is not known, none at all, and somebody in between who has hidden PLUS.
     for (mechanism, first) in [
@@ -249,7 +276,7 @@ fn the_first_message_of_scram_has_one_form() {
     }
     let first = b"n,a=a=2Cb=3D,n=a=2Cb=3D,r=abc,x=more";
     let step = Exchange::new(Mechanism::ScramSha256, facts()).begin(Some(first));
-    let asked = Question::Keys { user: "a,b=".into(), hash: Hash::Sha256 };
+    let asked = Question::Salt { user: "a,b=".into(), hash: Hash::Sha256 };
     assert_eq!(step, Step::Ask(asked));
 }
 
@@ -327,11 +354,15 @@ fn no_bytes_lead_to_a_panic_or_to_success() {
                         (0..count).flat_map(|_| words[draw(words.len())].to_vec()).collect();
                     exchange.respond(&response)
                 }
-                Step::Ask(Question::Keys { .. }) => {
-                    exchange.answer(Answer::Keys(keys.clone(), "ours".into()))
+                Step::Ask(Question::Salt { .. }) => {
+                    exchange.answer(Answer::Salt(keys.salt("ours".into())))
                 }
                 Step::Ask(Question::Proven(is_right)) => {
                     assert!(!is_right);
+                    exchange.answer(Answer::Refused)
+                }
+                Step::Ask(Question::Proof(proof)) => {
+                    assert_eq!(keys.check(&proof, "ours"), None);
                     exchange.answer(Answer::Refused)
                 }
                 Step::Ask(Question::Password { .. }) => exchange.answer(Answer::Refused),

@@ -1,5 +1,7 @@
 //! One client: a socket, or a pipe or terminal.
 
+mod relay;
+
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -138,6 +140,19 @@ impl Connection {
         Self { wire, tls: None, peer }
     }
 
+    /// A client that another process has handed over, with both its descriptors.
+    pub fn handed(input: OwnedFd, output: OwnedFd) -> Self {
+        let is_same = |a: &OwnedFd, b: &OwnedFd| {
+            let identity = |fd: &OwnedFd| nix::sys::stat::fstat(fd).map(|f| (f.st_dev, f.st_ino));
+            matches!((identity(a), identity(b)), (Ok(a), Ok(b)) if a == b)
+        };
+        let is_socket = getsockopt(&input, sockopt::SockType).is_ok();
+        if is_socket && is_same(&input, &output) {
+            return Self::accepted(input, None);
+        }
+        Self::new(input, output)
+    }
+
     /// A client on stdin and stdout, which stay open as well.
     pub fn on_stdin_and_stdout() -> io::Result<Self> {
         let input = io::stdin().as_fd().try_clone_to_owned()?;
@@ -187,6 +202,21 @@ impl Connection {
                 proxy::Header::More => return Err(io::ErrorKind::UnexpectedEof.into()),
                 proxy::Header::None => return Err(io::ErrorKind::InvalidData.into()),
             }
+        }
+    }
+
+    /// Whom the load balancer that has come says its client is, in no network where it does not know;
+    /// `None` for itself. The error is what is wrong with it.
+    pub fn client_behind(&mut self) -> Result<Option<IpAddr>, String> {
+        match self.proxied(PROXY_TIMEOUT) {
+            Ok(proxy::Client::Local) => Ok(None),
+            Ok(proxy::Client::At(client)) => Ok(Some(client)),
+            // In no network, so that it has no rights.
+            Ok(proxy::Client::Unknown) => Ok(Some(Ipv4Addr::UNSPECIFIED.into())),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err("sends no PROXY header".into())
+            }
+            Err(error) => Err(format!("sends no PROXY header: {error}")),
         }
     }
 
@@ -270,6 +300,9 @@ impl Connection {
         [self.wire.input.as_fd(), self.wire.output()]
     }
 }
+
+/// How long a load balancer may take to say who its client is, in milliseconds.
+const PROXY_TIMEOUT: u32 = 10_000;
 
 /// How long a client that takes nothing is waited for at the end, in milliseconds.
 const FAREWELL: u32 = 1000;

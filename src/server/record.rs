@@ -4,15 +4,14 @@
 //! of one size, each with lengths in front and zeroes behind. Which record it is, is told by whose
 //! turn it is, never by the record.
 
-use crate::pop3::{MAX_LEFTOVER, login};
-use crate::sasl::scram::{Hash, MAX_SALT};
-use crate::sasl::{Keys, Mechanism};
+use crate::sasl::scram::MAX_SALT;
+use crate::sasl::{MAX_NAME as NAME, MAX_PASSWORD as PASSWORD, Mechanism, Proof, Salt};
 
-/// The bytes of a name that fit.
-const NAME: usize = login::MAX_NAME;
+/// The bytes of input that are handed over.
+pub const MAX_LEFTOVER: usize = 8 * 1024;
 
-/// The bytes of a password that fit.
-const PASSWORD: usize = login::MAX_PASSWORD;
+/// The bytes of a tag that fit.
+pub const MAX_TAG: usize = 255;
 
 /// "Is this the password of that name?"
 #[derive(Clone, PartialEq, Eq)]
@@ -48,7 +47,7 @@ pub fn mechanism(byte: u8) -> Option<Mechanism> {
     Mechanism::ALL.into_iter().find(|one| *one as u8 == byte)
 }
 
-/// A name: "which SCRAM keys has that one?", or whose a certificate is.
+/// A name: "how is that one challenged?", or whose a certificate is.
 pub struct Name;
 
 impl Name {
@@ -70,63 +69,129 @@ impl Name {
     }
 }
 
-/// The answer to "which SCRAM keys has that name?"
-pub struct ScramKeys;
+/// The bytes of a nonce that fit: of our part.
+const NONCE: usize = 32;
 
-/// The bytes of a SCRAM key that fit.
-const KEY: usize = 32;
+/// The answer to "how is that name challenged by SCRAM?"
+pub struct Challenge;
 
-impl ScramKeys {
-    /// The answer's size: four bytes of iterations, and salt and two keys behind their lengths.
-    pub const LENGTH: usize = 4 + 2 + MAX_SALT + 2 * (2 + KEY);
+impl Challenge {
+    /// The answer's size: four bytes of iterations, and salt and nonce behind their lengths.
+    pub const LENGTH: usize = 4 + 2 + MAX_SALT + 2 + NONCE;
 
-    /// The record; without keys it says that it can't be told now.
-    pub fn encode(keys: Option<&Keys>) -> Option<Vec<u8>> {
-        let Some(keys) = keys else {
+    /// The record; without a challenge it says that it can't be told now.
+    pub fn encode(salt: Option<&Salt>) -> Option<Vec<u8>> {
+        let Some(salt) = salt else {
             return Some(vec![0; Self::LENGTH]);
         };
-        let mut record = keys.iterations.to_be_bytes().to_vec();
-        field(&mut record, &keys.salt, MAX_SALT)?;
-        field(&mut record, &keys.stored, KEY)?;
-        field(&mut record, &keys.server, KEY)?;
+        let mut record = salt.iterations.to_be_bytes().to_vec();
+        field(&mut record, &salt.salt, MAX_SALT)?;
+        field(&mut record, salt.nonce.as_bytes(), NONCE)?;
         Some(record)
     }
 
-    /// Decodes the answer, of keys of this hash function; `Some(None)` is "not now".
-    pub fn decode(record: &[u8], hash: Hash) -> Option<Option<Keys>> {
+    /// Decodes the answer; `Some(None)` is "not now".
+    pub fn decode(record: &[u8]) -> Option<Option<Salt>> {
         let (iterations, rest) = record.split_first_chunk::<4>()?;
         let (salt, rest) = take(rest, MAX_SALT)?;
-        let (stored, rest) = take(rest, KEY)?;
-        let (server, rest) = take(rest, KEY)?;
+        let (nonce, rest) = take(rest, NONCE)?;
         let iterations = u32::from_be_bytes(*iterations);
-        let (salt, stored, server) = (salt.to_vec(), stored.to_vec(), server.to_vec());
-        let keys = Keys { hash, iterations, salt, stored, server };
-        rest.is_empty().then(|| (iterations > 0).then_some(keys))
+        let nonce = std::str::from_utf8(nonce).ok()?.to_owned();
+        let salt = Salt { iterations, salt: salt.to_vec(), nonce };
+        rest.is_empty().then(|| (iterations > 0).then_some(salt))
     }
 }
 
-/// "Go on with this": the input that came behind the right password, not looked at by anybody.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The bytes of a SCRAM key, and so of a proof and a signature.
+const KEY: usize = 32;
+
+/// "Is this proof right?": what was said so far, and the proof.
+pub struct Proven;
+
+/// Two responses of a client, and the challenge between them.
+const MESSAGES: usize = 3584;
+
+impl Proven {
+    /// The record's size.
+    pub const LENGTH: usize = 2 + MESSAGES + 2 + KEY;
+
+    /// The record; `None` where it does not fit.
+    pub fn encode(proof: &Proof) -> Option<Vec<u8>> {
+        let mut record = Vec::with_capacity(Self::LENGTH);
+        field(&mut record, &proof.messages, MESSAGES)?;
+        field(&mut record, &proof.proof, KEY)?;
+        Some(record)
+    }
+
+    /// Decodes the record.
+    pub fn decode(record: &[u8]) -> Option<Proof> {
+        let (messages, rest) = take(record, MESSAGES)?;
+        let (proof, rest) = take(rest, KEY)?;
+        let proof = Proof { messages: messages.to_vec(), proof: proof.to_vec() };
+        rest.is_empty().then_some(proof)
+    }
+}
+
+/// The answer to [`Proven`].
+pub struct Signature;
+
+impl Signature {
+    /// The answer's size.
+    pub const LENGTH: usize = 2 + KEY;
+
+    /// The record; an empty one is no.
+    pub fn encode(signature: Option<&[u8]>) -> Option<Vec<u8>> {
+        let mut record = Vec::with_capacity(Self::LENGTH);
+        field(&mut record, signature.unwrap_or_default(), KEY)?;
+        Some(record)
+    }
+
+    /// Decodes the answer; `Some(None)` is no.
+    pub fn decode(record: &[u8]) -> Option<Option<Vec<u8>>> {
+        let (signature, rest) = take(record, KEY)?;
+        rest.is_empty().then(|| Some(signature.to_vec()).filter(|bytes| !bytes.is_empty()))
+    }
+}
+
+/// "Go on with this": what the session of a user who has logged in begins with.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HandOver {
-    /// The input.
+    /// Whether the child goes on to move bytes between the session and the client, under TLS.
+    pub relays: bool,
+    /// The tag of the command that is still to be answered; empty where there are no tags.
+    pub tag: String,
+    /// The input that came behind the login, not looked at by anybody.
     pub leftover: Vec<u8>,
 }
 
 impl HandOver {
-    /// The record's size: two bytes and the input.
-    pub const LENGTH: usize = 2 + MAX_LEFTOVER;
+    /// The record's size: a byte, and tag and input behind their lengths.
+    pub const LENGTH: usize = 1 + 2 + MAX_TAG + 2 + MAX_LEFTOVER;
 
-    /// The record; `None` where the input does not fit.
+    /// The record; `None` where something does not fit.
     pub fn encode(&self) -> Option<Vec<u8>> {
         let mut record = Vec::with_capacity(Self::LENGTH);
+        record.push(u8::from(self.relays));
+        field(&mut record, self.tag.as_bytes(), MAX_TAG)?;
         field(&mut record, &self.leftover, MAX_LEFTOVER)?;
         Some(record)
     }
 
     /// Decodes the record.
     pub fn decode(record: &[u8]) -> Option<Self> {
-        let (leftover, rest) = take(record, MAX_LEFTOVER)?;
-        rest.is_empty().then(|| Self { leftover: leftover.to_vec() })
+        let (relays, rest) = record.split_first()?;
+        let relays = match relays {
+            0 => false,
+            1 => true,
+            _ => return None,
+        };
+        let (tag, rest) = take(rest, MAX_TAG)?;
+        let (leftover, rest) = take(rest, MAX_LEFTOVER)?;
+        // It comes back to the client, and into no other place.
+        let tag = std::str::from_utf8(tag)
+            .ok()
+            .filter(|tag| tag.bytes().all(|b| b.is_ascii_graphic()))?;
+        rest.is_empty().then(|| Self { relays, tag: tag.to_owned(), leftover: leftover.to_vec() })
     }
 }
 
@@ -199,7 +264,8 @@ mod tests {
             assert!(Credentials::decode(&record) == Some(asked));
         }
         for length in [0, 1, 8192] {
-            let handed = HandOver { leftover: vec![b'x'; length] };
+            let (relays, tag) = (length > 0, "a".repeat(length.min(255)));
+            let handed = HandOver { relays, tag, leftover: vec![b'x'; length] };
             let record = handed.encode().unwrap();
             assert_eq!(record.len(), HandOver::LENGTH);
             assert_eq!(HandOver::decode(&record), Some(handed));
@@ -210,18 +276,29 @@ mod tests {
     }
 
     #[test]
-    fn scram_keys_are_records_of_one_size() {
-        for (hash, salt) in [(Hash::Sha1, 1), (Hash::Sha256, 64)] {
-            let key = vec![7; hash.length()];
-            let (stored, server) = (key.clone(), key);
-            let keys = Keys { hash, iterations: 4096, salt: vec![1; salt], stored, server };
-            let record = ScramKeys::encode(Some(&keys)).unwrap();
-            assert_eq!(record.len(), ScramKeys::LENGTH);
-            assert_eq!(ScramKeys::decode(&record, hash), Some(Some(keys)));
-            assert_eq!(ScramKeys::decode(&record[1..], hash), None);
+    fn what_scram_asks_are_records_of_one_size() {
+        for length in [1, 64] {
+            let salt = vec![1; length];
+            let salt = Salt { iterations: 4096, salt, nonce: "n".repeat(length.min(32)) };
+            let record = Challenge::encode(Some(&salt)).unwrap();
+            assert_eq!(record.len(), Challenge::LENGTH);
+            assert_eq!(Challenge::decode(&record), Some(Some(salt)));
+            assert_eq!(Challenge::decode(&record[1..]), None);
         }
-        let none = ScramKeys::encode(None).unwrap();
-        assert_eq!(ScramKeys::decode(&none, Hash::Sha1), Some(None));
+        let none = Challenge::encode(None).unwrap();
+        assert_eq!(Challenge::decode(&none), Some(None));
+        for length in [20, 32] {
+            let proof = Proof { messages: vec![b'm'; 100 * length], proof: vec![7; length] };
+            let record = Proven::encode(&proof).unwrap();
+            assert_eq!(record.len(), Proven::LENGTH);
+            assert_eq!(Proven::decode(&record), Some(proof));
+            let record = Signature::encode(Some(&vec![7; length])).unwrap();
+            assert_eq!(record.len(), Signature::LENGTH);
+            assert_eq!(Signature::decode(&record), Some(Some(vec![7; length])));
+        }
+        let long = Proof { messages: vec![0; 3585], proof: Vec::new() };
+        assert!(Proven::encode(&long).is_none() && Proven::decode(&[0]).is_none());
+        assert_eq!(Signature::decode(&Signature::encode(None).unwrap()), Some(None));
         for name in ["", "hunt", &"x".repeat(64)] {
             let record = Name::encode(name).unwrap();
             assert_eq!(record.len(), Name::LENGTH);
@@ -239,7 +316,9 @@ mod tests {
         assert!(credentials(65, 1).encode().is_none());
         assert!(credentials(1, 257).encode().is_none());
         let leftover = vec![0; 8193];
-        assert!(HandOver { leftover }.encode().is_none());
+        assert!(HandOver { leftover, ..HandOver::default() }.encode().is_none());
+        let tag = "a".repeat(256);
+        assert!(HandOver { tag, ..HandOver::default() }.encode().is_none());
     }
 
     #[test]
@@ -255,5 +334,11 @@ mod tests {
         hidden[2 + 63] = b'x';
         assert!(Credentials::decode(&hidden).is_none(), "bytes behind the value");
         assert!(Answer::decode(b"AA").is_none() && Answer::decode(b"").is_none());
+        let mut handed = HandOver { tag: "a".into(), ..HandOver::default() }.encode().unwrap();
+        handed[3] = b'\n';
+        assert!(HandOver::decode(&handed).is_none(), "a tag that is none");
+        handed[3] = b'a';
+        handed[0] = 2;
+        assert!(HandOver::decode(&handed).is_none());
     }
 }

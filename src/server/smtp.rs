@@ -1,25 +1,31 @@
 //! smtpd's sessions.
 //!
 //! A session's monitor (root, or the account that runs everything; `monitor`) answers questions of
-//! bounded size: is there such a user, write this line into the log, and those of a login (`login`).
+//! bounded size: is there such a user, write this line into the log, and those of a login
+//! ([`super::login`]).
 //! The session child, jailed, speaks to the client (`talk`), and asks [`super::policy`] what depends
 //! on others. One session alone is two processes ([`Server::session`]); those of a listener are made
-//! by a zygote and answered by the listener as far as that goes ([`parent`]).
+//! by a zygote and answered by the listener as far as that goes ([`Host`], [`super::parent`]).
 
 mod admission;
 mod incoming;
 mod lines;
-mod login;
 mod monitor;
-pub mod parent;
 mod talk;
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
-use super::policy::Keeper;
-use super::{Connection, Peer};
-use crate::auth;
+use nix::unistd::Pid;
+
+use super::ask::Ask;
+use super::listener::{Client, turn_away};
+use super::parent::{self, Heard};
+use super::policy::{Keeper, Line};
+use super::zygote::Arrival;
+use super::{Connection, Peer, login};
 use crate::config::Config;
 use crate::net::tls::identity::Identity;
 use crate::queue::{Inlet, Wake};
@@ -28,6 +34,7 @@ use crate::sasl::scram::Hash;
 use crate::smtp::Login;
 use crate::sys::channel::Channel;
 use crate::sys::jail::Jail;
+use crate::sys::process::Ended;
 use crate::sys::{Account, Exit, Log, clock, process};
 use monitor::Monitor;
 use talk::{Kit, Talk};
@@ -76,19 +83,6 @@ pub struct Server<'a> {
     pub owner: Option<Account>,
 }
 
-/// A question of the session child to its monitor: one byte of kind, then at most `MAX` of text.
-#[derive(Clone, Copy)]
-enum Ask {
-    User = 0,
-    Info = 1,
-    Warning = 2,
-    Error = 3,
-    Login = 4,
-    Client = 5,
-    /// The session ends as it should.
-    End = 6,
-}
-
 /// The monitor's answer to [`Ask::User`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Answer {
@@ -99,9 +93,6 @@ enum Answer {
 
 /// What a client is called whose name nobody vouches for.
 const UNKNOWN: &str = "unknown";
-
-/// Longest text of a question.
-const MAX: usize = 2048;
 
 impl Server<'_> {
     /// One session, alone: forks the child that speaks, and is its monitor.
@@ -133,17 +124,17 @@ impl Server<'_> {
             let Some(mut connection) = connection.take() else {
                 return Exit::OsErr;
             };
-            let scram = scram(self);
+            let scram = login::scram(self.config, self.log);
             let keep = connection.descriptors().into_iter().chain([session.as_fd()]);
             let keep: Vec<BorrowedFd<'_>> = keep.chain(line.descriptor()).collect();
             if let Err(error) = self.lock_up(&keep) {
-                let _ = ask(&session, Ask::Error, format!("can't lock a session up: {error}"));
+                let _ = Ask::Error.say(&session, format!("can't lock a session up: {error}"));
                 self.turn_away(&mut connection, service);
                 return Exit::OsErr;
             }
             let (kit, left_out) = Kit::new(self, identity, scram);
             for what in left_out {
-                let _ = ask(&session, Ask::Error, what);
+                let _ = Ask::Error.say(&session, what);
             }
             Talk::new(self, connection, &kit, std::mem::take(&mut line), &session).run(service)
         });
@@ -194,18 +185,82 @@ impl Server<'_> {
     }
 }
 
-/// The hash functions by which somebody can log in with SCRAM.
-fn scram(server: &Server<'_>) -> Vec<Hash> {
-    auth::scram::stored(server.config).unwrap_or_else(|error| {
-        server.log.error(&format!("SCRAM is not offered: {error}"));
-        Vec::new()
-    })
+/// smtpd, where it listens: its services are those of the listening sockets, in their order.
+pub struct Host<'a> {
+    /// What the sessions share.
+    pub server: &'a Server<'a>,
+    /// What is spoken on each socket.
+    pub services: Vec<Service>,
+    /// Who is asked about what depends on others.
+    pub policy: Keeper,
 }
 
-fn ask(monitor: &Channel, kind: Ask, text: impl AsRef<[u8]>) -> io::Result<()> {
-    let mut record = vec![kind as u8];
-    record.extend(text.as_ref().iter().take(MAX));
-    monitor.send(&record)
+impl<'a> parent::Host for Host<'a> {
+    type Kit = Kit;
+    type Monitor = Monitor<'a>;
+
+    fn log(&self) -> &Log {
+        self.server.log
+    }
+
+    fn users(&self) -> &Path {
+        &self.server.config.users.file
+    }
+
+    fn prepare(
+        &self,
+        orders: &Channel,
+        identity: Option<&Identity>,
+    ) -> io::Result<(Kit, Vec<String>)> {
+        let scram = login::scram(self.server.config, self.server.log);
+        self.server.lock_up(&[orders.as_fd()])?;
+        Ok(Kit::new(self.server, identity, scram))
+    }
+
+    fn run(&self, kit: &Kit, arrival: Arrival) -> Exit {
+        let Arrival { client: Client { socket, from, service }, line, policy } = arrival;
+        let Some(service) = self.services.get(service) else { return Exit::OsErr };
+        let connection = Connection::accepted(socket, from);
+        Talk::new(self.server, connection, kit, Line::of(policy), &line).run(*service)
+    }
+
+    fn turn_away(&self, arrival: &Arrival) {
+        if self.services.get(arrival.client.service) != Some(&Service::Submissions) {
+            turn_away(&arrival.client.socket, busy(&self.server.config.hostname).as_bytes());
+        }
+    }
+
+    fn monitor(&self, from: Option<IpAddr>) -> Monitor<'a> {
+        Monitor::new(self.server, from)
+    }
+
+    fn hear(&self, monitor: &mut Monitor<'a>, record: &[u8]) -> Heard {
+        match monitor.hear(record) {
+            Some(monitor::Heard::Nothing) => Heard::Nothing,
+            Some(_) => Heard::Question,
+            None => Heard::Nonsense,
+        }
+    }
+
+    fn gone(&self, monitor: &Monitor<'a>) {
+        monitor.end();
+    }
+
+    fn stay(&self, monitor: Monitor<'a>, line: Channel, first: &[u8]) -> Exit {
+        monitor.stay(&line, first, Some(&self.policy))
+    }
+
+    fn second_line(&self, address: IpAddr) -> Option<Channel> {
+        self.policy.open(address).and_then(Line::into_channel)
+    }
+
+    fn tend(&mut self, forget: &mut dyn FnMut()) {
+        self.policy.tend(self.server.log, forget);
+    }
+
+    fn ended(&mut self, child: Pid, how: Ended) {
+        self.policy.ended(child, how, self.server.log);
+    }
 }
 
 /// Turns a client away when there are too many.

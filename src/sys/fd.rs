@@ -65,6 +65,23 @@ pub fn wait_writable(fd: impl AsFd, milliseconds: u32) -> io::Result<bool> {
     wait(fd, PollFlags::POLLOUT, milliseconds)
 }
 
+/// Waits until one of two can be read (or has ended), at most `milliseconds`; which of them can.
+pub fn wait_for_either(
+    one: impl AsFd,
+    other: impl AsFd,
+    milliseconds: u32,
+) -> io::Result<[bool; 2]> {
+    let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
+    let mut both = [one.as_fd(), other.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    loop {
+        match poll(&mut both, timeout) {
+            Ok(_) => return Ok(both.map(|fd| fd.any().unwrap_or(true))),
+            Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 fn wait(fd: impl AsFd, what: PollFlags, milliseconds: u32) -> io::Result<bool> {
     let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
     loop {

@@ -3,5 +3,6 @@
 pub mod canonical;
 pub mod data;
 pub mod dot;
+pub mod fold;
 pub mod line;
 pub mod utf7;

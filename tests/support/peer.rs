@@ -353,6 +353,23 @@ impl Peer {
         self.line()
     }
 
+    /// What an IMAP server says to a command, up to the line that ends its answer.
+    #[track_caller]
+    pub fn imap(&mut self, command: &str) -> String {
+        let tag = command.split(' ').next().unwrap().to_owned();
+        self.send(format!("{command}\r\n"));
+        let mut said = String::new();
+        loop {
+            let line = self.line();
+            let is_last = line.starts_with(&format!("{tag} ")) || line.starts_with('+');
+            said.push_str(&line);
+            said.push('\n');
+            if is_last || line.is_empty() {
+                return said;
+            }
+        }
+    }
+
     /// The rest of a POP3 answer of many lines, without dot transparency, with LF line ends.
     #[track_caller]
     pub fn pop_body(&mut self) -> Vec<u8> {

@@ -167,6 +167,12 @@ impl Server {
         own.find(|pid| is_locked_up(*pid))
     }
 
+    /// The monitors of its sessions, each of which may be its user by now.
+    pub fn monitors(&self) -> Vec<i32> {
+        let own = children(self.pid()).into_iter();
+        own.filter(|pid| !is_policy(*pid) && !is_locked_up(*pid)).collect()
+    }
+
     /// The process that its sessions ask.
     pub fn policy(&self) -> Option<i32> {
         children(self.pid()).into_iter().find(|pid| is_policy(*pid))

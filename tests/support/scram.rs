@@ -1,7 +1,12 @@
-//! Clients of SCRAM-SHA-256 that are not ours.
+//! Clients of SCRAM-SHA-256 that are not ours, and one that does what it is told.
 
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::process::Command;
+
+use base64ct::{Base64, Encoding};
+use ring::{hmac, pbkdf2};
+use sha2::{Digest, Sha256};
 
 use super::run::run;
 
@@ -49,3 +54,61 @@ if code == 334:
     code, text = s.docmd('')
 print(code)
 ";
+
+/// A client's side of one exchange, of the user `new`.
+pub struct Client<'a> {
+    password: &'a str,
+    header: String,
+    binding: Vec<u8>,
+    wanted: String,
+}
+
+const BARE: &str = "n=new,r=abcdefgh";
+
+fn encoded(bytes: &[u8]) -> String {
+    Base64::encode_string(bytes)
+}
+
+fn mac(key: &[u8], text: &[u8]) -> Vec<u8> {
+    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text).as_ref().to_vec()
+}
+
+impl<'a> Client<'a> {
+    /// With this word for the binding, and these bytes.
+    pub fn new(password: &'a str, flag: &str, data: &[u8]) -> Self {
+        let header = format!("{flag},,");
+        let binding = [header.as_bytes(), data].concat();
+        Self { password, header, binding, wanted: String::new() }
+    }
+
+    /// The first message, in base64, as are all.
+    pub fn first(&self) -> String {
+        encoded(format!("{}{BARE}", self.header).as_bytes())
+    }
+
+    /// What is said to the challenge.
+    pub fn last(&mut self, challenge: &str) -> String {
+        let challenge = String::from_utf8(Base64::decode_vec(challenge).unwrap()).unwrap();
+        let part =
+            |word: &str| challenge.split(',').find_map(|part| part.strip_prefix(word)).unwrap();
+        let salt = Base64::decode_vec(part("s=")).unwrap();
+        let iterations = NonZeroU32::new(part("i=").parse().unwrap()).unwrap();
+        let mut salted = [0; 32];
+        let function = pbkdf2::PBKDF2_HMAC_SHA256;
+        pbkdf2::derive(function, iterations, &salt, self.password.as_bytes(), &mut salted);
+        let last = format!("c={},r={}", encoded(&self.binding), part("r="));
+        let message = format!("{BARE},{challenge},{last}");
+        let key = mac(&salted, b"Client Key");
+        let signature = mac(&Sha256::digest(&key), message.as_bytes());
+        let proof: Vec<u8> = key.iter().zip(&signature).map(|(a, b)| a ^ b).collect();
+        let wanted = mac(&mac(&salted, b"Server Key"), message.as_bytes());
+        self.wanted = encoded(format!("v={}", encoded(&wanted)).as_bytes());
+        encoded(format!("{last},p={}", encoded(&proof)).as_bytes())
+    }
+
+    /// That the server knows the keys, too.
+    #[track_caller]
+    pub fn believes(&self, said: &str) {
+        assert_eq!(said, self.wanted);
+    }
+}

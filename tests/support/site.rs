@@ -584,6 +584,7 @@ pub fn queue_id(reply: &str) -> String {
 pub fn program(name: &str) -> &'static str {
     match name {
         "smtpd" => env!("CARGO_BIN_EXE_smtpd"),
+        "imapd" => env!("CARGO_BIN_EXE_imapd"),
         "popd" => env!("CARGO_BIN_EXE_popd"),
         "mta-queue" => env!("CARGO_BIN_EXE_mta-queue"),
         "local-deliver" => env!("CARGO_BIN_EXE_local-deliver"),

@@ -59,9 +59,14 @@ impl Pair {
 
     /// The site that offers TLS with this pair.
     pub fn plan(&self, plan: Plan) -> Plan {
+        self.plan_for("smtp.tls", plan)
+    }
+
+    /// The same for a server with this section.
+    pub fn plan_for(&self, section: &str, plan: Plan) -> Plan {
         let path = |path: PathBuf| format!("{:?}", path.to_str().unwrap());
-        plan.set("smtp.tls", "certificate", &path(self.certificate())).set(
-            "smtp.tls",
+        plan.set(section, "certificate", &path(self.certificate())).set(
+            section,
             "key",
             &path(self.key()),
         )

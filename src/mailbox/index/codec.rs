@@ -9,14 +9,14 @@ use crate::mailbox::store::{Extent, Flags, Marking, Marks, Message};
 use crate::mailbox::uids::UidSet;
 
 /// Bytes of a message.
-pub const MESSAGE: usize = 88;
+pub const MESSAGE: usize = 96;
 
 const CUT_OFF: Damaged = Damaged("a record is cut off");
 
 const NEW: u8 = 1;
 const MARK: u8 = 2;
 const EXPUNGE: u8 = 3;
-const REMOVED: u8 = 4;
+const EDITED: u8 = 4;
 const PLACED: u8 = 5;
 const WRITTEN: u8 = 6;
 const KEYWORD: u8 = 7;
@@ -94,7 +94,7 @@ impl Writer {
         self.u32(extent.from_line);
         self.u32(extent.header);
         self.u32(extent.gap);
-        self.u8(extent.stored.bits());
+        self.marks(extent.stored);
         let bits = [
             (extent.quoted, QUOTED),
             (extent.unwritten, UNWRITTEN),
@@ -142,12 +142,13 @@ impl Writer {
                 self.u64(*modseq);
                 self.uids(uids);
             }
-            Change::Removed(ranges) => {
-                self.u8(REMOVED);
-                self.count(ranges.len());
-                for (from, to) in ranges {
+            Change::Edited(edits) => {
+                self.u8(EDITED);
+                self.count(edits.len());
+                for (from, to, now) in edits {
                     self.u64(*from);
                     self.u64(*to);
+                    self.u64(*now);
                 }
             }
             Change::Placed { uid, extent } => {
@@ -266,7 +267,7 @@ impl<'a> Reader<'a> {
     fn extent(&mut self) -> Result<Extent, Damaged> {
         let (start, length) = (self.u64()?, self.u64()?);
         let (from_line, header, gap) = (self.u32()?, self.u32()?, self.u32()?);
-        let stored = self.flags()?;
+        let stored = self.marks()?;
         let bits = self.u8()?;
         if bits > QUOTED | UNWRITTEN | NO_ROOM | NAMED | DOOMED {
             return Err(Damaged("a message is marked in an unknown way"));
@@ -324,12 +325,12 @@ impl<'a> Reader<'a> {
                 let modseq = self.u64()?;
                 Change::Expunge { uids: self.uids()?, modseq }
             }
-            REMOVED => {
-                let mut ranges = Vec::new();
-                for _ in 0..self.count(16)? {
-                    ranges.push((self.u64()?, self.u64()?));
+            EDITED => {
+                let mut edits = Vec::new();
+                for _ in 0..self.count(24)? {
+                    edits.push((self.u64()?, self.u64()?, self.u64()?));
                 }
-                Change::Removed(ranges)
+                Change::Edited(edits)
             }
             PLACED => Change::Placed { uid: self.u32()?, extent: self.extent()? },
             WRITTEN => Change::Written(self.uids()?),

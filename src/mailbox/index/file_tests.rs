@@ -61,7 +61,10 @@ fn message(uid: u32, modseq: u64) -> Message {
         from_line: 30,
         header: 40,
         gap: 1,
-        stored: Flags::of_bits(uid.to_le_bytes()[0] / 3),
+        stored: Marks {
+            flags: Flags::of_bits(uid.to_le_bytes()[0] / 3),
+            keywords: u64::from(uid % 5),
+        },
         quoted: uid.is_multiple_of(2),
         unwritten: uid.is_multiple_of(3),
         named: uid.is_multiple_of(7),
@@ -91,7 +94,7 @@ fn changes(state: &State) -> Vec<Change> {
         Change::New(message(next + 3, modseq)),
         Change::Mark { uids: (1..=next).into(), marking: Marking::Add, by, modseq },
         Change::Expunge { uids: [next + 1].into_iter().collect(), modseq: modseq + 1 },
-        Change::Removed(vec![(50, 60), (70, 75)]),
+        Change::Edited(vec![(50, 60, 0), (70, 75, 3)]),
         Change::Placed { uid: next, extent: Extent { start: 7, ..Extent::default() } },
         Change::Written((next..=next + 9).into()),
         Change::Recent(next),
@@ -480,7 +483,7 @@ fn a_failed_write_leaves_what_was() {
     assert_eq!(home.state(), after(&some_state(), &batch), "the journal goes on without");
     // What is too much for the journal is refused, as a whole.
     let before = home.state();
-    let many = vec![Change::Removed(vec![(1 << 40, 1 << 40); 5_000_000])];
+    let many = vec![Change::Edited(vec![(1 << 40, 1 << 40, 0); 5_000_000])];
     assert!(locked.commit(many, false).is_err());
     assert_eq!((locked.state(), home.state()), (&before, before.clone()));
     drop(locked);

@@ -118,7 +118,11 @@ fn message(found: &Found, uid: Uid, keywords: u64, modseq: u64) -> Message {
         size: found.size,
         date: found.date,
         digest: found.digest,
-        extent: Extent { stored: found.flags, named: found.uid == Some(uid), ..found.extent },
+        extent: Extent {
+            stored: Marks { flags: found.flags, keywords },
+            named: found.uid == Some(uid),
+            ..found.extent
+        },
     }
 }
 
@@ -193,18 +197,21 @@ fn known_again(
     emit: &mut dyn FnMut(Change),
 ) {
     let ours = message.marks;
-    let theirs = found.flags ^ message.extent.stored;
-    let mut marks = Marks { flags: (ours.flags & !theirs) | (found.flags & theirs), ..ours };
-    if !message.extent.unwritten {
-        marks.keywords = names.bits(words(found), emit);
-    }
+    let stored = Marks { flags: found.flags, keywords: names.bits(words(found), emit) };
+    // What somebody else changed in the mailbox since it was last looked at.
+    let flags = stored.flags ^ message.extent.stored.flags;
+    let keywords = stored.keywords ^ message.extent.stored.keywords;
+    let marks = Marks {
+        flags: (ours.flags & !flags) | (stored.flags & flags),
+        keywords: (ours.keywords & !keywords) | (stored.keywords & keywords),
+    };
     let uids = UidSet::from(message.uid..=message.uid);
     if marks != ours {
         emit(Change::Mark { uids, marking: Marking::Replace, by: marks, modseq });
     }
-    let unwritten = message.extent.unwritten || marks.flags != found.flags;
+    let unwritten = message.extent.unwritten || marks != stored;
     let named = found.uid == Some(message.uid);
-    let extent = Extent { stored: found.flags, unwritten, named, ..found.extent };
+    let extent = Extent { stored, unwritten, named, ..found.extent };
     if extent != message.extent || marks != ours {
         emit(Change::Placed { uid: message.uid, extent });
     }
@@ -265,7 +272,7 @@ fn keep_undeleted(meant: &[&Message], found: &[Found], known: &mut [Option<usize
     for (found, known) in found.iter().zip(known) {
         // The marks that stand in the mailbox may tell which of them it is.
         let has_its_marks =
-            |at: &usize| meant.get(*at).is_some_and(|m| m.extent.stored == found.flags);
+            |at: &usize| meant.get(*at).is_some_and(|m| m.extent.stored.flags == found.flags);
         if found.uid.is_none()
             && !found.flags.has(Flags::DELETED)
             && let Some(known) = known

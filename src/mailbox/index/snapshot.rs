@@ -14,7 +14,7 @@ use super::journal::{ALIGNMENT, Known, Trouble, read_full};
 use super::{Base, Damaged, MOST_MESSAGES, State};
 use crate::mailbox::moment::moment;
 
-const MAGIC: [u8; 8] = *b"hkindex1";
+const MAGIC: [u8; 8] = *b"hkindex2";
 const HEADER: usize = 144;
 
 /// Keywords and what was expunged have not more bytes.
@@ -144,11 +144,8 @@ fn names(state: &State) -> Vec<u8> {
         writer.u64(*modseq);
         writer.uids(uids);
     }
+    // Behind the messages a frame may begin: each of them is a multiple of its place.
     writer.align();
-    if !state.messages.len().is_multiple_of(2) {
-        // Behind the messages a frame may begin: two of them are a multiple of its place.
-        writer.u64(0);
-    }
     writer.0
 }
 
@@ -215,7 +212,7 @@ fn read_names(bytes: &[u8], state: &mut State) -> Result<(), Damaged> {
         let modseq = reader.u64()?;
         state.gone.push((modseq, reader.uids()?));
     }
-    if reader.0.len() >= 2 * ALIGNMENT || reader.0.iter().any(|byte| *byte != 0) {
+    if !reader.is_padding() {
         return Err(Damaged("there is more than keywords and what was expunged"));
     }
     Ok(())

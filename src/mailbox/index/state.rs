@@ -41,8 +41,9 @@ pub enum Change {
         /// When.
         modseq: u64,
     },
-    /// Bytes of the file are gone (ascending, apart): what stood behind them stands before now.
-    Removed(Vec<(u64, u64)>),
+    /// Bytes of the file are gone, or replaced (ascending, apart): what stood behind them stands
+    /// elsewhere now. From where, up to where, and how many bytes stand there now.
+    Edited(Vec<(u64, u64, u64)>),
     /// A message stands elsewhere, or its mailbox has room for its marks now.
     Placed {
         /// Which.
@@ -114,7 +115,7 @@ impl State {
                 self.advance(modseq)?;
                 self.expunge(&uids, modseq);
             }
-            Change::Removed(ranges) => self.close_up(&ranges)?,
+            Change::Edited(edits) => self.move_up(&edits)?,
             Change::Placed { uid, extent } => {
                 self.at_mut(uid).ok_or(Damaged("a message that is not there was moved"))?.extent =
                     extent;
@@ -122,7 +123,7 @@ impl State {
             Change::Written(uids) => {
                 self.each_of(&uids, |message| {
                     message.extent.unwritten = false;
-                    message.extent.stored = message.marks.flags;
+                    message.extent.stored = message.marks;
                 });
             }
             Change::Keyword(name) => {
@@ -262,26 +263,36 @@ impl State {
         self.gone.drain(..count);
     }
 
-    fn close_up(&mut self, ranges: &[(u64, u64)]) -> Result<(), Damaged> {
-        let ends = ranges.iter().flat_map(|(from, to)| [from, to]);
+    fn move_up(&mut self, edits: &[(u64, u64, u64)]) -> Result<(), Damaged> {
+        let ends = edits.iter().flat_map(|(from, to, _)| [from, to]);
         if !ends.is_sorted() {
-            return Err(Damaged("removed ranges don't ascend"));
+            return Err(Damaged("edited ranges don't ascend"));
         }
         let mut places: Vec<(u64, usize)> =
             self.messages.iter().zip(0..).map(|(message, at)| (message.extent.start, at)).collect();
         places.sort_unstable();
-        let mut ranges = ranges.iter().peekable();
-        let mut removed = 0_u64;
+        let mut edits = edits.iter().peekable();
+        let (mut removed, mut inserted) = (0_u64, 0_u64);
         for (start, at) in places {
-            while let Some((from, to)) = ranges.next_if(|(from, _)| *from <= start) {
+            while let Some((from, to, now)) = edits.next_if(|(from, ..)| *from <= start) {
                 removed = removed.saturating_add(to.saturating_sub(*from));
+                inserted = inserted.saturating_add(*now);
             }
             if let Some(message) = self.messages.get_mut(at) {
-                message.extent.start =
-                    start.checked_sub(removed).ok_or(Damaged("more was removed than there was"))?;
+                message.extent.start = start
+                    .checked_add(inserted)
+                    .and_then(|start| start.checked_sub(removed))
+                    .ok_or(Damaged("more was removed than there was"))?;
             }
         }
         Ok(())
+    }
+
+    /// The names of keywords.
+    pub fn names(&self, keywords: u64) -> Vec<&str> {
+        let has = |at: u32| keywords & 1_u64.checked_shl(at).unwrap_or(0) != 0;
+        let names = (0_u32..).zip(&self.keywords).filter(|(at, _)| has(*at));
+        names.map(|(_, name)| name.as_str()).collect()
     }
 
     fn at_mut(&mut self, uid: Uid) -> Option<&mut Message> {
@@ -310,14 +321,16 @@ impl State {
             let Some(same) = same.filter(|same| same.extent.unwritten) else {
                 continue;
             };
-            let names = (0_u32..).zip(&other.keywords);
-            let has = |at: u32| same.marks.keywords & 1_u64.checked_shl(at).unwrap_or(0) != 0;
-            let names = names.filter(|(at, _)| has(*at)).map(|(_, name)| name.as_str());
-            let mut changes = Vec::new();
-            let keywords = self.make_keywords(names, &mut changes);
             // What somebody else changed in the mailbox since then counts.
-            let newer = message.marks.flags ^ same.extent.stored;
+            let newer = message.marks.flags ^ same.extent.stored.flags;
             let flags = (same.marks.flags & !newer) | (message.marks.flags & newer);
+            let now = self.names(message.marks.keywords);
+            let stored = other.names(same.extent.stored.keywords);
+            let ours = other.names(same.marks.keywords);
+            let ours = ours.into_iter().filter(|name| now.contains(name) || !stored.contains(name));
+            let theirs = now.iter().copied().filter(|name| !stored.contains(name));
+            let mut changes = Vec::new();
+            let keywords = self.make_keywords(ours.chain(theirs), &mut changes);
             changes.push(Change::Mark {
                 uids: UidSet::from(message.uid..=message.uid),
                 marking: Marking::Replace,

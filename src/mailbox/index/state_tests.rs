@@ -58,7 +58,7 @@ fn what_is_gone_is_told_to_whoever_comes_again() {
 fn messages_behind_removed_bytes_stand_before_now() {
     let mut state = state();
     state.apply(Change::Expunge { uids: [1, 3].into_iter().collect(), modseq: 12 }).unwrap();
-    state.apply(Change::Removed(vec![(100, 200), (300, 400)])).unwrap();
+    state.apply(Change::Edited(vec![(100, 200, 0), (300, 400, 0)])).unwrap();
     let starts: Vec<u64> = state.messages.iter().map(|m| m.extent.start).collect();
     assert_eq!(starts, [100, 200, 300]);
 }
@@ -96,7 +96,7 @@ fn what_can_not_follow_is_refused() {
     assert!(state.apply(Change::Keyword("x".repeat(256))).is_err());
     state.apply(with(9, 1)).unwrap();
     assert!(state.apply(with(9, 1)).is_err());
-    assert!(state.apply(Change::Removed(vec![(5, 6), (4, 7)])).is_err());
+    assert!(state.apply(Change::Edited(vec![(5, 6, 0), (4, 7, 0)])).is_err());
     assert!(state.apply(with(u32::MAX, 0)).is_err(), "UIDNEXT would not be one more");
     state.apply(with(u32::MAX - 1, 0)).unwrap();
     assert!(state.apply(with(u32::MAX, 0)).is_err());

@@ -11,11 +11,11 @@ use crate::mailbox::uids::Uid;
 
 /// Room for flags and keywords that are later written in place; blank, each means the same as if it
 /// were not there. (A blank X-UID would not: c-client then numbers all messages anew.)
-const STATUS: usize = 10;
+pub(super) const STATUS: usize = 10;
 
 /// From this width on Dovecot, too, finds room in X-Keywords for its UID and some keywords, and
 /// moves nothing.
-const KEYWORDS: usize = 90;
+pub(super) const KEYWORDS: usize = 90;
 
 /// The first message of a mailbox gets X-IMAPbase, with the names of all keywords.
 const FIRST_KEYWORDS: usize = 150;

@@ -123,9 +123,7 @@ pub fn write_marks(opened: &Opened, state: &State) -> io::Result<Vec<Change>> {
     let (mut changes, mut done) = (Vec::new(), UidSet::new());
     let unwritten = |message: &&Message| message.extent.unwritten && !message.extent.no_room;
     for message in state.messages.iter().filter(unwritten) {
-        let names = (0_u32..).zip(&state.keywords);
-        let names = names.filter(|(at, _)| message.marks.keywords & (1 << at) != 0);
-        let names: Vec<&str> = names.map(|(_, name)| name.as_str()).collect();
+        let names = state.names(message.marks.keywords);
         let flags = message.marks.flags;
         let wanted = |marks| Wanted { marks: Some(marks), ..Wanted::default() };
         if write(opened, &message.extent, &wanted((flags, &names)))?.is_ok() {
@@ -138,7 +136,7 @@ pub fn write_marks(opened: &Opened, state: &State) -> io::Result<Vec<Change>> {
             let keywords = own::read(&header).keywords;
             let keywords: Vec<&str> = keywords.iter().map(String::as_str).collect();
             if write(opened, &message.extent, &wanted((flags, &keywords)))?.is_ok() {
-                extent.stored = flags;
+                extent.stored.flags = flags;
             }
         }
         changes.push(Change::Placed { uid: message.uid, extent });
@@ -164,7 +162,8 @@ fn write(opened: &Opened, extent: &Extent, wanted: &Wanted<'_>) -> io::Result<Re
     })
 }
 
-fn header(opened: &Opened, extent: &Extent) -> io::Result<Option<Vec<u8>>> {
+/// A header, with its blank line; `None` where it is too long.
+pub fn header(opened: &Opened, extent: &Extent) -> io::Result<Option<Vec<u8>>> {
     if extent.header > LONGEST {
         return Ok(None);
     }

@@ -107,6 +107,6 @@ fn is(message: &Message, found: &Found) -> bool {
     message.extent.is_at(&found.extent)
         && (message.digest, message.size, message.header)
             == (found.digest, found.size, found.header)
-        && message.extent.stored == found.flags
+        && message.extent.stored.flags == found.flags
         && (!message.extent.named || found.uid == Some(message.uid))
 }

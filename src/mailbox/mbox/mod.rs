@@ -14,6 +14,7 @@ mod ahead;
 mod append;
 mod believed;
 mod catch_up;
+mod compaction;
 mod cursor;
 mod delivered;
 mod error;

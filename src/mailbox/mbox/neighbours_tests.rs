@@ -167,3 +167,27 @@ fn a_flag_that_a_neighbour_sets_while_the_mailbox_is_read_is_seen_by_the_next_se
     let store = MboxStore::open(place(directory.path(), "box")).unwrap();
     assert!(store.messages()[1].marks.flags.has(Flags::FLAGGED));
 }
+
+#[test]
+fn keywords_of_both_count_where_ours_are_not_written_yet() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = place(directory.path(), "box").path;
+    fs::write(&path, message("a", "").replace("X-Keywords:     ", "X-Keywords: old ")).unwrap();
+    let mut store = MboxStore::open(place(directory.path(), "box")).unwrap();
+    let one = UidSet::from(1..=1);
+    store.mark(&one, Marking::Replace, Flags::SEEN, &["ours".into()], None).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("X-Keywords: old       ", "X-Keywords: old theirs")).unwrap();
+    store.sync().unwrap();
+    let names = |store: &MboxStore| {
+        let mut names = store.state().names(store.messages()[0].marks.keywords);
+        names.sort_unstable();
+        names.join(" ")
+    };
+    assert_eq!(names(&store), "ours theirs");
+    store.checkpoint().unwrap();
+    fs::remove_dir_all(place(directory.path(), "box").index).unwrap();
+    let store = MboxStore::open(place(directory.path(), "box")).unwrap();
+    assert_eq!(names(&store), "ours theirs");
+    assert_eq!(store.messages()[0].marks.flags, Flags::SEEN);
+}

@@ -54,22 +54,11 @@ pub struct Room {
     pub keywords: u32,
 }
 
-/// The lines of a text, each with its end.
-pub(super) fn lines(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
-        let (line, behind) = rest.split_at_checked(end)?;
-        rest = behind;
-        (!line.is_empty()).then_some(line)
-    })
-}
-
 /// The words of a field's value.
 pub(super) fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value
-        .trim_ascii()
-        .split(|b| !b.is_ascii_graphic() && b.is_ascii())
-        .filter(|word| !word.is_empty())
+    // Most are blank, and wide.
+    let value = value.trim_ascii();
+    value.split(|b| !b.is_ascii_graphic() && b.is_ascii()).filter(|word| !word.is_empty())
 }
 
 /// Takes in the header's lines, one by one.
@@ -211,14 +200,14 @@ impl Reader {
 /// The own fields of a header that is at hand.
 pub(super) fn read(header: &[u8]) -> Own {
     let mut reader = Reader::default();
-    for line in lines(header) {
+    for line in header.split_inclusive(|b| *b == b'\n') {
         let line = line.get(..LOOK).unwrap_or(line);
         if matches!(line, b"\n" | b"\r\n" | b"\r") {
             break;
         }
         match line.first() {
             Some(b' ' | b'\t') => reader.folded_line(line),
-            _ => reader.line(fields::name(line).and_then(Hidden::of), line),
+            _ => reader.line(fields::hidden(line), line),
         }
     }
     reader.finish(false)

@@ -304,9 +304,7 @@ impl Facts {
             self.own.folded_line(line);
             return hidden;
         }
-        // Subject begins as one of them.
-        let name = if Hidden::may_begin(line) { fields::name(line) } else { None };
-        let field = name.and_then(Hidden::of);
+        let field = fields::hidden(line);
         self.own.line(field, line);
         match field {
             Some(Hidden::ContentLength) if self.content_length.is_none() => {
@@ -314,13 +312,18 @@ impl Facts {
             }
             Some(Hidden::Quoted) => self.quoted = true,
             Some(Hidden::Imap) => self.imap = true,
-            None if name.is_some_and(|name| name.eq_ignore_ascii_case(b"Subject")) => {
+            None if is_subject(line) => {
                 self.dont_delete = fields::value(line).starts_with(b"DON'T DELETE THIS MESSAGE");
             }
             _ => {}
         }
         field.is_some()
     }
+}
+
+fn is_subject(line: &[u8]) -> bool {
+    let is = |name: &[u8]| name.eq_ignore_ascii_case(b"Subject");
+    matches!(line.first(), Some(b'S' | b's')) && fields::name(line).is_some_and(is)
 }
 
 fn decimal(digits: &[u8]) -> Option<u64> {

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use super::ahead::Ahead;
+use super::compaction::Compaction;
 use super::cursor::Cursor;
 use super::form::{Batch, Stored};
 use super::identity::Identity;
@@ -346,15 +347,16 @@ impl Store for MboxStore {
         let (ranges, longer) = self.removal(&opened, &order, &uids)?;
         in_place::keep_base(&opened, &order, &uids)
             .map_err(|error| self.fail("be written", error))?;
+        let compaction = Compaction::new(&opened, self.state(), &order, &uids, &ranges)
+            .map_err(|error| self.fail("be read", error))?;
         self.doom(&uids)?;
         let directory = self.mbox.directory();
-        redo::remove(&mut opened, &directory, &ranges)?;
+        redo::edit(&mut opened, &directory, &compaction.edits)?;
         let base = opened.stamp(Identity::is_verified(&self.state().base))?;
         let mut locked = self.index.lock()?;
         let modseq = locked.state().next_modseq();
-        let mut changes: Vec<Change> = locked.state().within(&longer).map(lengthened).collect();
-        changes.push(Change::Expunge { uids: uids.clone(), modseq });
-        changes.push(Change::Removed(ranges));
+        let mut changes = vec![Change::Expunge { uids: uids.clone(), modseq }];
+        changes.append(&mut compaction.changes(locked.state(), &longer));
         changes.push(Change::Base(base));
         locked.commit(changes, true)?;
         Ok(uids)
@@ -410,12 +412,6 @@ impl Store for MboxStore {
         warnings.append(&mut self.warnings);
         warnings
     }
-}
-
-/// A byte more belongs to this message, behind its body.
-fn lengthened(message: &Message) -> Change {
-    let gap = message.extent.gap.saturating_add(1);
-    Change::Placed { uid: message.uid, extent: Extent { gap, ..message.extent } }
 }
 
 impl MboxStore {

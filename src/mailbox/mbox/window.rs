@@ -74,7 +74,7 @@ impl<S: Source> Window<S> {
             }
             self.filled = held;
             self.start = at;
-            self.fill(left)?;
+            self.fill(self.capacity.min(left).max(self.filled))?;
             offset = Some(0);
         }
         Ok(self.buffer.get(offset.unwrap_or(0)..self.filled).unwrap_or_default())
@@ -85,12 +85,18 @@ impl<S: Source> Window<S> {
     pub fn peek(&mut self, at: u64, want: usize) -> io::Result<&[u8]> {
         let left = usize::try_from(self.end.saturating_sub(at)).unwrap_or(usize::MAX);
         let want = want.min(left);
-        let inside = self
-            .offset(at)
-            .and_then(|offset| Some(offset..offset.checked_add(want)?))
-            .filter(|range| range.end <= self.filled);
-        if let Some(range) = inside {
-            return Ok(self.buffer.get(range).unwrap_or_default());
+        let offset = at.checked_sub(self.start).and_then(|offset| usize::try_from(offset).ok());
+        let place = offset.and_then(|offset| Some(offset..offset.checked_add(want)?));
+        let near = self.filled.saturating_add(self.capacity);
+        if let Some(place) = place.filter(|place| place.end <= near) {
+            if place.end > self.filled {
+                // What lies between is wanted next, most likely: one more read is enough for both.
+                let most = usize::try_from(self.end.saturating_sub(self.start));
+                let full = place.end.max(self.filled.saturating_add(self.capacity / 4));
+                self.fill(full.min(most.unwrap_or(usize::MAX)))?;
+            }
+            let place = place.start.min(self.filled)..place.end.min(self.filled);
+            return Ok(self.buffer.get(place).unwrap_or_default());
         }
         self.peeked.resize(want, 0);
         let read = fill(&mut self.source, &mut self.peeked, at)?;
@@ -104,8 +110,8 @@ impl<S: Source> Window<S> {
         (offset <= self.filled).then_some(offset)
     }
 
-    fn fill(&mut self, left: usize) -> io::Result<()> {
-        let full = self.capacity.min(left).max(self.filled);
+    /// Reads on until the buffer has so much.
+    fn fill(&mut self, full: usize) -> io::Result<()> {
         if self.buffer.len() < full {
             self.buffer.resize(full, 0);
         }

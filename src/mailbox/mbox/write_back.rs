@@ -44,10 +44,7 @@ pub struct NoRoom;
 ///
 /// What we don't know in these fields stays.
 pub fn write_back(header: &[u8], wanted: &Wanted<'_>) -> Result<Option<Edit>, NoRoom> {
-    let part = own_part(header);
-    let old = header.get(part.clone()).unwrap_or_default();
-    let edit = difference(old, &changed(old, wanted, false)?);
-    Ok(edit.map(|edit| Edit { at: part.start + edit.at, ..edit }))
+    Ok(difference(header, &changed(header, wanted, false)?))
 }
 
 /// The same for a header that stands at `start` in its file: whatever part of the edit a power cut
@@ -57,57 +54,21 @@ pub(super) fn write_back_at(
     start: u64,
     wanted: &Wanted<'_>,
 ) -> Result<Option<Edit>, NoRoom> {
-    let part = own_part(header);
-    let old = header.get(part.clone()).unwrap_or_default();
     for behind in [false, true] {
-        let new = changed(old, wanted, behind)?;
-        let Some(edit) = difference(old, &new) else {
+        let new = changed(header, wanted, behind)?;
+        let Some(edit) = difference(header, &new) else {
             return Ok(None);
         };
-        let edit = Edit { at: part.start + edit.at, ..edit };
         let end = edit.at.saturating_add(edit.bytes.len());
         let inside = usize::try_from(start % BLOCK).unwrap_or(0);
         let block = usize::try_from(BLOCK).unwrap_or(usize::MAX);
         let blocks = (1..).map(|n: usize| n.saturating_mul(block).saturating_sub(inside));
         let mut cuts = blocks.skip_while(|cut| *cut <= edit.at).take_while(|cut| *cut < end);
-        let whole = || {
-            let (front, back) = (header.get(..part.start), header.get(part.end..));
-            [front.unwrap_or_default(), &new, back.unwrap_or_default()].concat()
-        };
-        if cuts.all(|cut| bears_a_cut(header, &whole(), cut)) {
+        if cuts.all(|cut| bears_a_cut(header, &new, cut)) {
             return Ok(Some(edit));
         }
     }
     Err(NoRoom)
-}
-
-/// From the first of the mailbox's own lines to the last: no more of a header is looked at, since
-/// most of it is other lines, and a mailbox may have a hundred thousand of them to write to.
-fn own_part(header: &[u8]) -> Range<usize> {
-    let (mut part, mut at, mut follows) = (None::<Range<usize>>, 0, false);
-    for line in own::lines(header) {
-        let end = at + line.len();
-        if matches!(line, b"\n" | b"\r\n" | b"\r") {
-            break;
-        }
-        if !matches!(line.first(), Some(b' ' | b'\t')) {
-            follows = field_of(line).is_some();
-        }
-        if follows {
-            part.get_or_insert(at..end).end = end;
-        }
-        at = end;
-    }
-    part.unwrap_or(0..0)
-}
-
-/// The field that is written here, if the line begins one.
-fn field_of(line: &[u8]) -> Option<Hidden> {
-    if !Hidden::may_begin(line) {
-        return None;
-    }
-    let name = fields::name(line.get(..LOOK).unwrap_or(line))?;
-    Hidden::of(name).filter(|field| is_written(*field))
 }
 
 /// A disk writes so many bytes as a whole.
@@ -143,9 +104,10 @@ fn shown(header: &[u8]) -> Vec<u8> {
 }
 
 /// The header that says what is wanted; new lines before X-Keywords, or behind.
-fn changed(header: &[u8], wanted: &Wanted<'_>, behind: bool) -> Result<Vec<u8>, NoRoom> {
+pub(super) fn changed(header: &[u8], wanted: &Wanted<'_>, behind: bool) -> Result<Vec<u8>, NoRoom> {
     let mut layout = Layout { behind, ..Layout::of(header) };
-    let own = own::read(header);
+    let place = layout.place();
+    let own = own::read(layout.bytes(&place));
     if let Some(base) = wanted.base.filter(|base| own.base.as_ref() != Some(base)) {
         layout.number(Hidden::ImapBase, &text_of(base))?;
     }
@@ -161,7 +123,8 @@ fn changed(header: &[u8], wanted: &Wanted<'_>, behind: bool) -> Result<Vec<u8>, 
     }
     let new = layout.apply()?;
     // It is as long as before, and says what is wanted: names with blanks in them would not.
-    if new.len() != header.len() || !says(&own::read(&new), wanted) {
+    let written = new.get(place).unwrap_or_default();
+    if new.len() != header.len() || !says(&own::read(written), wanted) {
         return Err(NoRoom);
     }
     Ok(new)
@@ -180,7 +143,7 @@ fn same_words(some: &[String], others: &[&str]) -> bool {
         && others.iter().all(|word| some.iter().any(|other| other == word))
 }
 
-fn text_of(base: &ImapBase) -> Vec<u8> {
+pub(super) fn text_of(base: &ImapBase) -> Vec<u8> {
     let mut text = format!("{} {:010}", base.uid_validity, base.uid_last);
     for keyword in &base.keywords {
         text.push(' ');
@@ -191,10 +154,27 @@ fn text_of(base: &ImapBase) -> Vec<u8> {
 
 /// The smallest part that holds all that differs.
 fn difference(old: &[u8], new: &[u8]) -> Option<Edit> {
-    let differs = |(old, new): (&u8, &u8)| old != new;
-    let at = old.iter().zip(new).position(differs)?;
-    let end = new.len() - old.iter().rev().zip(new.iter().rev()).position(differs)?;
-    Some(Edit { at, bytes: new.get(at..end)?.to_vec() })
+    let (at, back) = shared(old, new);
+    let bytes = new.get(at..new.len() - back)?;
+    (at < old.len()).then(|| Edit { at, bytes: bytes.to_vec() })
+}
+
+/// How many bytes are the same at the beginning, and of the rest at the end.
+pub(super) fn shared(old: &[u8], new: &[u8]) -> (usize, usize) {
+    // In pieces, which are compared at once.
+    const PIECE: usize = 64;
+    let same = |(old, new): &(&[u8], &[u8])| old == new;
+    let bytes = |(old, new): &(&u8, &u8)| old == new;
+    let front = old.chunks(PIECE).zip(new.chunks(PIECE)).take_while(same).count() * PIECE;
+    let front = front.min(old.len()).min(new.len());
+    let (old, new) = (old.split_at(front).1, new.split_at(front).1);
+    let more = old.iter().zip(new).take_while(bytes).count();
+    let (old, new) = (old.split_at(more).1, new.split_at(more).1);
+    let back = old.rchunks_exact(PIECE).zip(new.rchunks_exact(PIECE)).take_while(same).count();
+    let back = back * PIECE;
+    let (old, new) = (old.split_at(old.len() - back).0, new.split_at(new.len() - back).0);
+    let rest = old.iter().rev().zip(new.iter().rev()).take_while(bytes).count();
+    (front + more, back + rest)
 }
 
 /// A line of a header that is the mailbox's own.
@@ -234,7 +214,7 @@ impl<'a> Layout<'a> {
         let mut at = 0;
         // The line before is the last of `lines`.
         let mut follows = false;
-        for line in own::lines(header) {
+        for line in header.split_inclusive(|b| *b == b'\n') {
             let place = at..at + line.len();
             at = place.end;
             if matches!(line, b"\n" | b"\r\n" | b"\r") {
@@ -246,7 +226,8 @@ impl<'a> Layout<'a> {
                 }
                 continue;
             }
-            let field = field_of(line);
+            let field = fields::hidden(line.get(..LOOK).unwrap_or(line));
+            let field = field.filter(|field| is_written(*field));
             follows = field.is_some();
             if let Some(field) = field {
                 let colon = memchr::memchr(b':', line).map_or(line.len(), |colon| colon + 1);
@@ -257,6 +238,16 @@ impl<'a> Layout<'a> {
         }
         let home = home(&lines);
         Self { header, lines, home, made: Vec::new(), behind: false }
+    }
+
+    /// Where all the own lines stand: nothing else tells what is known of a message.
+    fn place(&self) -> Range<usize> {
+        let Some((first, last)) = self.lines.first().zip(self.lines.last()) else {
+            return 0..0;
+        };
+        // What is folded goes on behind it.
+        let end = if last.plain { last.place.end } else { self.header.len() };
+        first.place.start..end
     }
 
     fn bytes(&self, place: &Range<usize>) -> &'a [u8] {
@@ -445,7 +436,7 @@ fn needed(text: &[u8]) -> usize {
 }
 
 /// Whether it is a field that is written here.
-fn is_written(field: Hidden) -> bool {
+pub(super) fn is_written(field: Hidden) -> bool {
     match field {
         Hidden::Status | Hidden::XStatus | Hidden::Keywords | Hidden::Uid | Hidden::ImapBase => {
             true

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use super::tickets::Keys;
 use super::validity::Validity;
-use crate::config;
+use crate::config::Files;
 
 /// The largest file that is read, in bytes: more than any chain or key has.
 const MAX: u64 = 1024 * 1024;
@@ -118,9 +118,10 @@ impl Error {
 }
 
 impl Identity {
-    /// What `[smtp.tls]` names, not read yet; `None` where it names nothing.
-    pub fn of(tls: &config::Tls) -> Option<Self> {
-        let files = tls.certificate.iter().zip(tls.key.iter());
+    /// What a section names, files of certificates and of their keys, not read yet; `None` where it
+    /// names nothing.
+    pub fn of(certificates: &Files, keys: &Files) -> Option<Self> {
+        let files = certificates.iter().zip(keys.iter());
         let pairs = files.map(|(certificate, key)| Pair {
             certificate: Pem::new(certificate),
             key: Pem::new(key),
@@ -263,7 +264,7 @@ mod tests {
     use std::fs;
 
     use super::Identity;
-    use crate::config::Tls;
+    use crate::config::Files;
 
     fn bytes(identity: &Identity) -> (&[u8], &[u8]) {
         (identity.pairs[0].certificate().1, identity.pairs[0].key().1)
@@ -273,12 +274,7 @@ mod tests {
     fn files_are_read_anew_when_they_change_and_kept_when_they_are_gone() {
         let place = tempfile::tempdir().unwrap();
         let (certificate, key) = (place.path().join("chain"), place.path().join("key"));
-        let tls = Tls {
-            certificate: certificate.clone().into(),
-            key: key.clone().into(),
-            ..Tls::default()
-        };
-        let mut identity = Identity::of(&tls).unwrap();
+        let mut identity = Identity::of(&certificate.clone().into(), &key.clone().into()).unwrap();
         fs::write(&certificate, "one").unwrap();
         let told = identity.refresh().unwrap_err().to_string();
         assert!(told.contains("/key: can't be read"), "{told}");
@@ -303,11 +299,9 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let file = place.path().join("large");
         fs::File::create(&file).unwrap().set_len(super::MAX + 1).unwrap();
-        let tls =
-            Tls { certificate: file.into(), key: place.path().to_owned().into(), ..Tls::default() };
-        let mut identity = Identity::of(&tls).unwrap();
+        let mut identity = Identity::of(&file.into(), &place.path().to_owned().into()).unwrap();
         assert!(identity.refresh().is_err());
         assert_eq!(bytes(&identity), (&b""[..], &b""[..]));
-        assert!(Identity::of(&Tls::default()).is_none());
+        assert!(Identity::of(&Files::default(), &Files::default()).is_none());
     }
 }

@@ -8,7 +8,6 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig};
 
 use super::Connection;
-use crate::config::Tls;
 use crate::net::activation::Socket;
 use crate::net::tls::identity::Identity;
 use crate::net::tls::server::settings;
@@ -22,8 +21,7 @@ fn pair() -> (Arc<ServerConfig>, ClientConnection) {
     let (chain, key) = (place.path().join("chain"), place.path().join("key"));
     std::fs::write(&chain, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
-    let tls = Tls { certificate: chain.into(), key: key.into(), ..Tls::default() };
-    let mut identity = Identity::of(&tls).unwrap();
+    let mut identity = Identity::of(&chain.into(), &key.into()).unwrap();
     identity.refresh().unwrap();
     let settings = settings(&identity, false).0.unwrap().config;
     let mut roots = RootCertStore::empty();

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::{CHUNK, READ, STUCK, Wire, shown};
+use super::{CHUNK, READ, STUCK, Wire};
 use crate::config::Config;
 use crate::delivery::local;
 use crate::mailbox::Error;
@@ -11,6 +11,7 @@ use crate::mailbox::store::{self, Store, unique_ids};
 use crate::mailbox::uids::{Uid, UidSet};
 use crate::pop3::session::{Action, Message, Session};
 use crate::server::Connection;
+use crate::server::login::shown;
 use crate::sys::{Account, Exit, Log};
 use crate::text::dot::Stuffer;
 

@@ -1,20 +1,16 @@
 //! Who the client is, and what may be sent by it: the session child's questions to the policy
 //! process and to its monitor.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::incoming::Submitter;
 use super::talk::{Stop, Talk};
-use super::{Answer, Ask, UNKNOWN, ask};
+use super::{Answer, UNKNOWN};
 use crate::message::Address;
-use crate::net::proxy;
+use crate::server::ask::Ask;
 use crate::server::policy::{self, Mail, Trust};
 use crate::smtp::xclient::{Claim, Known};
 use crate::smtp::{LookUp, Reply, Session, Verdict};
-
-/// How long a load balancer may take to say who its client is, in milliseconds.
-const PROXY_TIMEOUT: u32 = 10_000;
 
 impl Talk<'_> {
     /// Who the client is, where a load balancer stands before it.
@@ -25,22 +21,15 @@ impl Talk<'_> {
         if !self.server.config.smtp.is_proxy(balancer) {
             return Ok(());
         }
-        let client = match self.connection.proxied(PROXY_TIMEOUT) {
-            Ok(proxy::Client::Local) => return Ok(()),
-            Ok(proxy::Client::At(client)) => client,
-            // In no network, so that it has no rights.
-            Ok(proxy::Client::Unknown) => Ipv4Addr::UNSPECIFIED.into(),
-            Err(error) => {
-                let what = match error.kind() {
-                    io::ErrorKind::InvalidData => "sends no PROXY header".to_owned(),
-                    _ => format!("sends no PROXY header: {error}"),
-                };
+        match self.connection.client_behind() {
+            Ok(None) => Ok(()),
+            Ok(Some(client)) => self.speaks_for(client, None),
+            Err(what) => {
                 let hint = "it is among [smtp] proxies";
                 self.say(Ask::Error, &format!("load balancer [{balancer}] {what}; {hint}"))?;
-                return Err(Stop::Client);
+                Err(Stop::Client)
             }
-        };
-        self.speaks_for(client, None)
+        }
     }
 
     /// From here on the client is another one; `name` where that is not DNS's to say.
@@ -137,7 +126,7 @@ impl Talk<'_> {
                 return Ok(true);
             }
             policy.is_owner(user, address).inspect_err(|what| {
-                let _ = ask(monitor, Ask::Error, format!("looking up {address}: {what}"));
+                let _ = Ask::Error.say(monitor, format!("looking up {address}: {what}"));
             })
         };
         let sender = session.transaction().and_then(|transaction| transaction.sender.clone());

@@ -2,12 +2,12 @@
 
 use std::io;
 
-use super::Ask;
 use super::talk::{Stop, Talk};
 use crate::message::Address;
 use crate::queue::Id;
 use crate::queue::entry::Path;
-use crate::server::pop3::shown;
+use crate::server::ask::Ask;
+use crate::server::login::shown;
 use crate::smtp::{Reply, Session, Transaction};
 
 impl Talk<'_> {

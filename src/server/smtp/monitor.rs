@@ -4,17 +4,18 @@
 
 use std::net::IpAddr;
 
-use super::login::Logins;
-use super::{Answer, Ask, MAX, Server, UNKNOWN};
+use super::{Answer, Server, UNKNOWN};
+use crate::auth::Scope;
 use crate::route;
 use crate::server::Peer;
+use crate::server::ask::{Ask, MAX};
+use crate::server::login::Logins;
 use crate::server::policy::Keeper;
 use crate::sys::Exit;
 use crate::sys::channel::Channel;
-use crate::sys::log::Level;
 
 /// What a session's parent knows of it.
-pub(super) struct Monitor<'a> {
+pub struct Monitor<'a> {
     server: &'a Server<'a>,
     /// Where the client came from, and who it is by now.
     came: Option<IpAddr>,
@@ -38,32 +39,26 @@ impl<'a> Monitor<'a> {
     /// Of a session that is about to begin.
     pub(super) fn new(server: &'a Server<'a>, came: Option<IpAddr>) -> Self {
         let peer = Peer { address: came };
-        let logins = Logins::new(server.config, server.log);
+        let logins = Logins::new(server.config, server.log, Scope::Smtp);
         Self { server, came, peer, logins, is_over: false }
     }
 
     /// Takes note of a record; `None` where that is none of ours.
     pub(super) fn hear<'r>(&mut self, record: &'r [u8]) -> Option<Heard<'r>> {
-        let (kind, text) = record.split_first()?;
-        if *kind == Ask::Login as u8 {
-            return Some(Heard::Login(text));
-        }
+        let (kind, text) = Ask::split(record)?;
         let lossy = String::from_utf8_lossy(text);
-        let log = self.server.log;
-        match *kind {
-            kind if kind == Ask::User as u8 => {
-                return std::str::from_utf8(text).ok().map(Heard::User);
-            }
+        match kind {
+            Ask::Login => return Some(Heard::Login(text)),
+            Ask::User => return std::str::from_utf8(text).ok().map(Heard::User),
             // Only those who may speak for others are somebody else than who has come.
-            kind if kind == Ask::Client as u8 => {
+            Ask::Client => {
                 let smtp = &self.server.config.smtp;
                 self.came.filter(|came| smtp.is_proxy(*came) || smtp.may_claim(*came))?;
                 self.peer.address = Some(lossy.parse().ok()?);
             }
-            kind if kind == Ask::End as u8 => self.is_over = true,
-            kind if kind == Ask::Info as u8 => log.line(Level::Info, &lossy),
-            kind if kind == Ask::Warning as u8 => log.line(Level::Warning, &lossy),
-            _ => log.line(Level::Error, &lossy),
+            Ask::End => self.is_over = true,
+            Ask::HandOver => return None,
+            Ask::Info | Ask::Warning | Ask::Error => kind.log(self.server.log, &lossy),
         }
         Some(Heard::Nothing)
     }

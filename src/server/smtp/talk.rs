@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::incoming::{Incoming, Trouble};
-use super::{Ask, Server, Service, UNKNOWN, ask, login};
+use super::{Server, Service, UNKNOWN};
 use crate::auth::certificates;
 use crate::message::received::{From, Received};
 use crate::net::tls::identity::Identity;
@@ -15,6 +15,8 @@ use crate::queue::{Draft, Envelope, Id, Origin};
 use crate::sasl::Binding;
 use crate::sasl::scram::Hash;
 use crate::server::Connection;
+use crate::server::ask::Ask;
+use crate::server::login;
 use crate::server::policy::Line;
 use crate::smtp::{Action, Dialect, Limits, Reply, Session, Transaction, Verdict};
 use crate::sys::channel::Channel;
@@ -29,7 +31,7 @@ const SOFT_ERRORS: usize = 10;
 const PENALTY: Duration = Duration::from_millis(200);
 
 /// What sessions are born with: what is made of files, and need not be made for each.
-pub(super) struct Kit {
+pub struct Kit {
     /// Whether TLS is offered; there are no settings where nothing is right with the files.
     offers_tls: bool,
     /// The settings of those who can't log in, and of those who may, perhaps by a certificate.
@@ -350,7 +352,7 @@ impl<'a> Talk<'a> {
     }
 
     pub(super) fn say(&self, kind: Ask, text: &str) -> Result<(), Stop> {
-        ask(self.monitor, kind, text).map_err(|_| Stop::Monitor)
+        kind.say(self.monitor, text).map_err(|_| Stop::Monitor)
     }
 
     /// Why a message is not taken, for the operator.

@@ -25,10 +25,11 @@ fn say(session: &mut Session, line: &str) -> String {
                         _ => Answer::Refused,
                     }
                 }
-                Question::Keys { user, hash } => {
-                    Answer::Keys(Keys::stand_in(b"x", &user, hash, None), "ours".into())
+                Question::Salt { user, hash } => {
+                    let keys = Keys::stand_in(b"x", &user, hash, None);
+                    Answer::Salt(keys.salt("ours".into()))
                 }
-                Question::Proven(_) => Answer::Refused,
+                Question::Proof(_) | Question::Proven(_) => Answer::Refused,
             }),
             Action::StartTls => session.start_tls(Ok(())),
             Action::Claim(_) => session.claimed(),

@@ -7,38 +7,86 @@ use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::unistd::Pid;
 
-use super::monitor::{Heard, Monitor};
-use super::talk::{Kit, Talk};
-use super::{Ask, MAX, Server, Service, ask};
+use super::ask::{Ask, MAX};
+use super::listener::{Client, Refused, Sessions};
+use super::zygote::{Arrival, Zygote};
 use crate::net::tls::identity::{Identity, State};
 use crate::route::index::Stamp;
-use crate::server::Connection;
-use crate::server::listener::{Client, Refused, Sessions, turn_away};
-use crate::server::policy::{Keeper, Line};
-use crate::server::zygote::{Arrival, Zygote};
 use crate::sys::channel::Channel;
 use crate::sys::process::Ended;
-use crate::sys::{Exit, fd, process, signal};
+use crate::sys::{Exit, Log, fd, process, signal};
 
 /// Lines that are asked for at once.
 const TURN: usize = 64;
 
+/// What the sessions of a server are.
+pub trait Host {
+    /// What they are born with.
+    type Kit;
+    /// What their parent knows of one.
+    type Monitor;
+
+    /// The log.
+    fn log(&self) -> &Log;
+    /// The users file, of which a kit may know something.
+    fn users(&self) -> &Path;
+    /// Locks the calling process up, but for `orders`, and makes what all sessions have. What had to
+    /// be left out is told.
+    fn prepare(
+        &self,
+        orders: &Channel,
+        identity: Option<&Identity>,
+    ) -> io::Result<(Self::Kit, Vec<String>)>;
+    /// A session, in a process of its own.
+    fn run(&self, kit: &Self::Kit, arrival: Arrival) -> Exit;
+    /// A client can have no session.
+    fn turn_away(&self, arrival: &Arrival);
+
+    /// A session begins.
+    fn monitor(&self, from: Option<IpAddr>) -> Self::Monitor;
+    /// Takes note of what a session says.
+    fn hear(&self, monitor: &mut Self::Monitor, record: &[u8]) -> Heard;
+    /// A session has gone.
+    fn gone(&self, monitor: &Self::Monitor);
+    /// Answers a session until it is over, in a process of its own; `first` was heard already.
+    fn stay(&self, monitor: Self::Monitor, line: Channel, first: &[u8]) -> Exit;
+
+    /// A session's line to another process.
+    fn second_line(&self, _address: IpAddr) -> Option<Channel> {
+        None
+    }
+    /// Sees to it that other processes are there; `forget` overwrites secrets, in each.
+    fn tend(&mut self, _forget: &mut dyn FnMut()) {}
+    /// A child of this process, which was none of the sessions', has ended.
+    fn ended(&mut self, _child: Pid, _how: Ended) {}
+}
+
+/// What a record of a session asks for.
+pub enum Heard {
+    /// Nothing more.
+    Nothing,
+    /// An answer.
+    Question,
+    /// It is none that a session of ours sends.
+    Nonsense,
+}
+
 /// The sessions.
-pub struct Parent<'a> {
-    server: &'a Server<'a>,
-    services: Vec<Service>,
+pub struct Parent<H: Host> {
+    host: H,
     identity: Option<Identity>,
-    policy: Keeper,
     zygote: Option<Zygote>,
     /// What the zygote was made of.
     made_of: MadeOf,
-    epoll: Epoll,
-    lines: HashMap<u64, Session<'a>>,
+    /// `None` in children.
+    epoll: Option<Epoll>,
+    lines: HashMap<u64, Session<H::Monitor>>,
     next: u64,
     /// Sessions that have a monitor.
     monitored: HashMap<Pid, IpAddr>,
@@ -50,27 +98,19 @@ pub struct Parent<'a> {
 type MadeOf = (Option<State>, Option<Stamp>);
 
 /// A session that is answered here.
-struct Session<'a> {
+struct Session<M> {
     line: Channel,
-    monitor: Monitor<'a>,
+    monitor: M,
     address: IpAddr,
 }
 
-impl<'a> Parent<'a> {
-    /// Makes the zygote; what it had to leave out is told. `services` are those of the listening
-    /// sockets, in their order.
-    pub fn new(
-        server: &'a Server<'a>,
-        services: Vec<Service>,
-        identity: Option<Identity>,
-        policy: Keeper,
-    ) -> io::Result<(Self, Vec<String>)> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+impl<H: Host> Parent<H> {
+    /// Makes the zygote; what it had to leave out is told.
+    pub fn new(host: H, identity: Option<Identity>) -> io::Result<(Self, Vec<String>)> {
+        let epoll = Some(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
         let mut parent = Self {
-            server,
-            services,
+            host,
             identity,
-            policy,
             zygote: None,
             made_of: MadeOf::default(),
             epoll,
@@ -85,24 +125,13 @@ impl<'a> Parent<'a> {
 
     fn make_zygote(&mut self) -> io::Result<Vec<String>> {
         self.made_of = self.is_made_of();
-        let (server, services, identity) = (self.server, &self.services, self.identity.as_ref());
-        let prepare = |orders: &Channel| {
-            let scram = super::scram(server);
-            server.lock_up(&[orders.as_fd()])?;
-            Ok(Kit::new(server, identity, scram))
-        };
-        let session = |kit: &Kit, arrival: Arrival| {
-            let Arrival { client: Client { socket, from, service }, line, policy } = arrival;
-            let Some(service) = services.get(service) else { return Exit::OsErr };
-            let connection = Connection::accepted(socket, from);
-            Talk::new(server, connection, kit, Line::of(policy), &line).run(*service)
-        };
+        let (host, identity) = (&self.host, self.identity.as_ref());
+        let prepare = |orders: &Channel| host.prepare(orders, identity);
+        let session = |kit: &H::Kit, arrival: Arrival| host.run(kit, arrival);
         let failed = |arrival: &Arrival, error: &io::Error| {
-            let _ = ask(&arrival.line, Ask::Error, format!("can't fork a session: {error}"));
-            let _ = ask(&arrival.line, Ask::End, "");
-            if services.get(arrival.client.service) != Some(&Service::Submissions) {
-                turn_away(&arrival.client.socket, super::busy(&server.config.hostname).as_bytes());
-            }
+            let _ = Ask::Error.say(&arrival.line, format!("can't fork a session: {error}"));
+            let _ = Ask::End.say(&arrival.line, "");
+            host.turn_away(arrival);
         };
         let (zygote, left_out) = Zygote::start(prepare, session, failed)?;
         self.zygote = Some(zygote);
@@ -110,26 +139,25 @@ impl<'a> Parent<'a> {
     }
 
     fn is_made_of(&self) -> MadeOf {
-        let users = self.server.config.users.file.metadata();
+        let users = self.host.users().metadata();
         let users = users.ok().map(|found| Stamp::of(&found));
         (self.identity.as_ref().map(Identity::state), users)
     }
 
     /// Sees to it that what sessions need is there, and is of today.
     fn tend(&mut self) {
-        let log = self.server.log;
         if let Some(Err(error)) = self.identity.as_mut().map(Identity::refresh) {
-            log.error(&error.to_string());
+            self.host.log().error(&error.to_string());
         }
         let identity = &mut self.identity;
-        self.policy.tend(log, || identity.iter_mut().for_each(Identity::forget));
+        self.host.tend(&mut || identity.iter_mut().for_each(Identity::forget));
         if self.zygote.is_some() && self.made_of == self.is_made_of() {
             return;
         }
         match self.make_zygote() {
-            Ok(left_out) => left_out.iter().for_each(|what| log.error(what)),
+            Ok(left_out) => left_out.iter().for_each(|what| self.host.log().error(what)),
             // The one that was there goes on.
-            Err(error) => log.error(&format!("can't prepare sessions: {error}")),
+            Err(error) => self.host.log().error(&format!("can't prepare sessions: {error}")),
         }
     }
 
@@ -139,7 +167,7 @@ impl<'a> Parent<'a> {
             Ok(pair) => pair,
             Err(error) => return Err((Some(client), error)),
         };
-        let policy = self.policy.open(client.address()).and_then(Line::into_channel);
+        let policy = self.host.second_line(client.address());
         let arrival = Arrival { client, line, policy };
         let mut handed = Err(io::ErrorKind::BrokenPipe.into());
         // One that has died is followed by another one.
@@ -170,14 +198,14 @@ impl<'a> Parent<'a> {
             Err(_) => &[],
         };
         if record.is_empty() {
-            session.monitor.end();
+            self.host.gone(&session.monitor);
             self.part(number);
             return false;
         }
-        match session.monitor.hear(record) {
-            Some(Heard::Nothing) => return true,
-            Some(_) => self.fork_monitor(number, record, forget),
-            None => self.part(number),
+        match self.host.hear(&mut session.monitor, record) {
+            Heard::Nothing => return true,
+            Heard::Question => self.fork_monitor(number, record, forget),
+            Heard::Nonsense => self.part(number),
         }
         false
     }
@@ -188,10 +216,12 @@ impl<'a> Parent<'a> {
         }
     }
 
-    fn forget_line(&mut self, number: u64) -> Option<Session<'a>> {
+    fn forget_line(&mut self, number: u64) -> Option<Session<H::Monitor>> {
         let session = self.lines.remove(&number)?;
         // By hand: a monitor that is being forked may have a copy of it.
-        let _ = self.epoll.delete(&session.line);
+        if let Some(epoll) = &self.epoll {
+            let _ = epoll.delete(&session.line);
+        }
         Some(session)
     }
 
@@ -204,12 +234,16 @@ impl<'a> Parent<'a> {
             forget();
             self.zygote = None;
             self.lines.clear();
+            // Who holds it can change what the parent hears.
+            self.epoll = None;
+            // A monitor may become a user, who must not find them in its memory.
+            self.identity.iter_mut().for_each(Identity::forget);
             let Some(Session { line, monitor, .. }) = session.take() else {
                 return Exit::OsErr;
             };
             let ready = signal::unblock_all().and_then(|()| fd::set_nonblocking(&line, false));
             match ready {
-                Ok(()) => monitor.stay(&line, record, Some(&self.policy)),
+                Ok(()) => self.host.stay(monitor, line, record),
                 Err(_) => Exit::OsErr,
             }
         });
@@ -218,37 +252,38 @@ impl<'a> Parent<'a> {
                 self.monitored.insert(monitor, address);
             }
             Err(error) => {
-                self.server.log.error(&format!("can't fork a monitor: {error}"));
+                self.host.log().error(&format!("can't fork a monitor: {error}"));
                 self.over.push(address);
             }
         }
     }
 }
 
-impl Sessions for Parent<'_> {
+impl<H: Host> Sessions for Parent<H> {
     fn begin(&mut self, client: Client, _: &mut dyn FnMut()) -> Result<(), Refused> {
         self.tend();
         let (address, from) = (client.address(), client.from);
         let line = self.hand(client)?;
         let number = self.next;
         self.next += 1;
-        self.epoll
-            .add(&line, EpollEvent::new(EpollFlags::EPOLLIN, number))
-            .map_err(|error| (None, error.into()))?;
-        let monitor = Monitor::new(self.server, from);
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, number);
+        let added = self.epoll.as_ref().map_or(Ok(()), |epoll| epoll.add(&line, event));
+        added.map_err(|error| (None, error.into()))?;
+        let monitor = self.host.monitor(from);
         self.lines.insert(number, Session { line, monitor, address });
         Ok(())
     }
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.epoll.0.as_fd())
+        Some(self.epoll.as_ref()?.0.as_fd())
     }
 
     fn attend(&mut self, forget: &mut dyn FnMut()) {
         let mut events = [EpollEvent::empty(); TURN];
         // Each line is looked at once.
         for _ in 0..=self.lines.len() / TURN {
-            let count = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
+            let Some(epoll) = &self.epoll else { return };
+            let count = epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
             for event in events.iter().take(count) {
                 // Of a session that is over, all that it said is there, and its place free.
                 let is_over = event.events().contains(EpollFlags::EPOLLHUP);
@@ -264,10 +299,10 @@ impl Sessions for Parent<'_> {
         if let Some(address) = self.monitored.remove(&child) {
             self.over.push(address);
         } else if self.zygote.as_ref().is_some_and(|zygote| zygote.is(child)) {
-            self.server.log.error(&format!("the process that makes sessions ended by {how:?}"));
+            self.host.log().error(&format!("the process that makes sessions ended by {how:?}"));
             self.zygote = None;
         } else {
-            self.policy.ended(child, how, self.server.log);
+            self.host.ended(child, how);
         }
     }
 
@@ -286,7 +321,8 @@ impl Sessions for Parent<'_> {
                 return Exit::OsErr;
             }
             while !self.lines.is_empty() {
-                let descriptor = PollFd::new(self.epoll.0.as_fd(), PollFlags::POLLIN);
+                let Some(epoll) = &self.epoll else { return Exit::OsErr };
+                let descriptor = PollFd::new(epoll.0.as_fd(), PollFlags::POLLIN);
                 match poll(&mut [descriptor], PollTimeout::NONE) {
                     Ok(_) | Err(nix::Error::EINTR) => {}
                     Err(_) => return Exit::OsErr,

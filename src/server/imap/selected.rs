@@ -1,0 +1,289 @@
+//! Commands about the messages of the selected mailbox (RFC 9051 section 6.4).
+
+use super::fetch::{self, Failure, Fetch as Telling};
+use super::message::marks_of;
+use super::search::{self, CHARSETS, Context};
+use super::user::{Answer, End, User, bad, failed, no, ok};
+use super::view::View;
+use crate::imap::command::{
+    Command, Fetch, FetchItem, Return, Search, SequenceSet, Store, StoreAction,
+};
+use crate::imap::reply::{self, Code, Condition, Esearch, FetchLine, Word};
+use crate::imap::structure::Revision;
+use crate::mailbox::store::{Flags, Marking, Marks};
+use crate::mailbox::uids::{Uid, UidSet};
+
+const NOTHING_SELECTED: &str = "select a mailbox first";
+const NO_SUCH_NUMBER: &str = "there is no message with such a number";
+const READ_ONLY: &str = "the mailbox is selected for reading only";
+
+impl View {
+    /// The messages that were told of and are to go.
+    pub(super) fn deleted(&self) -> UidSet {
+        let messages = self.store.messages().iter();
+        let deleted = messages.filter(|message| message.marks.flags.has(Flags::DELETED));
+        deleted.map(|message| message.uid).filter(|uid| self.known(*uid).is_some()).collect()
+    }
+}
+
+impl User<'_> {
+    /// A command that needs a selected mailbox.
+    pub(super) fn run_selected(&mut self, tag: &str, command: Command) -> Result<(), End> {
+        if self.selected.is_none() {
+            return self.finish(tag, &bad(NOTHING_SELECTED), true, false);
+        }
+        match command {
+            Command::Close => {
+                self.close(true);
+                self.finish(tag, &ok("closed"), true, false)
+            }
+            Command::Unselect => {
+                self.close(false);
+                self.finish(tag, &ok("left"), true, false)
+            }
+            Command::Expunge(set) => {
+                let answer = self.expunge(set.as_ref());
+                self.finish(tag, &answer, true, set.is_some())
+            }
+            Command::Search { uid, search } => {
+                let answer = self.search(tag, uid, &search);
+                self.finish(tag, &answer, uid, uid)
+            }
+            Command::Fetch { uid, fetch } => {
+                let answer = self.fetch(uid, &fetch)?;
+                self.finish(tag, &answer, uid, uid)
+            }
+            Command::Store { uid, store } => {
+                let answer = self.store(uid, &store);
+                self.finish(tag, &answer, uid, uid)
+            }
+            Command::Copy { uid, set, mailbox } => self.copy(tag, uid, &set, &mailbox, false),
+            Command::Move { uid, set, mailbox } => self.copy(tag, uid, &set, &mailbox, true),
+            _ => self.finish(tag, &bad("that is no command here"), true, false),
+        }
+    }
+
+    fn expunge(&mut self, set: Option<&SequenceSet>) -> Answer {
+        let Some(view) = &mut self.selected else {
+            return bad(NOTHING_SELECTED);
+        };
+        if view.read_only {
+            return no(Some(Word::NoPerm), READ_ONLY);
+        }
+        // What others have marked meanwhile goes, too.
+        if let Err(error) = view.store.sync() {
+            return failed(&error);
+        }
+        let mut deleted = view.deleted();
+        if let Some(set) = set {
+            let meant = view.messages(set, true).unwrap_or_default();
+            let meant = meant.into_iter().map(|(_, uid)| uid);
+            deleted = meant.filter(|uid| deleted.contains(*uid)).collect();
+        }
+        match view.store.expunge(&deleted) {
+            Ok(_) => ok("expunged"),
+            Err(error) => failed(&error),
+        }
+    }
+
+    fn store(&mut self, uid: bool, store: &Store) -> Answer {
+        let Some(view) = &mut self.selected else {
+            return bad(NOTHING_SELECTED);
+        };
+        let Some(messages) = view.messages(&store.set, uid) else {
+            return bad(NO_SUCH_NUMBER);
+        };
+        if view.read_only {
+            return no(Some(Word::NoPerm), READ_ONLY);
+        }
+        let (flags, keywords) = marks_of(&store.flags);
+        let marking = match store.action {
+            StoreAction::Add => Marking::Add,
+            StoreAction::Remove => Marking::Remove,
+            StoreAction::Replace => Marking::Replace,
+        };
+        let uids: UidSet = messages.iter().map(|(_, uid)| *uid).collect();
+        let refused = match view.store.mark(&uids, marking, flags, &keywords, store.unchanged_since)
+        {
+            Ok(refused) => refused,
+            Err(error) => return failed(&error),
+        };
+        if view.store.keywords().len() > view.told_keywords() {
+            view.tell_flags(&mut self.out.buffer);
+        }
+        let bits = (0_u32..)
+            .zip(view.store.keywords())
+            .filter(|(_, name)| keywords.iter().any(|keyword| keyword.eq_ignore_ascii_case(name)));
+        let bits = bits.fold(0, |bits, (at, _)| bits | 1_u64.checked_shl(at).unwrap_or(0));
+        let by = Marks { flags, keywords: bits };
+        let mut gone = false;
+        for (number, uid_of) in &messages {
+            let Some(now) = view.store.message(*uid_of).map(|message| message.marks) else {
+                gone = true;
+                continue;
+            };
+            if refused.contains(*uid_of) {
+                continue;
+            }
+            if store.silent {
+                // What the client makes of it by itself: what others did is told of all the same.
+                if let Some(known) = view.known(*uid_of) {
+                    view.has_told(*uid_of, marking.of(known, by));
+                }
+            } else {
+                let mut line = FetchLine::begin(*number, &mut self.out.buffer);
+                if uid {
+                    let item = FetchItem::Uid;
+                    line.number(&item, (*uid_of).into(), &mut self.out.buffer);
+                }
+                let flags = view.flags(now, view.is_recent(*uid_of));
+                line.flags(flags, &mut self.out.buffer);
+                line.end(&mut self.out.buffer);
+                view.has_told(*uid_of, now);
+            }
+        }
+        if !refused.is_empty() {
+            let numbers = messages.iter().filter(|(_, uid)| refused.contains(*uid));
+            let numbers: UidSet = numbers.map(|(n, u)| if uid { *u } else { *n }).collect();
+            let set = reply::set_text(numbers.ranges().iter().cloned());
+            return (Condition::Ok, Some(Code::Modified(set)), "but for those".to_owned());
+        }
+        if gone {
+            return no(Some(Word::ExpungeIssued), "some of them are gone");
+        }
+        ok("stored")
+    }
+
+    fn fetch(&mut self, uid: bool, fetch: &Fetch) -> Result<Answer, End> {
+        let Some(view) = &mut self.selected else {
+            return Ok(bad(NOTHING_SELECTED));
+        };
+        let Some(messages) = view.messages(&fetch.set, uid) else {
+            return Ok(bad(NO_SUCH_NUMBER));
+        };
+        let mut items = fetch.items.clone();
+        if uid && !items.contains(&FetchItem::Uid) {
+            items.insert(0, FetchItem::Uid);
+        }
+        let with_flags = items.contains(&FetchItem::Flags);
+        let sets_seen = fetch::sets_seen(&items) && !view.read_only;
+        let revision = if self.rev2 { Revision::Two } else { Revision::One };
+        let (mut gone, mut trouble) = (false, None);
+        for (number, uid) in messages {
+            let Some(message) = view.store.message(uid).copied() else {
+                gone = true;
+                continue;
+            };
+            if fetch.changed_since.is_some_and(|modseq| message.modseq <= modseq) {
+                continue;
+            }
+            let becomes_seen = sets_seen && !message.marks.flags.has(Flags::SEEN);
+            if becomes_seen {
+                let one = UidSet::from(uid..=uid);
+                let marked = view.store.mark(&one, Marking::Add, Flags::SEEN, &[], None);
+                if let Err(error) = marked {
+                    return Ok(failed(&error));
+                }
+            }
+            let marks = view.store.message(uid).map_or(message.marks, |message| message.marks);
+            let flags: Vec<String> =
+                view.flags(marks, view.is_recent(uid)).into_iter().map(str::to_owned).collect();
+            let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+            let mut wanted = &items;
+            let with_seen;
+            if becomes_seen && !with_flags {
+                with_seen = [&items[..], &[FetchItem::Flags]].concat();
+                wanted = &with_seen;
+            }
+            let mut telling =
+                Telling { store: view.store.as_mut(), structures: &mut view.structures, revision };
+            match telling.message(number, uid, &flags, wanted, &mut self.out) {
+                Ok(()) if with_flags || becomes_seen => view.has_told(uid, marks),
+                Ok(()) => {}
+                Err(Failure::Gone) => gone = true,
+                Err(Failure::UnknownEncoding) => {
+                    let text = "the encoding of a part is unknown";
+                    trouble = Some(no(Some(Word::UnknownCte), text));
+                }
+                Err(Failure::Unreadable(error)) => trouble = Some(failed(&error)),
+                Err(Failure::Broken(error)) => return Err(End::Gone(error)),
+            }
+        }
+        Ok(match trouble {
+            Some(answer) => answer,
+            None if gone => no(Some(Word::ExpungeIssued), "some of them are gone"),
+            None => ok("fetched"),
+        })
+    }
+
+    fn search(&mut self, tag: &str, uid: bool, search: &Search) -> Answer {
+        let Some(view) = &mut self.selected else {
+            return bad(NOTHING_SELECTED);
+        };
+        let returns = search.returns.as_deref();
+        let has = |one| returns.is_some_and(|returns| returns.contains(&one));
+        let told: Vec<Uid> = view.told().iter().map(|told| told.uid).collect();
+        let context = Context {
+            largest_number: u32::try_from(told.len()).unwrap_or(u32::MAX),
+            largest_uid: told.last().copied().unwrap_or(0),
+            saved: &view.saved,
+        };
+        let Ok(program) = search::prepare(search, &context) else {
+            let code = Code::BadCharset(CHARSETS.to_vec());
+            return (Condition::No, Some(code), "that charset is unknown".to_owned());
+        };
+        let mut found: Vec<(u32, Uid)> = Vec::new();
+        for (number, uid) in (1..=u32::MAX).zip(told) {
+            let recent = view.is_recent(uid);
+            let store = view.store.as_mut();
+            match program.matches(store, &mut view.structures, number, uid, recent) {
+                Ok(true) => found.push((number, uid)),
+                Ok(false) => {}
+                Err(error) => {
+                    if has(Return::Save) {
+                        view.saved = UidSet::new();
+                    }
+                    return failed(&error);
+                }
+            }
+        }
+        let (min, max) = (found.first().copied(), found.last().copied());
+        if has(Return::Save) {
+            // Of MIN and MAX alone only those are saved (RFC 9051 section 6.4.4.4).
+            let all = has(Return::All) || has(Return::Count);
+            let ends = has(Return::Min) || has(Return::Max);
+            view.saved = if ends && !all {
+                let min = min.filter(|_| has(Return::Min));
+                let max = max.filter(|_| has(Return::Max));
+                let mut ends: Vec<Uid> = min.into_iter().chain(max).map(|(_, uid)| uid).collect();
+                ends.sort_unstable();
+                ends.into_iter().collect()
+            } else {
+                found.iter().map(|(_, uid)| *uid).collect()
+            };
+        }
+        let shown = |(number, uid_of): (u32, Uid)| if uid { uid_of } else { number };
+        let out = &mut self.out.buffer;
+        if returns.is_none() && !self.rev2 {
+            reply::search(found.into_iter().map(shown), None, out);
+            return ok("searched");
+        }
+        let returns = returns.unwrap_or_default();
+        if returns == [Return::Save] {
+            return ok("saved");
+        }
+        let all = returns.is_empty() || has(Return::All);
+        let all = all.then(|| found.iter().copied().map(shown).collect::<UidSet>());
+        let answer = Esearch {
+            tag,
+            uid,
+            min: min.filter(|_| has(Return::Min)).map(shown),
+            max: max.filter(|_| has(Return::Max)).map(shown),
+            all: all.map(|all| all.ranges().to_vec()),
+            count: has(Return::Count).then_some(found.len() as u64),
+            modseq: None,
+        };
+        reply::esearch(&answer, out);
+        ok("searched")
+    }
+}

@@ -1,0 +1,394 @@
+//! The session of a user who has logged in, run as that user.
+//!
+//! [`Session`] reads commands, one at a time; here they are obeyed. What is asked of the selected
+//! mailbox is in `selected`, what of folders in `folders`, and messages that come in `message`.
+
+use std::cell::RefCell;
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use super::out::Out;
+use super::view::{Telling, View};
+use crate::config::Config;
+use crate::delivery::local;
+use crate::imap::CAPABILITIES;
+use crate::imap::command::{Command, Tagged};
+use crate::imap::reply::{self, Code, Condition, Word};
+use crate::imap::session::{Action, Session};
+use crate::mailbox::folders::{self, Folders, Name};
+use crate::mailbox::{Error, Place};
+use crate::server::Connection;
+use crate::server::login::shown;
+use crate::sys::{Account, Exit, Log, fd};
+
+use super::message::Incoming;
+
+/// Of the command that logged in, still to be answered.
+pub struct LoggedIn {
+    /// Its tag.
+    pub tag: String,
+    /// The input that came behind it.
+    pub leftover: Vec<u8>,
+}
+
+/// So long may a client say nothing (RFC 9051 section 5.4).
+const IDLE: Duration = Duration::from_mins(30);
+
+/// So long, in milliseconds, may a client take nothing of what it is sent.
+const STUCK: u32 = 300_000;
+
+/// So much is read at once.
+const READ: usize = 16 * 1024;
+
+/// Why a session is over.
+#[derive(Debug)]
+pub(super) enum End {
+    /// The client has said LOGOUT, or was told BYE.
+    Said(&'static str),
+    /// It is gone, or can't be served any more.
+    Gone(io::Error),
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        Self::Gone(error)
+    }
+}
+
+/// An answer that ends a command: how it went, a code, and words.
+pub(super) type Answer = (Condition, Option<Code>, String);
+
+/// It went well.
+pub(super) fn ok(text: &str) -> Answer {
+    (Condition::Ok, None, text.to_owned())
+}
+
+/// It can't be done.
+pub(super) fn no(word: Option<Word>, text: &(impl ToString + ?Sized)) -> Answer {
+    (Condition::No, word.map(Code::Word), text.to_string())
+}
+
+/// It was no command here.
+pub(super) fn bad(text: &str) -> Answer {
+    (Condition::Bad, None, text.to_owned())
+}
+
+/// What is said of a mailbox that failed.
+pub(super) fn failed(error: &Error) -> Answer {
+    let word = match error {
+        Error::OverQuota { .. } => Word::OverQuota,
+        Error::Locked { .. } => Word::InUse,
+        Error::Changed => Word::ExpungeIssued,
+        Error::Damaged { .. } => Word::Corruption,
+        _ => Word::Unavailable,
+    };
+    no(Some(word), error)
+}
+
+/// What is said of a folder that failed.
+pub(super) fn folder_failed(error: &folders::Error) -> Answer {
+    use folders::Error as E;
+    let word = match error {
+        E::NonExistent(_) => Word::NonExistent,
+        E::AlreadyExists(_) => Word::AlreadyExists,
+        E::HasChildren(_) => Word::HasChildren,
+        E::Cannot(_) => Word::Cannot,
+        E::UseAttribute(_) => Word::UseAttr,
+        E::NoPermission(_) => Word::NoPerm,
+        E::InUse(_) => Word::InUse,
+        E::Limit(_) => Word::Limit,
+        E::Failed(_) => Word::Unavailable,
+    };
+    no(Some(word), error)
+}
+
+/// A user's session.
+pub(super) struct User<'a> {
+    pub folders: Folders,
+    pub out: Out<'a>,
+    pub session: Session,
+    pub selected: Option<View>,
+    /// It has enabled IMAP4rev2.
+    pub rev2: bool,
+    /// The largest message that is taken, in octets.
+    pub largest: u64,
+    pub incoming: Option<Incoming>,
+    pub warnings: Vec<String>,
+}
+
+/// Serves a user, as that user.
+pub fn session(
+    config: &Config,
+    client: &mut Connection,
+    account: &Account,
+    login: &LoggedIn,
+    log: &Log,
+) -> Exit {
+    let who = format!("user=<{}>, rip={}", shown(account.name.as_bytes()), client.peer);
+    let folders = match local::folders(config, account) {
+        Ok(folders) => folders,
+        Err(what) => {
+            log.error(&format!("Mailbox: {who}, status=unavailable: {what}"));
+            let _ = client.send(&super::refusal(&login.tag), STUCK);
+            return Exit::TempFail;
+        }
+    };
+    let client = RefCell::new(client);
+    let mut sink = |bytes: &[u8]| client.borrow_mut().send(bytes, STUCK);
+    let mut user = User::new(folders, Out::new(&mut sink), login, config.smtp.max_message_size);
+    let mut buffer = vec![0; READ];
+    let end = loop {
+        if let Err(end) = user.obey() {
+            break end;
+        }
+        match user.wait(&client, &mut buffer) {
+            Ok(0) => break End::Gone(io::ErrorKind::UnexpectedEof.into()),
+            Ok(length) => user.session.push(buffer.get(..length).unwrap_or_default()),
+            Err(end) => break end,
+        }
+    };
+    let _ = user.out.flush();
+    user.close(false);
+    for warning in user.warnings.drain(..) {
+        log.warning(&format!("Mailbox: {who}: {warning}"));
+    }
+    let (why, exit) = match &end {
+        End::Said(why) => ((*why).to_owned(), Exit::Ok),
+        End::Gone(error) => match error.kind() {
+            io::ErrorKind::TimedOut => ("timeout".to_owned(), Exit::Ok),
+            io::ErrorKind::UnexpectedEof => ("gone".to_owned(), Exit::Ok),
+            _ => (error.to_string(), Exit::IoErr),
+        },
+    };
+    log.info(&format!("Disconnected: {who}, bytes={}, end={why}", user.out.sent));
+    exit
+}
+
+impl<'a> User<'a> {
+    /// A session whose login is still to be answered.
+    pub fn new(folders: Folders, mut out: Out<'a>, login: &LoggedIn, largest: u64) -> Self {
+        let code = Code::Capability(CAPABILITIES.to_owned());
+        let tag = Some(login.tag.as_str());
+        reply::status(tag, Condition::Ok, Some(&code), "logged in", &mut out.buffer);
+        Self {
+            folders,
+            out,
+            session: Session::new(&login.leftover),
+            selected: None,
+            rev2: false,
+            largest,
+            incoming: None,
+            warnings: Vec::new(),
+        }
+    }
+
+    /// Does what there is to do, and sends what there is to say.
+    pub fn obey(&mut self) -> Result<(), End> {
+        while let Some(action) = self.session.next() {
+            match action {
+                Action::Send(bytes) => self.out.write_all(&bytes)?,
+                Action::Run(tagged) => self.run(tagged)?,
+                Action::Append(to) => {
+                    let wanted = self.announced(to);
+                    self.session.take_message(wanted);
+                }
+                Action::Chunk(octets) => self.chunk(&octets),
+                Action::Appended(whole) => self.appended(whole)?,
+                Action::Done(tag) => self.finish(&tag, &ok("that was it"), true, false)?,
+                Action::Close => {
+                    self.out.flush()?;
+                    return Err(End::Said("closed"));
+                }
+            }
+            self.out.settle()?;
+        }
+        Ok(self.out.flush()?)
+    }
+
+    /// Waits for input, and tells an idle client meanwhile what happens; how much there was.
+    fn wait(&mut self, client: &RefCell<&mut Connection>, buffer: &mut [u8]) -> Result<usize, End> {
+        let deadline = Instant::now() + IDLE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let left = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
+            if left == 0 {
+                let text = "you have been silent for too long";
+                reply::status(None, Condition::Bye, None, text, &mut self.out.buffer);
+                return Err(End::Said("timeout"));
+            }
+            if self.session.is_idle()
+                && let Some(view) = &mut self.selected
+                && let Ok(Some(watch)) = view.store.watch()
+            {
+                let [input, _] =
+                    fd::wait_for_either(client.borrow().descriptors()[0], watch, left)?;
+                if !input {
+                    self.look()?;
+                    continue;
+                }
+            }
+            return match client.borrow_mut().receive(buffer, left) {
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    let text = "you have been silent for too long";
+                    reply::status(None, Condition::Bye, None, text, &mut self.out.buffer);
+                    Err(End::Said("timeout"))
+                }
+                result => Ok(result?),
+            };
+        }
+    }
+
+    /// Looks what others did, and tells it.
+    fn look(&mut self) -> Result<(), End> {
+        let rev2 = self.rev2;
+        if let Some(view) = &mut self.selected {
+            let telling = Telling { expunges: true, uids: false, rev2 };
+            let told = view.store.sync().and_then(|()| view.tell(telling, &mut self.out.buffer));
+            self.told(&told)?;
+        }
+        Ok(self.out.flush()?)
+    }
+
+    /// A session whose mailbox is another one now can't go on.
+    fn told(&mut self, told: &Result<bool, Error>) -> Result<(), End> {
+        match told {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                let text = "the mailbox was replaced, log in again";
+                reply::status(None, Condition::Bye, None, text, &mut self.out.buffer);
+                self.out.flush()?;
+                Err(End::Said("replaced"))
+            }
+            Err(error) => {
+                self.warnings.push(error.to_string());
+                Ok(())
+            }
+        }
+    }
+
+    /// Ends a command: tells what has happened meanwhile, and how it went.
+    pub fn finish(
+        &mut self,
+        tag: &str,
+        answer: &Answer,
+        expunges: bool,
+        uids: bool,
+    ) -> Result<(), End> {
+        let telling = Telling { expunges, uids, rev2: self.rev2 };
+        if let Some(view) = &mut self.selected {
+            let told = view.store.sync().and_then(|()| view.tell(telling, &mut self.out.buffer));
+            self.warnings.append(&mut view.store.take_warnings());
+            self.told(&told)?;
+        }
+        self.say(tag, answer);
+        Ok(())
+    }
+
+    /// Only how it went.
+    pub fn say(&mut self, tag: &str, (condition, code, text): &Answer) {
+        reply::status(Some(tag), *condition, code.as_ref(), text, &mut self.out.buffer);
+    }
+
+    /// Leaves the selected mailbox; `expunge`: what is deleted goes.
+    pub fn close(&mut self, expunge: bool) {
+        let Some(mut view) = self.selected.take() else {
+            return;
+        };
+        if expunge && !view.read_only {
+            let deleted = view.deleted();
+            if let Err(error) = view.store.expunge(&deleted) {
+                self.warnings.push(error.to_string());
+            }
+        }
+        view.structures.drop_gone(view.store.as_ref());
+        if let Err(error) = view.store.checkpoint() {
+            self.warnings.push(error.to_string());
+        }
+        self.warnings.append(&mut view.store.take_warnings());
+    }
+
+    /// A name of the client's, and its place.
+    pub fn place(&self, name: &str) -> Result<(Name, Place), Answer> {
+        let name = Name::parse(name).map_err(|why| no(Some(Word::Cannot), &why))?;
+        let place = self.folders.place(&name).map_err(|error| folder_failed(&error))?;
+        Ok((name, place))
+    }
+
+    fn run(&mut self, Tagged { tag, command }: Tagged) -> Result<(), End> {
+        let tag = tag.as_str();
+        match command {
+            Command::Capability => {
+                reply::words(&format!("CAPABILITY {CAPABILITIES}"), &mut self.out.buffer);
+                self.finish(tag, &ok("that is what there is"), true, false)
+            }
+            Command::Noop | Command::Check => self.finish(tag, &ok("done"), true, false),
+            Command::Logout => {
+                reply::status(None, Condition::Bye, None, "bye", &mut self.out.buffer);
+                self.say(tag, &ok("logged out"));
+                self.out.flush()?;
+                Err(End::Said("logout"))
+            }
+            Command::Id(_) => {
+                reply::id(&[("name", "Hikyaku")], &mut self.out.buffer);
+                self.finish(tag, &ok("pleased to meet you"), true, false)
+            }
+            Command::StartTls | Command::Login { .. } | Command::Authenticate { .. } => {
+                self.finish(tag, &bad("you are logged in already"), true, false)
+            }
+            Command::Enable(names) => {
+                let mut enabled = String::new();
+                if names.iter().any(|name| name == "IMAP4REV2") {
+                    self.rev2 = true;
+                    self.session.speak_utf8();
+                    enabled.push_str(" IMAP4rev2");
+                }
+                reply::words(&format!("ENABLED{enabled}"), &mut self.out.buffer);
+                self.finish(tag, &ok("done"), true, false)
+            }
+            Command::Namespace => {
+                reply::namespace('/', &mut self.out.buffer);
+                self.finish(tag, &ok("that is all there is"), true, false)
+            }
+            Command::Idle => {
+                reply::continuation("idling", &mut self.out.buffer);
+                self.session.idle(tag);
+                self.look()
+            }
+            Command::Select(name, _) => self.select(tag, &name, false),
+            Command::Examine(name, _) => self.select(tag, &name, true),
+            Command::Create(name, uses) => {
+                let answer = self.create(&name, &uses);
+                self.finish(tag, &answer, true, false)
+            }
+            Command::Delete(name) => {
+                let answer = self.delete(&name);
+                self.finish(tag, &answer, true, false)
+            }
+            Command::Rename { from, to } => {
+                let answer = self.rename(&from, &to);
+                self.finish(tag, &answer, true, false)
+            }
+            Command::Subscribe(name) => {
+                let answer = self.subscribe(&name, true);
+                self.finish(tag, &answer, true, false)
+            }
+            Command::Unsubscribe(name) => {
+                let answer = self.subscribe(&name, false);
+                self.finish(tag, &answer, true, false)
+            }
+            Command::List(list) => {
+                let answer = self.list(&list);
+                self.finish(tag, &answer, true, false)
+            }
+            Command::Lsub { reference, pattern } => {
+                let answer = self.lsub(&reference, &pattern);
+                self.finish(tag, &answer, true, false)
+            }
+            Command::Status(name, items) => {
+                let answer = self.status(&name, &items);
+                self.finish(tag, &answer, true, false)
+            }
+            command => self.run_selected(tag, command),
+        }
+    }
+}

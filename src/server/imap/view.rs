@@ -1,0 +1,296 @@
+//! The selected mailbox, as its client knows it: a number for each message that it was told of.
+//!
+//! The store shows what there is; a client hears of it only when it may (RFC 9051 section 7.5.1): a
+//! message that is gone keeps its number until then.
+
+use std::ops::RangeInclusive;
+
+use crate::imap::command::FetchItem;
+use crate::imap::command::SequenceSet;
+use crate::imap::reply::{self, Code, Condition, FetchLine};
+use crate::mailbox::folders::Name;
+use crate::mailbox::store::{Flags, Marks, Store};
+use crate::mailbox::uids::{Uid, UidSet};
+use crate::mailbox::{Error, Structures};
+
+/// The system flags, as they are written.
+pub const SYSTEM: [(Flags, &str); 5] = [
+    (Flags::ANSWERED, "\\Answered"),
+    (Flags::FLAGGED, "\\Flagged"),
+    (Flags::DELETED, "\\Deleted"),
+    (Flags::SEEN, "\\Seen"),
+    (Flags::DRAFT, "\\Draft"),
+];
+
+/// A message that the client was told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Its name.
+    pub uid: Uid,
+    /// What the client knows of its marks.
+    pub marks: Marks,
+}
+
+/// What a client is told besides what it has asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Telling {
+    /// Numbers may change.
+    pub expunges: bool,
+    /// What is told of a message has its UID: the command was of UIDs.
+    pub uids: bool,
+    /// It speaks IMAP4rev2, which has no `\Recent`.
+    pub rev2: bool,
+}
+
+/// A selected mailbox.
+pub struct View {
+    /// Its name.
+    pub name: Name,
+    /// The session's handle on it.
+    pub store: Box<dyn Store>,
+    /// The structures of its messages.
+    pub structures: Structures,
+    /// Nothing is changed.
+    pub read_only: bool,
+    /// What the last search has saved.
+    pub saved: UidSet,
+    told: Vec<Told>,
+    recent: UidSet,
+    uid_validity: u32,
+    /// What was told is what there was at this MODSEQ.
+    modseq: u64,
+    keywords: usize,
+    /// Messages are gone, and it was not told.
+    behind: bool,
+}
+
+impl View {
+    /// A mailbox that is being selected, and nobody was told of.
+    pub fn new(
+        name: Name,
+        mut store: Box<dyn Store>,
+        structures: Structures,
+        read_only: bool,
+    ) -> Result<Self, Error> {
+        let before = if read_only { None } else { Some(store.claim_recent()?) };
+        let status = store.status();
+        let told: Vec<Told> =
+            store.messages().iter().map(|m| Told { uid: m.uid, marks: m.marks }).collect();
+        let mut recent = UidSet::new();
+        let old = told.len().saturating_sub(status.recent);
+        for (number, told) in told.iter().enumerate() {
+            let is_recent = match before {
+                Some(before) => told.uid > before,
+                None => number >= old,
+            };
+            if is_recent {
+                recent.insert(told.uid);
+            }
+        }
+        Ok(Self {
+            name,
+            keywords: store.keywords().len(),
+            store,
+            structures,
+            read_only,
+            saved: UidSet::new(),
+            told,
+            recent,
+            uid_validity: status.uid_validity,
+            modseq: status.highest_modseq,
+            behind: false,
+        })
+    }
+
+    /// The messages by their numbers, from 1 on.
+    pub fn told(&self) -> &[Told] {
+        &self.told
+    }
+
+    /// How many keywords the client knows.
+    pub fn told_keywords(&self) -> usize {
+        self.keywords
+    }
+
+    /// How many are `\Recent` here.
+    pub fn recent(&self) -> usize {
+        self.told.iter().filter(|told| self.recent.contains(told.uid)).count()
+    }
+
+    /// Whether a message is `\Recent` here.
+    pub fn is_recent(&self, uid: Uid) -> bool {
+        self.recent.contains(uid)
+    }
+
+    /// The number of the first that is not `\Seen`.
+    pub fn first_unseen(&self) -> Option<u32> {
+        let at = self.told.iter().position(|told| !told.marks.flags.has(Flags::SEEN))?;
+        u32::try_from(at.saturating_add(1)).ok()
+    }
+
+    /// Flags as they are told.
+    pub fn flags(&self, marks: Marks, recent: bool) -> Vec<&str> {
+        let mut all: Vec<&str> = SYSTEM
+            .iter()
+            .filter(|(flag, _)| marks.flags.has(*flag))
+            .map(|(_, word)| *word)
+            .collect();
+        let names = (0_u32..).zip(self.store.keywords());
+        let has = |at: u32| marks.keywords & 1_u64.checked_shl(at).unwrap_or(0) != 0;
+        all.extend(names.filter(|(at, _)| has(*at)).map(|(_, name)| name.as_str()));
+        if recent {
+            all.push("\\Recent");
+        }
+        all
+    }
+
+    /// The flags that there are: FLAGS, and which of them are kept.
+    pub fn tell_flags(&mut self, out: &mut Vec<u8>) {
+        self.keywords = self.store.keywords().len();
+        let mut all: Vec<&str> = SYSTEM.iter().map(|(_, word)| *word).collect();
+        all.extend(self.store.keywords().iter().map(String::as_str));
+        reply::flags_line(all.iter().copied(), out);
+        if self.read_only {
+            all.clear();
+        } else {
+            all.push("\\*");
+        }
+        let all = all.into_iter().map(str::to_owned).collect();
+        let text = if self.read_only { "nothing is kept" } else { "these are kept" };
+        reply::status(None, Condition::Ok, Some(&Code::PermanentFlags(all)), text, out);
+    }
+
+    /// The messages of a set that were told, with their numbers, ascending; `None` where a number is
+    /// that of none.
+    pub fn messages(&self, set: &SequenceSet, by_uid: bool) -> Option<Vec<(u32, Uid)>> {
+        let last = u32::try_from(self.told.len()).unwrap_or(u32::MAX);
+        let numbered = (1..=u32::MAX).zip(self.told.iter().map(|told| told.uid));
+        if *set == SequenceSet::Saved {
+            return Some(numbered.filter(|(_, uid)| self.saved.contains(*uid)).collect());
+        }
+        let largest = if by_uid { self.told.last().map_or(0, |told| told.uid) } else { last };
+        let mut wanted = UidSet::new();
+        for range in set.ranges(largest) {
+            if !by_uid && (*range.start() == 0 || *range.end() > last) {
+                return None;
+            }
+            wanted.insert_range(range);
+        }
+        let mut found = Vec::new();
+        for range in wanted.ranges() {
+            let number = |uid: &RangeInclusive<u32>| {
+                if by_uid {
+                    self.told.partition_point(|told| told.uid < *uid.start())
+                } else {
+                    usize::try_from(uid.start().saturating_sub(1)).unwrap_or(usize::MAX)
+                }
+            };
+            let from = number(range);
+            let rest = self.told.get(from..).unwrap_or_default();
+            let first = u32::try_from(from.saturating_add(1)).unwrap_or(u32::MAX);
+            let inside = |(number, told): &(u32, &Told)| {
+                if by_uid { told.uid <= *range.end() } else { number <= range.end() }
+            };
+            let here = (first..).zip(rest).take_while(inside);
+            found.extend(here.map(|(number, told)| (number, told.uid)));
+        }
+        Some(found)
+    }
+
+    /// The client knows these marks of a message.
+    pub fn has_told(&mut self, uid: Uid, marks: Marks) {
+        if let Ok(at) = self.told.binary_search_by_key(&uid, |told| told.uid)
+            && let Some(told) = self.told.get_mut(at)
+        {
+            told.marks = marks;
+        }
+    }
+
+    /// What the client knows of a message's marks.
+    pub fn known(&self, uid: Uid) -> Option<Marks> {
+        let at = self.told.binary_search_by_key(&uid, |told| told.uid).ok()?;
+        self.told.get(at).map(|told| told.marks)
+    }
+
+    /// Tells what the store shows now, as far as it may be told; false where it is another mailbox
+    /// now, and the numbers mean nothing.
+    pub fn tell(&mut self, telling: Telling, out: &mut Vec<u8>) -> Result<bool, Error> {
+        let status = self.store.status();
+        if status.uid_validity != self.uid_validity {
+            return Ok(false);
+        }
+        if status.highest_modseq == self.modseq && !(self.behind && telling.expunges) {
+            return Ok(true);
+        }
+        if self.store.keywords().len() != self.keywords {
+            self.tell_flags(out);
+        }
+        let mut kept: Vec<Told> = Vec::with_capacity(status.messages);
+        let mut changed: Vec<usize> = Vec::new();
+        self.behind = false;
+        for told in &self.told {
+            match self.store.message(told.uid).map(|message| message.marks) {
+                None if telling.expunges => {
+                    reply::numbered(kept.len().saturating_add(1), "EXPUNGE", out);
+                }
+                None => {
+                    self.behind = true;
+                    kept.push(*told);
+                }
+                Some(marks) => {
+                    if marks != told.marks {
+                        changed.push(kept.len());
+                    }
+                    kept.push(Told { uid: told.uid, marks });
+                }
+            }
+        }
+        let before = self.told.last().map_or(0, |told| told.uid);
+        let new = self.store.messages().iter().filter(|message| message.uid > before);
+        let count = kept.len();
+        kept.extend(new.map(|message| Told { uid: message.uid, marks: message.marks }));
+        self.told = kept;
+        if self.told.len() > count {
+            self.claim(count)?;
+            reply::numbered(self.told.len(), "EXISTS", out);
+            if !telling.rev2 {
+                reply::numbered(self.recent(), "RECENT", out);
+            }
+        }
+        for at in changed {
+            self.tell_marks(at, telling.uids, out);
+        }
+        self.modseq = self.store.status().highest_modseq.max(status.highest_modseq);
+        if self.store.status().highest_modseq != status.highest_modseq {
+            // Something more has come to light: it is told the next time.
+            self.modseq = status.highest_modseq;
+        }
+        Ok(true)
+    }
+
+    /// The messages from this place on are `\Recent` to the first who is told.
+    fn claim(&mut self, from: usize) -> Result<(), Error> {
+        if self.read_only {
+            return Ok(());
+        }
+        let before = self.store.claim_recent()?;
+        for told in self.told.get(from..).unwrap_or_default() {
+            if told.uid > before {
+                self.recent.insert(told.uid);
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_marks(&self, at: usize, uids: bool, out: &mut Vec<u8>) {
+        if let Some(told) = self.told.get(at) {
+            let number = u32::try_from(at.saturating_add(1)).unwrap_or(u32::MAX);
+            let mut line = FetchLine::begin(number, out);
+            if uids {
+                line.number(&FetchItem::Uid, told.uid.into(), out);
+            }
+            line.flags(self.flags(told.marks, self.is_recent(told.uid)), out);
+            line.end(out);
+        }
+    }
+}
