@@ -132,16 +132,24 @@ pub fn arrival(subject: &str, size: usize) -> Arrival {
     }
 }
 
+/// A message with room, as our deliveries write it.
+fn ours(subject: &str, room: usize, body: &str) -> String {
+    format!(
+        "From a@b.org Thu Jan  1 00:00:00 1970\nSubject: {subject}\nStatus:{:10}\n\
+         X-Status:{:10}\nX-Keywords:{:room$}\n\n{body}\n\n",
+        "", "", ""
+    )
+}
+
+/// A mailbox with room in each message; a block ends within the first.
+pub fn fill_with_room(directory: &Path) {
+    let content = ours("a", 150, &"a\n".repeat(2100)) + &ours("c", 90, "c") + &ours("c", 90, "c");
+    fs::write(inbox(directory), content).unwrap();
+}
+
 /// A mailbox with room and without, with two that are the same, and with one whose fields go over
 /// the end of a block.
 pub fn fill(directory: &Path) {
-    let ours = |subject: &str, room: usize, body: &str| {
-        format!(
-            "From a@b.org Thu Jan  1 00:00:00 1970\nSubject: {subject}\nStatus:{:10}\n\
-             X-Status:{:10}\nX-Keywords:{:room$}\n\n{body}\n\n",
-            "", "", ""
-        )
-    };
     let foreign = |subject: &str| {
         format!("From x Thu Jan  1 00:00:00 1970\nSubject: {subject}\nStatus: RO\n\n{subject}\n\n")
     };

@@ -144,9 +144,10 @@ impl MboxStore {
             && !anew
             && let Some(mut changes) = changes(locked.state(), &listing)
         {
+            let durable = !opened.tells_all || !changes.iter().all(is_in_file);
             name_new(opened, locked.state(), &listing, &mut changes)?;
             changes.push(Change::Base(opened.stamp(verified)?));
-            return locked.commit(changes, true);
+            return locked.commit(changes, durable);
         }
         let state = if anew {
             anew_state(&locked, &listing)
@@ -286,6 +287,15 @@ fn rewrite(
         .map_err(|error| opened.fail("be written", error))?;
     state.base = opened.stamp(verified)?;
     locked.replace(state)
+}
+
+/// Whether the file itself says so.
+fn is_in_file(change: &Change) -> bool {
+    match change {
+        Change::New(message) => message.extent.named,
+        Change::Keyword(_) | Change::UidNext(_) => true,
+        _ => false,
+    }
 }
 
 fn new_ones(changes: &mut [Change]) -> impl Iterator<Item = &mut Message> {

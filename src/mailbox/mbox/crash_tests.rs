@@ -536,6 +536,83 @@ fn tear_frames(content: &str) {
     }
 }
 
+/// All have room: the file says all that an append is acknowledged for.
+fn roomy() -> String {
+    [ours("a", 150, "a"), ours("c", 90, "c"), ours("c", 90, "c"), ours("d", 90, "d")].concat()
+}
+
+#[test]
+fn an_append_that_the_index_forgot_has_its_uids_and_marks() {
+    let (mut cut, mut length) = (0, usize::MAX);
+    while cut < length {
+        let home = Home::new(&roomy());
+        let mut store = home.open();
+        let before = fs::read(home.file(".index")).unwrap().len();
+        assert_eq!(store.append(&[arrival("y"), arrival("z")]).unwrap(), [5, 6]);
+        assert_eq!(store.append(&[arrival("y")]).unwrap(), [7]);
+        let known = told(&mut store);
+        drop(store);
+        let named = home.content();
+        assert!(named.contains("X-UID: 7\nX-Keywords: work new"), "{named}");
+        // Nothing of the index was synced since.
+        let mut index = fs::read(home.file(".index")).unwrap();
+        length = index.len() - before;
+        index.truncate(before + cut);
+        fs::write(home.file(".index"), &index).unwrap();
+        restart();
+        let mut store = home.open();
+        let now = told(&mut store);
+        assert_eq!(now.messages, known.messages, "{cut} of {length}");
+        assert_eq!((now.uid_validity, now.uid_next), (known.uid_validity, 8));
+        assert_eq!(store.append(&[arrival("x")]).unwrap(), [8]);
+        cut += 16;
+    }
+}
+
+#[test]
+fn an_append_with_uids_killed_at_any_step_gives_none_twice() {
+    for neighbour in [Neighbour::Away, Neighbour::Delivers] {
+        let mut killed = true;
+        let mut n = 0;
+        while killed {
+            let home = Home::new(&roomy());
+            let mut store = home.open();
+            let known = told(&mut store);
+            let arrivals = [arrival("y"), arrival("z")];
+            killed = killed_at(n, || drop(store.append(&arrivals).unwrap()));
+            drop(store);
+            if neighbour == Neighbour::Delivers {
+                home.deliver();
+            }
+            let place = format!("{neighbour:?}, step {n}");
+            // What the next session is told holds, also where the index forgets it again.
+            let then = told(&mut home.open());
+            fs::remove_file(home.file(".index")).unwrap();
+            restart();
+            let now = told(&mut home.open());
+            assert!(!home.content().contains('\0'), "{place}");
+            for found in [&then, &now] {
+                assert_eq!(found.uid_validity, known.uid_validity, "{place}");
+                assert!(known.messages.iter().all(|(uid, m)| found.messages[uid] == *m), "{place}");
+                let new = found.messages.len() - known.messages.len();
+                let came = new - usize::from(neighbour == Neighbour::Delivers);
+                assert!(came == 2 || killed && came == 0, "{place}: {found:?}");
+            }
+            // The neighbour's has no room for its own, and gets another.
+            for (uid, shown) in &now.messages {
+                let was = then.messages.get(uid);
+                assert!(was.is_none_or(|was| was == shown), "{place}: UID {uid}");
+                assert!(was.is_some() || *uid >= then.uid_next, "{place}: UID {uid}");
+            }
+            for uid in [5, 6].into_iter().filter(|_| !killed) {
+                assert!(now.messages[&uid].text.contains(["", "y", "z"][uid as usize - 4]));
+            }
+            n += 1;
+        }
+        assert!(n > 5);
+    }
+}
+
 #[test]
 fn an_index_that_goes_while_a_session_is_open_costs_no_mark() {
     let spoilt: [fn(&Home); 4] = [

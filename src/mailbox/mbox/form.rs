@@ -7,6 +7,7 @@ use super::quote::Quoter;
 use super::{fields, from_line, own};
 use crate::mailbox::message::{NewMessage, Staged};
 use crate::mailbox::store::Flags;
+use crate::mailbox::uids::Uid;
 
 /// Room for flags and keywords that are later written in place; blank, each means the same as if it
 /// were not there. (A blank X-UID would not: c-client then numbers all messages anew.)
@@ -35,11 +36,17 @@ pub(super) struct Stored {
 impl Stored {
     /// A message that nobody has marked yet. `first`: of an empty mailbox.
     pub fn of(message: &NewMessage, first: bool) -> Self {
-        Self::marked(message, first, Flags::default(), &[])
+        Self::marked(message, first, None, Flags::default(), &[])
     }
 
-    /// A message with its marks.
-    pub fn marked(message: &NewMessage, first: bool, flags: Flags, keywords: &[String]) -> Self {
+    /// A message with its marks, and with its UID where the mailbox says that it is given.
+    pub fn marked(
+        message: &NewMessage,
+        first: bool,
+        uid: Option<Uid>,
+        flags: Flags,
+        keywords: &[String],
+    ) -> Self {
         let text = Rc::clone(&message.text);
         let body = text.length().saturating_sub(text.header).saturating_add(text.from_lines);
         let mut head = from_line::write(&message.sender, message.at);
@@ -54,12 +61,17 @@ impl Stored {
             letters.map(|(letter, _)| char::from(*letter)).collect::<String>()
         };
         let words: String = keywords.iter().flat_map(|word| [" ", word.as_str()]).collect();
-        let room = room.saturating_add(words.len());
+        let uid = uid.map(|uid| format!("X-UID: {uid}\n")).unwrap_or_default();
+        // As it is where the UID is written later.
+        let room = room.saturating_add(words.len()).saturating_sub(uid.len());
         for (field, value, width) in [
             ("Status", letters(&own::STATUS), STATUS),
             ("X-Status", letters(&own::X_STATUS), STATUS),
             ("X-Keywords", words, room),
         ] {
+            if field == "X-Keywords" {
+                head.extend_from_slice(uid.as_bytes());
+            }
             let blank = if value.is_empty() || value.starts_with(' ') { "" } else { " " };
             head.extend_from_slice(
                 format!("{field}:{:width$}\n", [blank, &value].concat()).as_bytes(),

@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use super::Opened;
+use super::identity::Identity;
 use super::own::{self, ImapBase};
 use super::write_back::{NoRoom, Wanted, write_back_at};
 use crate::mailbox::index::{Change, State};
@@ -72,6 +73,29 @@ pub fn name<'a>(
         }
     }
     Ok(())
+}
+
+/// Says in the first message that UIDs up to `uid_last` are given, of which messages that are
+/// appended will have theirs from the beginning. False, and nothing is written, where there is no
+/// room, or where those UIDs would not count, as for [`name`].
+pub fn announce(opened: &Opened, state: &State, uid_last: Uid) -> io::Result<bool> {
+    let first = state.messages.first().filter(|first| first.extent.start == 0);
+    let Some(first) = first.filter(|_| Identity::is_verified(&state.base)) else {
+        return Ok(false);
+    };
+    if state.messages.iter().any(|message| !message.extent.named) {
+        return Ok(false);
+    }
+    let base = header(opened, &first.extent)?.and_then(|header| own::read(&header).base);
+    let is_ours = |base: &ImapBase| {
+        base.uid_validity == state.uid_validity && base.uid_last < state.uid_next.min(uid_last)
+    };
+    let Some(base) = base.filter(is_ours) else {
+        return Ok(false);
+    };
+    let base = ImapBase { uid_last, ..base };
+    let wanted = Wanted { base: Some(&base), ..Wanted::default() };
+    Ok(write(opened, &first.extent, &wanted)?.is_ok())
 }
 
 /// What the first message says of the mailbox goes to the next one before it is removed.

@@ -80,6 +80,9 @@ struct Opened {
     identity: Identity,
     spool: Spool,
     held: Held,
+    /// What was appended is on stable storage with its UIDs and marks, and so is the UIDLAST: an
+    /// index that a power cut throws back finds them again.
+    tells_all: bool,
 }
 
 impl Opened {
@@ -213,7 +216,7 @@ impl Mbox {
                 Ok(Attempt::Got(held)) if spool.still(&file)? => {
                     let identity = Identity::of(&file)
                         .map_err(|error| Error::io(path, "be looked at", error))?;
-                    return Ok(Some(Opened { file, identity, spool, held }));
+                    return Ok(Some(Opened { file, identity, spool, held, tells_all: false }));
                 }
                 Ok(Attempt::Got(_)) => "it was replaced again and again".into(),
                 Ok(Attempt::Busy(who)) => who,

@@ -263,19 +263,31 @@ impl Store for MboxStore {
         }
         let mut opened = self.lock_current(true)?.ok_or_else(|| self.mbox.missing())?;
         let before = opened.identity.size;
-        let stored: Vec<Stored> = (0..)
-            .zip(arrivals)
-            .map(|(number, one)| {
+        let (uid_validity, uid_next) = (self.state().uid_validity, self.state().uid_next);
+        let stored = |named: bool| -> Vec<Stored> {
+            let each = (0_u32..).zip(arrivals).map(|(number, one)| {
                 let first = number == 0 && before == 0;
-                Stored::marked(&one.message, first, one.flags, &one.keywords)
-            })
-            .collect();
-        let batch = Batch(&stored);
+                let uid = named.then(|| uid_next.saturating_add(number));
+                Stored::marked(&one.message, first, uid, one.flags, &one.keywords)
+            });
+            each.collect()
+        };
+        let mut all = stored(false);
+        let batch = Batch(&all);
         let length = batch.length().unwrap_or(u64::MAX);
         self.mbox.place.has_room(before.saturating_add(length).saturating_add(1))?;
         let directory = self.mbox.directory();
-        let (uid_validity, uid_next) = (self.state().uid_validity, self.state().uid_next);
-        append::append(&mut opened, &directory, batch)?;
+        // With their UIDs in it, the file alone has to be on stable storage.
+        let count = u32::try_from(arrivals.len()).unwrap_or(u32::MAX);
+        let uid_last = uid_next.checked_add(count).and_then(|next| next.checked_sub(1));
+        if let Some(uid_last) = uid_last
+            && in_place::announce(&opened, self.state(), uid_last)
+                .map_err(|error| self.fail("be written", error))?
+        {
+            all = stored(true);
+            opened.tells_all = true;
+        }
+        append::append(&mut opened, &directory, Batch(&all))?;
         opened.identity =
             Identity::of(&opened.file).map_err(|error| self.fail("be looked at", error))?;
         if let Err(error) = self.catch_up_under(&mut opened, false) {
