@@ -136,7 +136,10 @@ fn the_smtp_session_is_the_queues_owner_in_a_jail_and_holds_incoming_only() {
         let files = files.map(|file| fs::read_link(file.unwrap().path()).unwrap());
         files.filter(|file| file.to_string_lossy().starts_with("socket:")).count()
     };
-    assert_eq!((sockets(zygote), sockets(session)), (1, 3));
+    // The zygote lets go of its client's once the session is there.
+    wait_until("one socket and three", || {
+        ((sockets(zygote), sockets(session)) == (1, 3)).then_some(())
+    });
     // It does its work like this.
     peer.command("EHLO client.example");
     let reply = peer.mail("a@example.org", &["hunt@smkwlab.net"], b"Subject: x\n\nx\n");
