@@ -15,6 +15,8 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use support::need;
 use support::peer::Peer;
 use support::run::{Server, run};
@@ -344,6 +346,21 @@ fn an_idle_client_hears_of_mail_and_of_what_others_do() {
     assert_eq!(idle.line(), "* 1 EXPUNGE");
     idle.send("DONE\r\n");
     assert_eq!(idle.line(), "a OK that was it");
+}
+
+#[test]
+fn a_session_that_is_asked_to_end_leaves_its_marks_in_the_mailbox() {
+    let (site, server, address) = host();
+    let mut peer = select(address);
+    says(&mut peer, "a STORE 1 +FLAGS (\\Flagged)", &["a OK"]);
+    assert!(ask(&mut peer, "b IDLE").starts_with('+'));
+    for session in server.monitors() {
+        kill(Pid::from_raw(session), Signal::SIGTERM).unwrap();
+    }
+    assert!(peer.line().starts_with("* BYE "));
+    server.wait_for_log("end=asked to end");
+    let spool = String::from_utf8(site.spool("hunt")).unwrap();
+    assert!(spool.contains("X-Status: F"), "{spool}");
 }
 
 #[test]

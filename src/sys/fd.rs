@@ -65,17 +65,16 @@ pub fn wait_writable(fd: impl AsFd, milliseconds: u32) -> io::Result<bool> {
     wait(fd, PollFlags::POLLOUT, milliseconds)
 }
 
-/// Waits until one of two can be read (or has ended), at most `milliseconds`; which of them can.
-pub fn wait_for_either(
-    one: impl AsFd,
-    other: impl AsFd,
+/// Waits until one of these can be read (or has ended), at most `milliseconds`; which of them can.
+pub fn wait_for_any<const N: usize>(
+    fds: [BorrowedFd<'_>; N],
     milliseconds: u32,
-) -> io::Result<[bool; 2]> {
+) -> io::Result<[bool; N]> {
     let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
-    let mut both = [one.as_fd(), other.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+    let mut all = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
     loop {
-        match poll(&mut both, timeout) {
-            Ok(_) => return Ok(both.map(|fd| fd.any().unwrap_or(true))),
+        match poll(&mut all, timeout) {
+            Ok(_) => return Ok(all.map(|fd| fd.any().unwrap_or(true))),
             Err(nix::Error::EINTR) => {}
             Err(error) => return Err(error.into()),
         }

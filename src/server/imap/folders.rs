@@ -22,7 +22,7 @@ impl User<'_> {
         let view = self.place(name).and_then(|(name, place)| {
             let structures = Structures::open(&place);
             mailbox::open(place)
-                .and_then(|store| View::new(name, store, structures, read_only))
+                .map(|store| View::new(name, store, structures, read_only))
                 .map_err(|error| failed(&error))
         });
         let mut view = match view {
@@ -49,7 +49,7 @@ impl User<'_> {
             let line = ListLine { delimiter: DELIMITER, name, ..ListLine::default() };
             reply::list_line(&line, true, out);
         }
-        self.warnings.append(&mut view.store.take_warnings());
+        self.warnings.append(&mut view.take_warnings());
         self.selected = Some(view);
         let word = if read_only { Word::ReadOnly } else { Word::ReadWrite };
         self.say(tag, &(Condition::Ok, Some(Code::Word(word)), "selected".to_owned()));

@@ -179,6 +179,9 @@ impl User<'_> {
         }
         // Before the messages go the client knows where they are (RFC 6851 section 4.3).
         reply::status(None, Condition::Ok, Some(&code), "moved", &mut self.out.buffer);
+        if let Err(answer) = view.same() {
+            return answer;
+        }
         match view.store.expunge(&uids.into_iter().collect()) {
             Ok(_) => ok("moved"),
             Err(error) => failed(&error),

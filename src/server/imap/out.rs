@@ -64,9 +64,12 @@ impl Write for Out<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         if !self.buffer.is_empty() {
-            (self.sink)(&self.buffer)?;
-            self.sent = self.sent.saturating_add(self.buffer.len() as u64);
+            let sent = (self.sink)(&self.buffer);
+            let length = self.buffer.len() as u64;
+            // Also after a failure: a part may be on its way, and is not sent twice.
             self.buffer.clear();
+            sent?;
+            self.sent = self.sent.saturating_add(length);
         }
         Ok(())
     }

@@ -10,6 +10,7 @@ use crate::imap::command::{
 };
 use crate::imap::reply::{self, Code, Condition, Esearch, FetchLine, Word};
 use crate::imap::structure::Revision;
+use crate::mailbox::Error;
 use crate::mailbox::store::{Flags, Marking, Marks};
 use crate::mailbox::uids::{Uid, UidSet};
 
@@ -18,6 +19,16 @@ const NO_SUCH_NUMBER: &str = "there is no message with such a number";
 const READ_ONLY: &str = "the mailbox is selected for reading only";
 
 impl View {
+    /// Looks at what others did. What is changed for good is changed only where the UIDs that the
+    /// client means are still those of the same messages.
+    pub(super) fn same(&mut self) -> Result<(), Answer> {
+        match self.look() {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(failed(&Error::Changed)),
+            Err(error) => Err(failed(&error)),
+        }
+    }
+
     /// The messages that were told of and are to go.
     pub(super) fn deleted(&self) -> UidSet {
         let messages = self.store.messages().iter();
@@ -71,8 +82,8 @@ impl User<'_> {
             return no(Some(Word::NoPerm), READ_ONLY);
         }
         // What others have marked meanwhile goes, too.
-        if let Err(error) = view.store.sync() {
-            return failed(&error);
+        if let Err(answer) = view.same() {
+            return answer;
         }
         let mut deleted = view.deleted();
         if let Some(set) = set {
@@ -95,6 +106,9 @@ impl User<'_> {
         };
         if view.read_only {
             return no(Some(Word::NoPerm), READ_ONLY);
+        }
+        if let Err(answer) = view.same() {
+            return answer;
         }
         let (flags, keywords) = marks_of(&store.flags);
         let marking = match store.action {
@@ -166,7 +180,7 @@ impl User<'_> {
             items.insert(0, FetchItem::Uid);
         }
         let with_flags = items.contains(&FetchItem::Flags);
-        let sets_seen = fetch::sets_seen(&items) && !view.read_only;
+        let mut sets_seen = fetch::sets_seen(&items) && !view.read_only;
         let revision = if self.rev2 { Revision::Two } else { Revision::One };
         let (mut gone, mut trouble) = (false, None);
         for (number, uid) in messages {
@@ -177,12 +191,14 @@ impl User<'_> {
             if fetch.changed_since.is_some_and(|modseq| message.modseq <= modseq) {
                 continue;
             }
-            let becomes_seen = sets_seen && !message.marks.flags.has(Flags::SEEN);
+            let mut becomes_seen = sets_seen && !message.marks.flags.has(Flags::SEEN);
             if becomes_seen {
                 let one = UidSet::from(uid..=uid);
                 let marked = view.store.mark(&one, Marking::Add, Flags::SEEN, &[], None);
                 if let Err(error) = marked {
-                    return Ok(failed(&error));
+                    // What can't be marked, as on a disk that is full, can still be read.
+                    view.warn(&error);
+                    (sets_seen, becomes_seen) = (false, false);
                 }
             }
             let marks = view.store.message(uid).map_or(message.marks, |message| message.marks);

@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::out::Out;
@@ -19,6 +20,7 @@ use crate::mailbox::folders::{self, Folders, Name};
 use crate::mailbox::{Error, Place};
 use crate::server::Connection;
 use crate::server::login::shown;
+use crate::sys::signal::{self, Signals};
 use crate::sys::{Account, Exit, Log, fd};
 
 use super::message::Incoming;
@@ -37,6 +39,13 @@ const IDLE: Duration = Duration::from_mins(30);
 /// So long, in milliseconds, may a client take nothing of what it is sent.
 const STUCK: u32 = 300_000;
 
+/// So long does a client say nothing before marks that only the index has are written into the
+/// mailbox.
+const QUIET: Duration = Duration::from_mins(1);
+
+/// So often is looked at what others did where nothing can be waited at, or a look has failed.
+const AGAIN: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(5) };
+
 /// So much is read at once.
 const READ: usize = 16 * 1024;
 
@@ -45,6 +54,8 @@ const READ: usize = 16 * 1024;
 pub(super) enum End {
     /// The client has said LOGOUT, or was told BYE.
     Said(&'static str),
+    /// It can't go on, for which the client is told why.
+    Told(&'static str, &'static str),
     /// It is gone, or can't be served any more.
     Gone(io::Error),
 }
@@ -102,6 +113,15 @@ pub(super) fn folder_failed(error: &folders::Error) -> Answer {
     no(Some(word), error)
 }
 
+/// Whether the mailbox is gone, or has become what can't be used.
+fn is_lost(error: &Error) -> bool {
+    match error {
+        Error::Refused { .. } => true,
+        Error::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+        _ => false,
+    }
+}
+
 /// A user's session.
 pub(super) struct User<'a> {
     pub folders: Folders,
@@ -114,6 +134,10 @@ pub(super) struct User<'a> {
     pub largest: u64,
     pub incoming: Option<Incoming>,
     pub warnings: Vec<String>,
+    /// The last look at the mailbox has failed.
+    is_behind: bool,
+    /// When marks are to be written into the mailbox.
+    settle_at: Option<Instant>,
 }
 
 /// Serves a user, as that user.
@@ -133,27 +157,48 @@ pub fn session(
             return Exit::TempFail;
         }
     };
+    let signals = match Signals::take(&signal::ENDING) {
+        Ok(signals) => signals,
+        Err(error) => {
+            log.error(&format!("{who}: signals can't be waited for: {error}"));
+            let _ = client.send(&super::refusal(&login.tag), STUCK);
+            return Exit::OsErr;
+        }
+    };
     let client = RefCell::new(client);
     let mut sink = |bytes: &[u8]| client.borrow_mut().send(bytes, STUCK);
     let mut user = User::new(folders, Out::new(&mut sink), login, config.smtp.max_message_size);
+    let mut last = String::new();
+    let mut report = |warnings: &mut Vec<String>| {
+        for warning in warnings.drain(..) {
+            // What fails at each look is said once.
+            if warning != last {
+                log.warning(&format!("Mailbox: {who}: {warning}"));
+                last = warning;
+            }
+        }
+    };
     let mut buffer = vec![0; READ];
     let end = loop {
-        if let Err(end) = user.obey() {
+        let obeyed = user.obey();
+        report(&mut user.warnings);
+        if let Err(end) = obeyed {
             break end;
         }
-        match user.wait(&client, &mut buffer) {
+        match user.wait(&client, &signals, &mut buffer, &mut report) {
             Ok(0) => break End::Gone(io::ErrorKind::UnexpectedEof.into()),
             Ok(length) => user.session.push(buffer.get(..length).unwrap_or_default()),
             Err(end) => break end,
         }
     };
+    if let End::Told(_, text) = end {
+        reply::status(None, Condition::Bye, None, text, &mut user.out.buffer);
+    }
     let _ = user.out.flush();
     user.close(false);
-    for warning in user.warnings.drain(..) {
-        log.warning(&format!("Mailbox: {who}: {warning}"));
-    }
+    report(&mut user.warnings);
     let (why, exit) = match &end {
-        End::Said(why) => ((*why).to_owned(), Exit::Ok),
+        End::Said(why) | End::Told(why, _) => ((*why).to_owned(), Exit::Ok),
         End::Gone(error) => match error.kind() {
             io::ErrorKind::TimedOut => ("timeout".to_owned(), Exit::Ok),
             io::ErrorKind::UnexpectedEof => ("gone".to_owned(), Exit::Ok),
@@ -179,12 +224,15 @@ impl<'a> User<'a> {
             largest,
             incoming: None,
             warnings: Vec::new(),
+            is_behind: false,
+            settle_at: None,
         }
     }
 
     /// Does what there is to do, and sends what there is to say.
     pub fn obey(&mut self) -> Result<(), End> {
         while let Some(action) = self.session.next() {
+            self.settle_at = Some(Instant::now() + QUIET);
             match action {
                 Action::Send(bytes) => self.out.write_all(&bytes)?,
                 Action::Run(tagged) => self.run(tagged)?,
@@ -206,63 +254,89 @@ impl<'a> User<'a> {
     }
 
     /// Waits for input, and tells an idle client meanwhile what happens; how much there was.
-    fn wait(&mut self, client: &RefCell<&mut Connection>, buffer: &mut [u8]) -> Result<usize, End> {
-        let deadline = Instant::now() + IDLE;
+    fn wait(
+        &mut self,
+        client: &RefCell<&mut Connection>,
+        signals: &Signals,
+        buffer: &mut [u8],
+        report: &mut dyn FnMut(&mut Vec<String>),
+    ) -> Result<usize, End> {
+        let silent_at = Instant::now() + IDLE;
+        let mut looked = Instant::now();
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let left = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
-            if left == 0 {
-                let text = "you have been silent for too long";
-                reply::status(None, Condition::Bye, None, text, &mut self.out.buffer);
-                return Err(End::Said("timeout"));
-            }
-            if self.session.is_idle()
-                && let Some(view) = &mut self.selected
-                && let Ok(Some(watch)) = view.store.watch()
-            {
-                let [input, _] =
-                    fd::wait_for_either(client.borrow().descriptors()[0], watch, left)?;
-                if !input {
-                    self.look()?;
-                    continue;
-                }
-            }
-            return match client.borrow_mut().receive(buffer, left) {
-                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-                    let text = "you have been silent for too long";
-                    reply::status(None, Condition::Bye, None, text, &mut self.out.buffer);
-                    Err(End::Said("timeout"))
-                }
-                result => Ok(result?),
+            let idle = self.session.is_idle();
+            let view = self.selected.as_mut().filter(|_| idle);
+            let has_mailbox = view.is_some();
+            let watch = view.and_then(|view| view.store.watch().ok().flatten());
+            let again = has_mailbox && (watch.is_none() || self.is_behind);
+            let look_at = again.then(|| looked + AGAIN);
+            let until = [Some(silent_at), self.settle_at, look_at];
+            let until = until.into_iter().flatten().min().unwrap_or(silent_at);
+            // Not before the time: it is rounded up.
+            let left = until.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
+            let left = u32::try_from(left).unwrap_or(u32::MAX);
+            let [input, is_told, is_asked] = {
+                let client = client.borrow();
+                let [input, _] = client.descriptors();
+                fd::wait_for_any([input, watch.unwrap_or(input), signals.as_fd()], left)?
             };
+            let now = Instant::now();
+            if is_asked {
+                return Err(End::Told("asked to end", "the server is going down, come again"));
+            }
+            if input {
+                return Ok(client.borrow_mut().receive(buffer, STUCK)?);
+            }
+            if now >= silent_at {
+                return Err(End::Told("timeout", "you have been silent for too long"));
+            }
+            if is_told || look_at.is_some_and(|at| now >= at) {
+                self.look()?;
+                looked = Instant::now();
+            }
+            if self.settle_at.is_some_and(|at| now >= at) {
+                self.settle();
+            }
+            report(&mut self.warnings);
+        }
+    }
+
+    /// Writes into the mailbox what only the index has.
+    fn settle(&mut self) {
+        self.settle_at = None;
+        if let Some(view) = &mut self.selected
+            && let Err(error) = view.store.checkpoint()
+        {
+            self.warnings.push(error.to_string());
         }
     }
 
     /// Looks what others did, and tells it.
     fn look(&mut self) -> Result<(), End> {
-        let rev2 = self.rev2;
-        if let Some(view) = &mut self.selected {
-            let telling = Telling { expunges: true, uids: false, rev2 };
-            let told = view.store.sync().and_then(|()| view.tell(telling, &mut self.out.buffer));
-            self.told(&told)?;
-        }
+        self.tell(true, false)?;
         Ok(self.out.flush()?)
     }
 
-    /// A session whose mailbox is another one now can't go on.
-    fn told(&mut self, told: &Result<bool, Error>) -> Result<(), End> {
-        match told {
-            Ok(true) => Ok(()),
-            Ok(false) => {
-                let text = "the mailbox was replaced, log in again";
-                reply::status(None, Condition::Bye, None, text, &mut self.out.buffer);
-                self.out.flush()?;
-                Err(End::Said("replaced"))
-            }
+    /// Tells what others did. A session whose mailbox is another one now, or none, can't go on.
+    fn tell(&mut self, expunges: bool, uids: bool) -> Result<(), End> {
+        let telling = Telling { expunges, uids, rev2: self.rev2 };
+        let Some(view) = &mut self.selected else {
+            return Ok(());
+        };
+        let looked = view.store.sync();
+        self.is_behind = looked.is_err();
+        let stays = match looked {
+            Ok(()) => view.tell(telling, &mut self.out.buffer),
             Err(error) => {
-                self.warnings.push(error.to_string());
-                Ok(())
+                view.warn(&error);
+                !is_lost(&error)
             }
+        };
+        self.warnings.append(&mut view.take_warnings());
+        if stays {
+            Ok(())
+        } else {
+            Err(End::Told("replaced", "the mailbox was replaced or deleted"))
         }
     }
 
@@ -274,12 +348,7 @@ impl<'a> User<'a> {
         expunges: bool,
         uids: bool,
     ) -> Result<(), End> {
-        let telling = Telling { expunges, uids, rev2: self.rev2 };
-        if let Some(view) = &mut self.selected {
-            let told = view.store.sync().and_then(|()| view.tell(telling, &mut self.out.buffer));
-            self.warnings.append(&mut view.store.take_warnings());
-            self.told(&told)?;
-        }
+        self.tell(expunges, uids)?;
         self.say(tag, answer);
         Ok(())
     }
@@ -295,8 +364,13 @@ impl<'a> User<'a> {
             return;
         };
         if expunge && !view.read_only {
-            let deleted = view.deleted();
-            if let Err(error) = view.store.expunge(&deleted) {
+            // What others have marked otherwise meanwhile stays.
+            let expunged = match view.look() {
+                Ok(true) => view.store.expunge(&view.deleted()).map(drop),
+                Ok(false) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = expunged {
                 self.warnings.push(error.to_string());
             }
         }
@@ -304,7 +378,7 @@ impl<'a> User<'a> {
         if let Err(error) = view.store.checkpoint() {
             self.warnings.push(error.to_string());
         }
-        self.warnings.append(&mut view.store.take_warnings());
+        self.warnings.append(&mut view.take_warnings());
     }
 
     /// A name of the client's, and its place.
@@ -352,6 +426,10 @@ impl<'a> User<'a> {
             Command::Idle => {
                 reply::continuation("idling", &mut self.out.buffer);
                 self.session.idle(tag);
+                if let Some(view) = &mut self.selected {
+                    // What happens behind the look is not missed.
+                    let _ = view.store.watch();
+                }
                 self.look()
             }
             Command::Select(name, _) => self.select(tag, &name, false),
@@ -392,3 +470,7 @@ impl<'a> User<'a> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "user_tests.rs"]
+mod tests;

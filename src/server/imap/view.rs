@@ -62,6 +62,7 @@ pub struct View {
     keywords: usize,
     /// Messages are gone, and it was not told.
     behind: bool,
+    warnings: Vec<String>,
 }
 
 impl View {
@@ -71,8 +72,9 @@ impl View {
         mut store: Box<dyn Store>,
         structures: Structures,
         read_only: bool,
-    ) -> Result<Self, Error> {
-        let before = if read_only { None } else { Some(store.claim_recent()?) };
+    ) -> Self {
+        let mut warnings = Vec::new();
+        let before = if read_only { None } else { claim(store.as_mut(), &mut warnings) };
         let status = store.status();
         let told: Vec<Told> =
             store.messages().iter().map(|m| Told { uid: m.uid, marks: m.marks }).collect();
@@ -87,7 +89,7 @@ impl View {
                 recent.insert(told.uid);
             }
         }
-        Ok(Self {
+        Self {
             name,
             keywords: store.keywords().len(),
             store,
@@ -99,7 +101,27 @@ impl View {
             uid_validity: status.uid_validity,
             modseq: status.highest_modseq,
             behind: false,
-        })
+            warnings,
+        }
+    }
+
+    /// Looks at what others did; false where it is another mailbox now, in which the UIDs that the
+    /// client has said are those of other messages.
+    pub fn look(&mut self) -> Result<bool, Error> {
+        self.store.sync()?;
+        Ok(self.store.status().uid_validity == self.uid_validity)
+    }
+
+    /// Something that the operator should know.
+    pub fn warn(&mut self, error: &Error) {
+        self.warnings.push(error.to_string());
+    }
+
+    /// What the operator should know, since the last call.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        let mut warnings = self.store.take_warnings();
+        warnings.append(&mut self.warnings);
+        warnings
     }
 
     /// The messages by their numbers, from 1 on.
@@ -214,13 +236,13 @@ impl View {
 
     /// Tells what the store shows now, as far as it may be told; false where it is another mailbox
     /// now, and the numbers mean nothing.
-    pub fn tell(&mut self, telling: Telling, out: &mut Vec<u8>) -> Result<bool, Error> {
+    pub fn tell(&mut self, telling: Telling, out: &mut Vec<u8>) -> bool {
         let status = self.store.status();
         if status.uid_validity != self.uid_validity {
-            return Ok(false);
+            return false;
         }
         if status.highest_modseq == self.modseq && !(self.behind && telling.expunges) {
-            return Ok(true);
+            return true;
         }
         if self.store.keywords().len() != self.keywords {
             self.tell_flags(out);
@@ -251,7 +273,7 @@ impl View {
         kept.extend(new.map(|message| Told { uid: message.uid, marks: message.marks }));
         self.told = kept;
         if self.told.len() > count {
-            self.claim(count)?;
+            self.claim(count);
             reply::numbered(self.told.len(), "EXISTS", out);
             if !telling.rev2 {
                 reply::numbered(self.recent(), "RECENT", out);
@@ -265,21 +287,22 @@ impl View {
             // Something more has come to light: it is told the next time.
             self.modseq = status.highest_modseq;
         }
-        Ok(true)
+        true
     }
 
     /// The messages from this place on are `\Recent` to the first who is told.
-    fn claim(&mut self, from: usize) -> Result<(), Error> {
+    fn claim(&mut self, from: usize) {
         if self.read_only {
-            return Ok(());
+            return;
         }
-        let before = self.store.claim_recent()?;
+        let Some(before) = claim(self.store.as_mut(), &mut self.warnings) else {
+            return;
+        };
         for told in self.told.get(from..).unwrap_or_default() {
             if told.uid > before {
                 self.recent.insert(told.uid);
             }
         }
-        Ok(())
     }
 
     fn tell_marks(&self, at: usize, uids: bool, out: &mut Vec<u8>) {
@@ -291,6 +314,18 @@ impl View {
             }
             line.flags(self.flags(told.marks, self.is_recent(told.uid)), out);
             line.end(out);
+        }
+    }
+}
+
+/// The largest UID that was not `\Recent` any more. Where that can't be kept, as on a disk that is
+/// full, the mailbox can be used all the same.
+fn claim(store: &mut dyn Store, warnings: &mut Vec<String>) -> Option<Uid> {
+    match store.claim_recent() {
+        Ok(before) => Some(before),
+        Err(error) => {
+            warnings.push(error.to_string());
+            None
         }
     }
 }

@@ -1,0 +1,288 @@
+//! A session over mailboxes that fail, and that others change at the wrong moment.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::super::out::Out;
+use super::super::view::View;
+use super::{End, LoggedIn, User};
+use crate::mailbox::folders::{Folders, Name};
+use crate::mailbox::store::{Arrival, Changes, Flags, Marking, Message, Status, Store};
+use crate::mailbox::uids::{Uid, UidSet};
+use crate::mailbox::{Error, Memory, NewMessage, Place, Stager, Structures};
+use crate::server::Connection;
+use crate::sys::signal::Signals;
+
+/// What goes wrong, for all handles alike.
+#[derive(Clone, Default)]
+struct Trouble {
+    /// Nothing can be written.
+    is_full: Rc<Cell<bool>>,
+    /// There is no such mailbox any more.
+    is_gone: Rc<Cell<bool>>,
+    /// It is another one now.
+    is_other: Rc<Cell<bool>>,
+}
+
+struct Wayward {
+    store: Memory,
+    trouble: Trouble,
+}
+
+impl Wayward {
+    fn write(&self) -> Result<(), Error> {
+        if self.trouble.is_full.get() { Err(io_error(io::ErrorKind::StorageFull)) } else { Ok(()) }
+    }
+}
+
+fn io_error(kind: io::ErrorKind) -> Error {
+    Error::Io { path: "box".into(), doing: "be used", source: kind.into() }
+}
+
+impl Store for Wayward {
+    fn sync(&mut self) -> Result<(), Error> {
+        if self.trouble.is_gone.get() {
+            return Err(io_error(io::ErrorKind::NotFound));
+        }
+        self.store.sync()
+    }
+
+    fn status(&self) -> Status {
+        let status = self.store.status();
+        Status {
+            uid_validity: status.uid_validity + u32::from(self.trouble.is_other.get()),
+            ..status
+        }
+    }
+
+    fn messages(&self) -> &[Message] {
+        self.store.messages()
+    }
+
+    fn keywords(&self) -> &[String] {
+        self.store.keywords()
+    }
+
+    fn read(
+        &mut self,
+        uid: Uid,
+        range: Range<u64>,
+        sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), Error> {
+        self.store.read(uid, range, sink)
+    }
+
+    fn append(&mut self, arrivals: &[Arrival]) -> Result<Vec<Uid>, Error> {
+        self.store.append(arrivals)
+    }
+
+    fn mark(
+        &mut self,
+        uids: &UidSet,
+        marking: Marking,
+        flags: Flags,
+        keywords: &[String],
+        unchanged_since: Option<u64>,
+    ) -> Result<UidSet, Error> {
+        self.write()?;
+        self.store.mark(uids, marking, flags, keywords, unchanged_since)
+    }
+
+    fn expunge(&mut self, uids: &UidSet) -> Result<UidSet, Error> {
+        self.write()?;
+        self.store.expunge(uids)
+    }
+
+    fn changes_since(&self, modseq: u64) -> Changes {
+        self.store.changes_since(modseq)
+    }
+
+    fn claim_recent(&mut self) -> Result<Uid, Error> {
+        self.write()?;
+        self.store.claim_recent()
+    }
+
+    fn watch(&mut self) -> Result<Option<BorrowedFd<'_>>, Error> {
+        Ok(None)
+    }
+
+    fn checkpoint(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn take_warnings(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+fn arrival(text: &str) -> Arrival {
+    let mut stager = Stager::of_mailbox(u64::MAX);
+    stager.push(text.as_bytes()).unwrap();
+    let message = NewMessage {
+        sender: Vec::new(),
+        at: UNIX_EPOCH,
+        trace: Vec::new(),
+        text: Rc::new(stager.finish().unwrap()),
+    };
+    Arrival { message, flags: Flags::default(), keywords: Vec::new() }
+}
+
+/// A mailbox of two messages.
+fn mailbox() -> Memory {
+    let mut memory = Memory::new(7);
+    memory
+        .append(&[arrival("Subject: 1\r\n\r\none\r\n"), arrival("Subject: 2\r\n\r\ntwo\r\n")])
+        .unwrap();
+    memory
+}
+
+fn place(home: &Path) -> Place {
+    Place {
+        path: home.join("inbox"),
+        index: home.join("index"),
+        owner: nix::unistd::geteuid(),
+        locks: Vec::new(),
+        libexec: home.join("libexec"),
+        lock_timeout: Duration::from_secs(1),
+        quota: 0,
+    }
+}
+
+/// Has a session with the mailbox selected; what it was sent.
+fn serve<T>(memory: &Memory, trouble: &Trouble, act: impl FnOnce(&mut User) -> T) -> (T, String) {
+    let home = tempfile::tempdir().unwrap();
+    let place = place(home.path());
+    let store = Wayward { store: memory.another(), trouble: trouble.clone() };
+    let view = View::new(Name::inbox(), Box::new(store), Structures::open(&place), false);
+    let sent = RefCell::new(Vec::new());
+    let mut sink = |bytes: &[u8]| {
+        sent.borrow_mut().extend_from_slice(bytes);
+        Ok(())
+    };
+    let folders = Folders::open(&home.path().join("mail"), place);
+    let login = LoggedIn { tag: "in".into(), leftover: Vec::new() };
+    let mut user = User::new(folders, Out::new(&mut sink), &login, 1000);
+    user.selected = Some(view);
+    let done = act(&mut user);
+    drop(user);
+    (done, String::from_utf8(sent.into_inner()).unwrap())
+}
+
+fn say(user: &mut User, command: &str) -> Result<(), End> {
+    user.session.push(command.as_bytes());
+    user.session.push(b"\r\n");
+    user.obey()
+}
+
+fn marked(memory: &Memory) -> Vec<Flags> {
+    let mut memory = memory.another();
+    memory.sync().unwrap();
+    memory.messages().iter().map(|message| message.marks.flags).collect()
+}
+
+#[test]
+fn what_others_want_to_keep_after_all_stays_at_close() {
+    let mut memory = mailbox();
+    let all = UidSet::from(1..=2);
+    memory.mark(&all, Marking::Add, Flags::DELETED, &[], None).unwrap();
+    let (done, _) = serve(&memory.another(), &Trouble::default(), |user| {
+        memory.mark(&UidSet::from(1..=1), Marking::Remove, Flags::DELETED, &[], None).unwrap();
+        say(user, "a CLOSE")
+    });
+    done.unwrap();
+    memory.sync().unwrap();
+    let left: Vec<Uid> = memory.messages().iter().map(|message| message.uid).collect();
+    assert_eq!(left, [1]);
+}
+
+#[test]
+fn uids_of_another_mailbox_are_not_taken_for_those_of_this_one() {
+    let commands = ["a STORE 1 +FLAGS (\\Deleted)", "a EXPUNGE", "a UID EXPUNGE 2", "a CLOSE"];
+    for command in commands {
+        let mut memory = mailbox();
+        memory.mark(&UidSet::from(2..=2), Marking::Add, Flags::DELETED, &[], None).unwrap();
+        let trouble = Trouble::default();
+        let (done, said) = serve(&memory, &trouble, |user| {
+            trouble.is_other.set(true);
+            say(user, command)
+        });
+        assert_eq!(marked(&memory), [Flags::default(), Flags::DELETED], "{command}");
+        if command == "a CLOSE" {
+            done.unwrap();
+        } else {
+            assert!(matches!(done, Err(End::Told(..))), "{command}: {said}");
+        }
+    }
+}
+
+#[test]
+fn mail_can_be_read_where_nothing_can_be_written() {
+    let memory = mailbox();
+    let trouble = Trouble::default();
+    trouble.is_full.set(true);
+    let ((), said) = serve(&memory, &trouble, |user| {
+        say(user, "a FETCH 1:2 BODY[TEXT]").unwrap();
+        // Others can write, as they have room.
+        let mut other = memory.another();
+        other.append(&[arrival("Subject: 3\r\n\r\nthree\r\n")]).unwrap();
+        other.mark(&UidSet::from(1..=1), Marking::Add, Flags::FLAGGED, &[], None).unwrap();
+        say(user, "b NOOP").unwrap();
+        assert!(!user.warnings.is_empty());
+    });
+    for wanted in
+        ["one\r\n", "two\r\n", "a OK", "* 3 EXISTS", "* 1 FETCH (FLAGS (\\Flagged", "b OK"]
+    {
+        assert!(said.contains(wanted), "no {wanted:?} in\n{said}");
+    }
+}
+
+#[test]
+fn a_session_ends_whose_mailbox_is_gone() {
+    let trouble = Trouble::default();
+    let (done, said) = serve(&mailbox(), &trouble, |user| {
+        trouble.is_gone.set(true);
+        say(user, "a NOOP")
+    });
+    assert!(matches!(done, Err(End::Told(..))), "{said}");
+}
+
+#[test]
+fn an_idle_client_hears_of_mail_where_nothing_can_be_waited_at() {
+    let memory = mailbox();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut client = Connection::new(ours.try_clone().unwrap().into(), ours.into());
+    let signals = Signals::take(&[]).unwrap();
+    let ((), said) = serve(&memory, &Trouble::default(), |user| {
+        say(user, "a IDLE").unwrap();
+        memory.another().append(&[arrival("Subject: 3\r\n\r\nthree\r\n")]).unwrap();
+        let ender = std::thread::spawn(move || {
+            std::thread::sleep(super::AGAIN * 10);
+            drop(theirs);
+        });
+        let client = RefCell::new(&mut client);
+        let heard = user.wait(&client, &signals, &mut [0; 10], &mut |warnings| warnings.clear());
+        assert!(matches!(heard, Ok(0)), "{heard:?}");
+        ender.join().unwrap();
+    });
+    assert!(said.contains("* 3 EXISTS"), "{said}");
+}
+
+#[test]
+fn what_could_not_be_sent_is_not_sent_again() {
+    let count = Cell::new(0);
+    let mut sink = |_: &[u8]| {
+        count.set(count.get() + 1);
+        Err(io::ErrorKind::TimedOut.into())
+    };
+    let mut out = Out::new(&mut sink);
+    out.buffer.extend_from_slice(b"* 1 EXISTS\r\n");
+    assert!(io::Write::flush(&mut out).is_err());
+    assert!(io::Write::flush(&mut out).is_ok());
+    assert_eq!(count.get(), 1);
+}
