@@ -23,11 +23,11 @@ use crate::sys::signal::Signals;
 #[derive(Clone, Default)]
 struct Trouble {
     /// Nothing can be written.
-    is_full: Rc<Cell<bool>>,
+    full: Rc<Cell<bool>>,
     /// There is no such mailbox any more.
-    is_gone: Rc<Cell<bool>>,
+    gone: Rc<Cell<bool>>,
     /// It is another one now.
-    is_other: Rc<Cell<bool>>,
+    other: Rc<Cell<bool>>,
 }
 
 struct Wayward {
@@ -37,7 +37,7 @@ struct Wayward {
 
 impl Wayward {
     fn write(&self) -> Result<(), Error> {
-        if self.trouble.is_full.get() { Err(io_error(io::ErrorKind::StorageFull)) } else { Ok(()) }
+        if self.trouble.full.get() { Err(io_error(io::ErrorKind::StorageFull)) } else { Ok(()) }
     }
 }
 
@@ -47,7 +47,7 @@ fn io_error(kind: io::ErrorKind) -> Error {
 
 impl Store for Wayward {
     fn sync(&mut self) -> Result<(), Error> {
-        if self.trouble.is_gone.get() {
+        if self.trouble.gone.get() {
             return Err(io_error(io::ErrorKind::NotFound));
         }
         self.store.sync()
@@ -55,10 +55,7 @@ impl Store for Wayward {
 
     fn status(&self) -> Status {
         let status = self.store.status();
-        Status {
-            uid_validity: status.uid_validity + u32::from(self.trouble.is_other.get()),
-            ..status
-        }
+        Status { uid_validity: status.uid_validity + u32::from(self.trouble.other.get()), ..status }
     }
 
     fn messages(&self) -> &[Message] {
@@ -203,13 +200,15 @@ fn what_others_want_to_keep_after_all_stays_at_close() {
 
 #[test]
 fn uids_of_another_mailbox_are_not_taken_for_those_of_this_one() {
-    let commands = ["a STORE 1 +FLAGS (\\Deleted)", "a EXPUNGE", "a UID EXPUNGE 2", "a CLOSE"];
+    let commands =
+        ["a STORE 1 +FLAGS (\\Deleted)", "a EXPUNGE", "a UID EXPUNGE 2", "a MOVE 1 x", "a CLOSE"];
     for command in commands {
         let mut memory = mailbox();
         memory.mark(&UidSet::from(2..=2), Marking::Add, Flags::DELETED, &[], None).unwrap();
         let trouble = Trouble::default();
         let (done, said) = serve(&memory, &trouble, |user| {
-            trouble.is_other.set(true);
+            say(user, "c CREATE x").unwrap();
+            trouble.other.set(true);
             say(user, command)
         });
         assert_eq!(marked(&memory), [Flags::default(), Flags::DELETED], "{command}");
@@ -225,7 +224,7 @@ fn uids_of_another_mailbox_are_not_taken_for_those_of_this_one() {
 fn mail_can_be_read_where_nothing_can_be_written() {
     let memory = mailbox();
     let trouble = Trouble::default();
-    trouble.is_full.set(true);
+    trouble.full.set(true);
     let ((), said) = serve(&memory, &trouble, |user| {
         say(user, "a FETCH 1:2 BODY[TEXT]").unwrap();
         // Others can write, as they have room.
@@ -246,7 +245,7 @@ fn mail_can_be_read_where_nothing_can_be_written() {
 fn a_session_ends_whose_mailbox_is_gone() {
     let trouble = Trouble::default();
     let (done, said) = serve(&mailbox(), &trouble, |user| {
-        trouble.is_gone.set(true);
+        trouble.gone.set(true);
         say(user, "a NOOP")
     });
     assert!(matches!(done, Err(End::Told(..))), "{said}");
