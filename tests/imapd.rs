@@ -351,8 +351,12 @@ fn an_idle_client_hears_of_mail_and_of_what_others_do() {
 #[test]
 fn a_session_that_is_asked_to_end_leaves_its_marks_in_the_mailbox() {
     let (site, server, address) = host();
+    // What we deliver has room for them.
+    site.local_deliver("hunt", "x@example.net", b"Subject: new\n\nnew\n").expect(0);
     let mut peer = select(address);
-    says(&mut peer, "a STORE 1 +FLAGS (\\Flagged)", &["a OK"]);
+    says(&mut peer, "a STORE 3 +FLAGS (\\Flagged)", &["a OK"]);
+    let spool = String::from_utf8(site.spool("hunt")).unwrap();
+    assert!(!spool.contains("X-Status: F"), "{spool}");
     assert!(ask(&mut peer, "b IDLE").starts_with('+'));
     for session in server.monitors() {
         kill(Pid::from_raw(session), Signal::SIGTERM).unwrap();
