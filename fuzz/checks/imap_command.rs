@@ -10,9 +10,9 @@ use hikyaku::imap::command::{
     parse_before_login,
 };
 use hikyaku::imap::input::{Event, Limits, Reader};
-use hikyaku::imap::login::{Action, Facts, Session, Tls};
+use hikyaku::imap::login::{Action, Session};
 use hikyaku::imap::reply;
-use hikyaku::sasl::{self, Answer, Question, Secret};
+use hikyaku::sasl::{self, Answer, Question, Secret, Terms, Tls};
 
 use base64ct::{Base64, Encoding};
 
@@ -482,7 +482,7 @@ fn check_login(input: &[u8], most: usize, dice: &mut Dice) {
 
 /// What was heard, and how it ended.
 fn talk<'a>(tls: Tls, pieces: impl Iterator<Item = &'a [u8]>) -> (String, Option<Action>) {
-    let mut session = Session::new(Facts {
+    let mut session = Session::new(Terms {
         hostname: "mx.example.org".into(),
         tls,
         plaintext_allowed: tls == Tls::Unknown,

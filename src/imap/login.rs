@@ -14,8 +14,9 @@ use super::command::{
 use super::input::{Event, Limits, Literal, Reader};
 use super::reply::{self, Code, Condition, Word};
 use super::{CAPABILITIES_BEFORE_LOGIN, MAX_LEFTOVER};
-pub use crate::sasl::Tls;
-use crate::sasl::{self, Binding, Exchange, Failure as Denial, Mechanism, Question, Secret, Step};
+use crate::sasl::{
+    self, Binding, Exchange, Failure as Denial, Mechanism, Question, Secret, Step, Terms, Tls,
+};
 use crate::text::line::{Line, LineReader};
 
 /// So many commands that are none end the session.
@@ -26,19 +27,6 @@ pub const MAX_COMMANDS: u32 = 50;
 
 /// The longest line of an exchange, its end included: [`sasl::MAX_RESPONSE`] in base64 fits.
 const MAX_LINE: usize = 2048;
-
-/// What the session is told at its start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
-    /// The name of this host, for the greeting.
-    pub hostname: String,
-    /// What there is of TLS.
-    pub tls: Tls,
-    /// Whether clients may log in without TLS: over loopback, or where the operator allows it.
-    pub plaintext_allowed: bool,
-    /// What decides which mechanisms there are.
-    pub sasl: sasl::Facts,
-}
 
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
@@ -84,7 +72,7 @@ pub enum Reason {
 /// A session before login.
 #[derive(Debug)]
 pub struct Session {
-    facts: Facts,
+    terms: Terms,
     waiting: Vec<u8>,
     reader: Reader,
     /// For the responses of an exchange.
@@ -119,9 +107,9 @@ struct Attempt {
 
 impl Session {
     /// A session that begins with the greeting.
-    pub fn new(facts: Facts) -> Self {
+    pub fn new(terms: Terms) -> Self {
         let mut session = Self {
-            facts,
+            terms,
             waiting: Vec::new(),
             reader: Reader::new(Limits::BEFORE_LOGIN),
             lines: LineReader::new(MAX_LINE),
@@ -132,7 +120,7 @@ impl Session {
             failures: 0,
         };
         let code = Code::Capability(session.capabilities());
-        let text = format!("{} Hikyaku ready", session.facts.hostname);
+        let text = format!("{} Hikyaku ready", session.terms.hostname);
         session.say(None, Condition::Ok, Some(&code), &text);
         session
     }
@@ -158,9 +146,7 @@ impl Session {
         if matches!(self.state, State::StartingTls) {
             self.state = State::Open;
         }
-        self.facts.tls = Tls::On;
-        self.facts.sasl.bindings = bindings;
-        self.facts.sasl.identity = identity;
+        self.terms.encrypted(bindings, identity);
     }
 
     /// Takes the answer to [`Action::Authenticate`].
@@ -174,26 +160,19 @@ impl Session {
         }
     }
 
-    /// Whether clients may log in now.
-    fn may_log_in(&self) -> bool {
-        self.facts.tls == Tls::On || self.facts.plaintext_allowed
-    }
-
     /// What is true now (RFC 9051 section 7.2.2).
     fn capabilities(&self) -> String {
         let mut list = CAPABILITIES_BEFORE_LOGIN.to_owned();
-        if self.facts.tls == Tls::Offered {
+        if self.terms.tls == Tls::Offered {
             list.push_str(" STARTTLS");
         }
-        if !self.may_log_in() {
+        if !self.terms.may_log_in() {
             list.push_str(" LOGINDISABLED");
             return list;
         }
-        for mechanism in Mechanism::ALL {
-            if self.facts.sasl.allow(mechanism) {
-                list.push_str(" AUTH=");
-                list.push_str(mechanism.name());
-            }
+        for name in self.terms.mechanisms() {
+            list.push_str(" AUTH=");
+            list.push_str(name);
         }
         list
     }
@@ -224,7 +203,7 @@ impl Session {
                 self.close(Reason::Logout);
             }
             Command::StartTls => self.start_tls(tag),
-            Command::Login { .. } | Command::Authenticate { .. } if !self.may_log_in() => {
+            Command::Login { .. } | Command::Authenticate { .. } if !self.terms.may_log_in() => {
                 let code = Code::Word(Word::PrivacyRequired);
                 let text = "passwords are not taken without encryption";
                 self.say(tag, Condition::No, Some(&code), text);
@@ -248,7 +227,7 @@ impl Session {
     }
 
     fn start_tls(&mut self, tag: Option<&str>) {
-        match self.facts.tls {
+        match self.terms.tls {
             Tls::Unknown => self.say(tag, Condition::Bad, None, "TLS is not offered here"),
             Tls::On => self.say(tag, Condition::Bad, None, "TLS is on already"),
             Tls::Offered if !self.waiting.is_empty() => self.injected(),
@@ -267,7 +246,7 @@ impl Session {
 
     /// As the mechanism of the same name, whose challenges need not be said.
     fn login(&mut self, tag: Option<&str>, user: &[u8], password: &Secret) {
-        let exchange = Exchange::new(Mechanism::Login, self.facts.sasl.clone());
+        let exchange = Exchange::new(Mechanism::Login, self.terms.sasl.clone());
         let mut attempt = attempt(tag, exchange);
         let step = match attempt.exchange.begin(Some(user)) {
             Step::Challenge(_) => attempt.exchange.respond(&password.0),
@@ -283,11 +262,11 @@ impl Session {
 
     fn authenticate(&mut self, tag: Option<&str>, mechanism: &str, initial: Option<&Secret>) {
         let mechanism = Mechanism::parse(mechanism.as_bytes());
-        let Some(mechanism) = mechanism.filter(|one| self.facts.sasl.allow(*one)) else {
+        let Some(mechanism) = mechanism.filter(|one| self.terms.sasl.allow(*one)) else {
             let code = Code::Word(Word::Cannot);
             return self.say(tag, Condition::No, Some(&code), "there is no such mechanism here");
         };
-        let mut attempt = attempt(tag, Exchange::new(mechanism, self.facts.sasl.clone()));
+        let mut attempt = attempt(tag, Exchange::new(mechanism, self.terms.sasl.clone()));
         let step = attempt.exchange.begin(initial.map(|Secret(bytes)| bytes.as_slice()));
         self.step(attempt, step);
     }

@@ -2,8 +2,8 @@
 
 use base64ct::{Base64, Encoding};
 
-use super::{Action, Facts, Reason, Session, Tls};
-use crate::sasl::{self, Answer, Keys, Mechanism, Question, Secret, scram};
+use super::{Action, Reason, Session};
+use crate::sasl::{self, Answer, Keys, Mechanism, Question, Secret, Terms, Tls, scram};
 
 /// A session whose only password is `hunt`'s, as the client sees it: all that was sent, and what
 /// came last.
@@ -14,15 +14,15 @@ struct Client {
     asked: Vec<Question>,
 }
 
-fn facts(tls: Tls, plaintext_allowed: bool) -> Facts {
+fn terms(tls: Tls, plaintext_allowed: bool) -> Terms {
     let sasl = sasl::Facts::default();
-    Facts { hostname: "mx.smkwlab.net".into(), tls, plaintext_allowed, sasl }
+    Terms { hostname: "mx.smkwlab.net".into(), tls, plaintext_allowed, sasl }
 }
 
 impl Client {
-    fn connect(facts: Facts) -> Self {
+    fn connect(terms: Terms) -> Self {
         let mut client = Self {
-            session: Session::new(facts),
+            session: Session::new(terms),
             heard: String::new(),
             end: None,
             asked: Vec::new(),
@@ -33,7 +33,7 @@ impl Client {
     }
 
     fn local() -> Self {
-        Self::connect(facts(Tls::Unknown, true))
+        Self::connect(terms(Tls::Unknown, true))
     }
 
     /// Says something; what was heard since the last time.
@@ -162,7 +162,7 @@ fn mechanisms_go_on_for_as_long_as_they_need() {
 #[test]
 fn scram_is_offered_where_there_are_keys_and_asks_for_them() {
     let sasl = sasl::Facts { scram: vec![scram::Hash::Sha256], ..sasl::Facts::default() };
-    let mut session = Session::new(Facts { sasl, ..facts(Tls::Unknown, true) });
+    let mut session = Session::new(Terms { sasl, ..terms(Tls::Unknown, true) });
     let greeting = session.next();
     assert!(format!("{greeting:?}").contains("Send"), "{greeting:?}");
     let first = base64("n,,n=user,r=rOprNGfwEbeRWgbNEkqO");
@@ -245,7 +245,7 @@ fn trouble_with_the_password_file_is_temporary_and_no_failure() {
 
 #[test]
 fn without_encryption_nobody_logs_in_unless_it_is_allowed() {
-    let mut client = Client::connect(facts(Tls::Offered, false));
+    let mut client = Client::connect(terms(Tls::Offered, false));
     let heard = client.say("a CAPABILITY\r\n");
     assert!(heard.contains(" STARTTLS LOGINDISABLED\r\n"), "{heard}");
     assert!(!heard.contains("AUTH="), "{heard}");
@@ -259,7 +259,7 @@ fn without_encryption_nobody_logs_in_unless_it_is_allowed() {
 #[test]
 fn tls_begins_and_what_was_said_before_is_forgotten() {
     let identity = Some("hunt".to_owned());
-    let mut client = Client::connect(facts(Tls::Offered, false));
+    let mut client = Client::connect(terms(Tls::Offered, false));
     client.say("a LOGIN x y\r\n");
     assert_eq!(client.say("b STARTTLS\r\n"), "b OK begin TLS now\r\n");
     assert_eq!(client.end.take(), Some(Action::StartTls));
@@ -272,7 +272,7 @@ fn tls_begins_and_what_was_said_before_is_forgotten() {
     assert_eq!(client.logged_in(), ("hunt", Mechanism::External, "e", &b""[..]));
 
     // It was on from the start.
-    let mut session = Session::new(facts(Tls::On, false));
+    let mut session = Session::new(terms(Tls::On, false));
     session.encrypted(Vec::new(), identity);
     let greeting = session.next();
     assert!(matches!(greeting, Some(Action::Send(bytes)) if bytes.ends_with(b"ready\r\n")));
@@ -285,11 +285,11 @@ fn tls_begins_and_what_was_said_before_is_forgotten() {
 fn input_behind_starttls_ends_the_session() {
     let bye = "* BYE input came before TLS\r\n";
     for behind in ["b LOGIN a b\r\n", "b", "\r\n"] {
-        let mut client = Client::connect(facts(Tls::Offered, true));
+        let mut client = Client::connect(terms(Tls::Offered, true));
         assert_eq!(client.say(format!("a STARTTLS\r\n{behind}")), bye);
         assert_eq!(client.end, Some(Action::Close(Reason::Injection)));
     }
-    let mut session = Session::new(facts(Tls::Offered, true));
+    let mut session = Session::new(terms(Tls::Offered, true));
     session.push(b"a STARTTLS\r\n");
     assert!(matches!(session.next(), Some(Action::Send(_))), "the greeting");
     assert!(matches!(session.next(), Some(Action::Send(_))));

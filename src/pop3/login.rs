@@ -9,14 +9,13 @@ use base64ct::{Base64, Encoding};
 
 use super::command::{Command, command};
 use super::{Input, MAX_LEFTOVER, capabilities, reply};
-pub use crate::sasl::Tls;
 use crate::sasl::{
-    self, Answer, Binding, Exchange, Failure, MAX_FAILURES, MAX_NAME, MAX_PASSWORD, Mechanism,
-    Question, Secret, Step,
+    Answer, Binding, Exchange, Failure, MAX_FAILURES, MAX_NAME, MAX_PASSWORD, Mechanism, Question,
+    Secret, Step, Terms, Tls,
 };
 use crate::text::line::Line;
 
-/// The longest line, its end included: [`sasl::MAX_RESPONSE`] in base64 fits.
+/// The longest line, its end included: [`crate::sasl::MAX_RESPONSE`] in base64 fits.
 const MAX_LINE: usize = 2048;
 
 /// So many lines that are no command end the session.
@@ -24,19 +23,6 @@ pub const MAX_BAD_COMMANDS: u32 = 3;
 
 /// So many commands of any kind end the session: a client has no use for more before it logs in.
 pub const MAX_COMMANDS: u32 = 50;
-
-/// What the session is told at its start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Facts {
-    /// The name of this host, for the greeting.
-    pub hostname: String,
-    /// What there is of TLS.
-    pub tls: Tls,
-    /// Whether clients may log in without TLS: over loopback, or where the operator allows it.
-    pub plaintext_allowed: bool,
-    /// What decides which mechanisms there are.
-    pub sasl: sasl::Facts,
-}
 
 /// What is to be done.
 #[derive(Debug, PartialEq, Eq)]
@@ -76,7 +62,7 @@ pub enum Reason {
 /// A session before login.
 #[derive(Debug)]
 pub struct Session {
-    facts: Facts,
+    terms: Terms,
     input: Input,
     actions: VecDeque<Action>,
     state: State,
@@ -102,10 +88,10 @@ enum State {
 
 impl Session {
     /// A session that begins with the greeting.
-    pub fn new(facts: Facts) -> Self {
-        let greeting = reply(&format!("+OK {} POP3 server ready", facts.hostname));
+    pub fn new(terms: Terms) -> Self {
+        let greeting = reply(&format!("+OK {} POP3 server ready", terms.hostname));
         Self {
-            facts,
+            terms,
             input: Input::new(MAX_LINE),
             actions: VecDeque::from([Action::Send(greeting)]),
             state: State::Open,
@@ -138,8 +124,7 @@ impl Session {
             self.state = State::Open;
         }
         self.user = None;
-        self.facts.tls = Tls::On;
-        self.facts.sasl.bindings = bindings;
+        self.terms.encrypted(bindings, None);
     }
 
     /// Takes the answer to [`Action::Authenticate`].
@@ -163,36 +148,25 @@ impl Session {
         self.actions.push_back(Action::LoggedIn { leftover: self.input.rest().to_vec() });
     }
 
-    /// Whether clients may log in now.
-    fn may_log_in(&self) -> bool {
-        self.facts.tls == Tls::On || self.facts.plaintext_allowed
-    }
-
-    /// The names of the mechanisms that may be used now.
-    fn mechanisms(&self) -> impl Iterator<Item = &'static str> {
-        let allowed = Mechanism::ALL.into_iter().filter(|_| self.may_log_in());
-        allowed.filter(|one| self.facts.sasl.allow(*one)).map(Mechanism::name)
-    }
-
     /// What is true now: `USER`, `SASL` and `STLS`.
     fn capabilities(&self) -> Vec<u8> {
         let mut more = String::new();
-        if self.may_log_in() {
+        if self.terms.may_log_in() {
             more.push_str("USER\r\nSASL");
-            for name in self.mechanisms() {
+            for name in self.terms.mechanisms() {
                 more.push(' ');
                 more.push_str(name);
             }
             more.push_str("\r\n");
         }
-        if self.facts.tls == Tls::Offered {
+        if self.terms.tls == Tls::Offered {
             more.push_str("STLS\r\n");
         }
         capabilities(&more)
     }
 
     fn stls(&mut self) {
-        match self.facts.tls {
+        match self.terms.tls {
             Tls::Unknown => self.say("-ERR not offered here"),
             Tls::On => self.say("-ERR TLS is on already"),
             Tls::Offered if !self.input.rest().is_empty() => self.injected(),
@@ -212,7 +186,7 @@ impl Session {
     fn auth(&mut self, mechanism: Option<&[u8]>, initial: Option<&Secret>) {
         let Some(mechanism) = mechanism else {
             let mut list = String::from("+OK mechanisms\r\n");
-            for name in self.mechanisms() {
+            for name in self.terms.mechanisms() {
                 list.push_str(name);
                 list.push_str("\r\n");
             }
@@ -220,10 +194,10 @@ impl Session {
             return self.actions.push_back(Action::Send(list.into_bytes()));
         };
         let mechanism = Mechanism::parse(mechanism);
-        let Some(mechanism) = mechanism.filter(|one| self.facts.sasl.allow(*one)) else {
+        let Some(mechanism) = mechanism.filter(|one| self.terms.sasl.allow(*one)) else {
             return self.say("-ERR there is no such mechanism here");
         };
-        let mut exchange = Box::new(Exchange::new(mechanism, self.facts.sasl.clone()));
+        let mut exchange = Box::new(Exchange::new(mechanism, self.terms.sasl.clone()));
         let step = match initial.map(decode) {
             None => exchange.begin(None),
             Some(Some(response)) => exchange.begin(Some(&response.0)),
@@ -295,7 +269,7 @@ impl Session {
         }
         match command(line) {
             Ok(Command::User(_) | Command::Pass(_) | Command::Auth { mechanism: Some(_), .. })
-                if !self.may_log_in() =>
+                if !self.terms.may_log_in() =>
             {
                 self.say("-ERR [AUTH] passwords are not taken without encryption");
             }

@@ -2,8 +2,8 @@
 
 use base64ct::{Base64, Encoding};
 
-use super::{Action, Facts, Reason, Session, Tls};
-use crate::sasl::{self, Answer, Binding, Keys, Mechanism, Question, Secret, scram};
+use super::{Action, Reason, Session};
+use crate::sasl::{self, Answer, Binding, Keys, Mechanism, Question, Secret, Terms, Tls, scram};
 
 /// A session whose only password is `hunt`'s, as the client sees it: all that was sent, and what
 /// came last.
@@ -14,19 +14,19 @@ struct Client {
     asked: Vec<(String, Vec<u8>)>,
 }
 
-fn facts(tls: Tls, plaintext_allowed: bool) -> Facts {
+fn terms(tls: Tls, plaintext_allowed: bool) -> Terms {
     let sasl = sasl::Facts::default();
-    Facts { hostname: "mx.smkwlab.net".into(), tls, plaintext_allowed, sasl }
+    Terms { hostname: "mx.smkwlab.net".into(), tls, plaintext_allowed, sasl }
 }
 
 impl Client {
     fn connect(plaintext_allowed: bool) -> Self {
-        Self::with(facts(Tls::Unknown, plaintext_allowed))
+        Self::with(terms(Tls::Unknown, plaintext_allowed))
     }
 
-    fn with(facts: Facts) -> Self {
+    fn with(terms: Terms) -> Self {
         let mut client = Self {
-            session: Session::new(facts),
+            session: Session::new(terms),
             heard: String::new(),
             end: None,
             asked: Vec::new(),
@@ -96,7 +96,7 @@ fn a_command_is_understood_whatever_the_reads_are() {
 
 #[test]
 fn greeting_comes_first_and_quit_ends() {
-    let mut session = Session::new(facts(Tls::Unknown, true));
+    let mut session = Session::new(terms(Tls::Unknown, true));
     let greeting = b"+OK mx.smkwlab.net POP3 server ready\r\n".to_vec();
     assert_eq!(session.next(), Some(Action::Send(greeting)));
     assert_eq!(session.next(), None);
@@ -220,7 +220,7 @@ fn plain_and_login_log_in_by_auth() {
 fn scram_proves_both_sides() {
     // RFC 7677 section 3.
     let sasl = sasl::Facts { scram: vec![scram::Hash::Sha256], ..sasl::Facts::default() };
-    let mut session = Session::new(Facts { sasl, ..facts(Tls::Unknown, true) });
+    let mut session = Session::new(Terms { sasl, ..terms(Tls::Unknown, true) });
     session.next();
     let first = base64("n,,n=user,r=rOprNGfwEbeRWgbNEkqO");
     session.push(format!("AUTH SCRAM-SHA-256 {first}\r\n").as_bytes());
@@ -267,7 +267,7 @@ fn an_exchange_can_be_cancelled_and_goes_wrong_in_words() {
 
 #[test]
 fn stls_lets_passwords_be_taken_and_forgets_the_name() {
-    let mut client = Client::with(facts(Tls::Offered, true));
+    let mut client = Client::with(terms(Tls::Offered, true));
     assert!(client.say("CAPA\r\n").contains("\r\nSTLS\r\n"));
     client.say("USER hunt\r\n");
     assert_eq!(client.say("STLS\r\n"), "+OK begin TLS now\r\n");
@@ -280,18 +280,18 @@ fn stls_lets_passwords_be_taken_and_forgets_the_name() {
     client.say("USER hunt\r\nPASS Watts?Watt?\r\n");
     assert_eq!(client.end, Some(Action::LoggedIn { leftover: Vec::new() }));
 
-    let mut client = Client::with(facts(Tls::Offered, false));
+    let mut client = Client::with(terms(Tls::Offered, false));
     assert!(client.say("USER hunt\r\n").starts_with("-ERR [AUTH]"));
     assert_eq!(Client::connect(true).say("STLS\r\n"), "-ERR not offered here\r\n");
 }
 
 #[test]
 fn what_comes_behind_stls_in_the_clear_ends_the_session() {
-    let mut client = Client::with(facts(Tls::Offered, false));
+    let mut client = Client::with(terms(Tls::Offered, false));
     assert_eq!(client.say("STLS\r\nUSER hunt\r\n"), "-ERR input came before TLS\r\n");
     assert_eq!(client.end, Some(Action::Close(Reason::Injection)));
     // Also where it comes a moment later.
-    let mut client = Client::with(facts(Tls::Offered, false));
+    let mut client = Client::with(terms(Tls::Offered, false));
     client.session.push(b"STLS\r\n");
     assert!(matches!(client.session.next(), Some(Action::Send(_))));
     client.session.push(b"U");

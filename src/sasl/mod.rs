@@ -10,10 +10,12 @@
 
 mod plain;
 pub mod scram;
+mod terms;
 
 use std::fmt;
 
 pub use scram::{Binding, Keys, Proof, Salt};
+pub use terms::{Terms, Tls};
 
 /// The longest name, in bytes.
 pub const MAX_NAME: usize = 64;
@@ -80,17 +82,6 @@ impl Mechanism {
             Self::Plain | Self::Login | Self::External => None,
         }
     }
-}
-
-/// Whether a session is encrypted, which decides whether passwords are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tls {
-    /// It can't be.
-    Unknown,
-    /// The client may begin it.
-    Offered,
-    /// It is.
-    On,
 }
 
 /// What the protocol below knows of the client.

@@ -1,6 +1,6 @@
 //! What the servers of mailboxes, popd and imapd, have in common: all that is before a user's session.
 //!
-//! A child in a cell speaks to the client ([`talk`]); its monitor, which is root, answers its questions
+//! A child in a cell speaks to the client (`talk`); its monitor, which is root, answers its questions
 //! (`monitor`). After a login the child hands the client over and ends, and the monitor becomes the
 //! user for good and runs the session. Under TLS the child stays, as a relay: it never has the user's
 //! rights, and the session never has a key.
@@ -24,8 +24,8 @@ use crate::auth::Scope;
 use crate::config::{self, Config};
 use crate::net::tls::identity::Identity;
 use crate::net::tls::server::{Settings, settings};
-use crate::sasl;
 use crate::sasl::scram::Hash;
+use crate::sasl::{self, Terms};
 use crate::sys::channel::Channel;
 use crate::sys::jail::Jail;
 use crate::sys::{Account, Exit, Log, fd, process};
@@ -45,23 +45,11 @@ pub struct Protocol {
     /// Its section of the configuration.
     pub section: fn(&Config) -> &config::Access,
     /// A session before login.
-    pub begin: fn(Facts) -> Box<dyn Dialogue>,
+    pub begin: fn(Terms) -> Box<dyn Dialogue>,
     /// The session of a user, as that user.
     pub serve: fn(&Config, &mut Connection, &Account, &HandOver, &Log) -> Exit,
     /// What is said where there can be none; to the command with this tag.
     pub refusal: fn(&str) -> Vec<u8>,
-}
-
-/// What a session before login is told at its start.
-pub struct Facts {
-    /// The name of this host, for the greeting.
-    pub hostname: String,
-    /// What there is of TLS.
-    pub tls: sasl::Tls,
-    /// Whether clients may log in without TLS.
-    pub plaintext_allowed: bool,
-    /// What decides which mechanisms there are.
-    pub sasl: sasl::Facts,
 }
 
 /// A session before login, pure.

@@ -12,7 +12,7 @@ mod view;
 use std::time::Duration;
 
 use super::Connection;
-use super::access::{Dialogue, Facts, Protocol, Step};
+use super::access::{Dialogue, Protocol, Step};
 use super::record::HandOver;
 use crate::auth::Scope;
 use crate::config::Config;
@@ -29,15 +29,7 @@ pub static PROTOCOL: Protocol = Protocol {
     silence: Duration::from_mins(3),
     busy: "* BYE [UNAVAILABLE] too many connections\r\n",
     section: |config| &config.imap,
-    begin: |facts| {
-        let Facts { hostname, tls, plaintext_allowed, sasl } = facts;
-        Box::new(Login(login::Session::new(login::Facts {
-            hostname,
-            tls,
-            plaintext_allowed,
-            sasl,
-        })))
-    },
+    begin: |terms| Box::new(login::Session::new(terms)),
     serve,
     refusal,
 };
@@ -61,16 +53,13 @@ fn refusal(tag: &str) -> Vec<u8> {
     out
 }
 
-/// A session before login.
-struct Login(login::Session);
-
-impl Dialogue for Login {
+impl Dialogue for login::Session {
     fn push(&mut self, bytes: &[u8]) {
-        self.0.push(bytes);
+        login::Session::push(self, bytes);
     }
 
     fn next(&mut self) -> Option<Step> {
-        Some(match self.0.next()? {
+        Some(match Iterator::next(self)? {
             Action::Send(bytes) => Step::Send(bytes),
             Action::StartTls => Step::StartTls,
             Action::Authenticate(mechanism, question) => Step::Ask(mechanism, question),
@@ -80,10 +69,10 @@ impl Dialogue for Login {
     }
 
     fn answer(&mut self, answer: sasl::Answer) {
-        self.0.answer(answer);
+        login::Session::answer(self, answer);
     }
 
     fn encrypted(&mut self, bindings: Vec<sasl::Binding>) {
-        self.0.encrypted(bindings, None);
+        login::Session::encrypted(self, bindings, None);
     }
 }

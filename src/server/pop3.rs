@@ -6,7 +6,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use super::Connection;
-use super::access::{Dialogue, Facts, Protocol, Step};
+use super::access::{Dialogue, Protocol, Step};
 use crate::auth::Scope;
 use crate::pop3::login::{self, Action};
 use crate::pop3::session::Session;
@@ -31,31 +31,20 @@ pub static PROTOCOL: Protocol = Protocol {
     silence: IDLE,
     busy: "-ERR [SYS/TEMP] too many connections\r\n",
     section: |config| &config.pop3,
-    begin: |facts| {
-        let Facts { hostname, tls, plaintext_allowed, sasl } = facts;
-        Box::new(Login(login::Session::new(login::Facts {
-            hostname,
-            tls,
-            plaintext_allowed,
-            sasl,
-        })))
-    },
+    begin: |terms| Box::new(login::Session::new(terms)),
     serve: |config, client, account, handed, log| {
         maildrop::session(config, client, account, &handed.leftover, log)
     },
     refusal: |_| Session::refusal(),
 };
 
-/// A session before login.
-struct Login(login::Session);
-
-impl Dialogue for Login {
+impl Dialogue for login::Session {
     fn push(&mut self, bytes: &[u8]) {
-        self.0.push(bytes);
+        login::Session::push(self, bytes);
     }
 
     fn next(&mut self) -> Option<Step> {
-        Some(match self.0.next()? {
+        Some(match Iterator::next(self)? {
             Action::Send(bytes) => Step::Send(bytes),
             Action::StartTls => Step::StartTls,
             Action::Authenticate(mechanism, question) => Step::Ask(mechanism, question),
@@ -65,11 +54,11 @@ impl Dialogue for Login {
     }
 
     fn answer(&mut self, answer: sasl::Answer) {
-        self.0.answer(answer);
+        login::Session::answer(self, answer);
     }
 
     fn encrypted(&mut self, bindings: Vec<sasl::Binding>) {
-        self.0.encrypted(bindings);
+        login::Session::encrypted(self, bindings);
     }
 }
 

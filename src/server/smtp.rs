@@ -2,7 +2,7 @@
 //!
 //! A session's monitor (root, or the account that runs everything; `monitor`) answers questions of
 //! bounded size: is there such a user, write this line into the log, and those of a login
-//! ([`super::login`]).
+//! (`super::login`).
 //! The session child, jailed, speaks to the client (`talk`), and asks [`super::policy`] what depends
 //! on others. One session alone is two processes ([`Server::session`]); those of a listener are made
 //! by a zygote and answered by the listener as far as that goes ([`Host`], [`super::parent`]).

@@ -4,8 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Dialogue, Facts, Kit, Server, Step};
-use crate::sasl::{self, Binding, Tls};
+use super::{Dialogue, Kit, Server, Step};
+use crate::sasl::{Binding, Facts, Terms, Tls};
 use crate::server::ask::Ask;
 use crate::server::record::HandOver;
 use crate::server::{Connection, login};
@@ -119,21 +119,20 @@ impl<'a> Talk<'a> {
     fn converse(&mut self, encrypted: bool) -> io::Result<Option<HandOver>> {
         self.learn_client()?;
         let config = self.server.config;
-        let mut facts = Facts {
+        let mut terms = Terms {
             hostname: config.hostname.clone(),
             tls: Tls::Unknown,
             // Not that of a load balancer on this host.
             plaintext_allowed: config.auth.plaintext_without_tls || self.client.peer.is_loopback(),
-            sasl: sasl::Facts { scram: self.kit.scram.clone(), ..sasl::Facts::default() },
+            sasl: Facts { scram: self.kit.scram.clone(), ..Facts::default() },
         };
         if encrypted {
-            facts.sasl.bindings = self.start_tls()?;
-            facts.tls = Tls::On;
+            terms.encrypted(self.start_tls()?, None);
         } else if self.kit.offers_tls && self.client.is_remote() {
             // Not to a pipe or a terminal, where there is nobody to listen in.
-            facts.tls = Tls::Offered;
+            terms.tls = Tls::Offered;
         }
-        let mut dialogue = (self.server.protocol.begin)(facts);
+        let mut dialogue = (self.server.protocol.begin)(terms);
         let mut buffer = [0; READ];
         self.active();
         loop {

@@ -2,7 +2,7 @@
 //!
 //! Texts go from the store to the client in pieces. Their lengths are known before: those of the
 //! message and its header from the store, those of parts from its structure. What is told otherwise
-//! than it stands there goes through a [`filter`], twice where it is too long to be kept. A
+//! than it stands there goes through a `filter`, twice where it is too long to be kept. A
 //! structure is asked for only by those items that need it.
 
 mod filter;
