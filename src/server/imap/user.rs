@@ -390,24 +390,24 @@ impl<'a> User<'a> {
 
     fn run(&mut self, Tagged { tag, command }: Tagged) -> Result<(), End> {
         let tag = tag.as_str();
-        match command {
+        let answer = match command {
             Command::Capability => {
                 reply::words(&format!("CAPABILITY {CAPABILITIES}"), &mut self.out.buffer);
-                self.finish(tag, &ok("that is what there is"), true, false)
+                ok("that is what there is")
             }
-            Command::Noop | Command::Check => self.finish(tag, &ok("done"), true, false),
+            Command::Noop | Command::Check => ok("done"),
             Command::Logout => {
                 reply::status(None, Condition::Bye, None, "bye", &mut self.out.buffer);
                 self.say(tag, &ok("logged out"));
                 self.out.flush()?;
-                Err(End::Said("logout"))
+                return Err(End::Said("logout"));
             }
             Command::Id(_) => {
                 reply::id(&[("name", "Hikyaku")], &mut self.out.buffer);
-                self.finish(tag, &ok("pleased to meet you"), true, false)
+                ok("pleased to meet you")
             }
             Command::StartTls | Command::Login { .. } | Command::Authenticate { .. } => {
-                self.finish(tag, &bad("you are logged in already"), true, false)
+                bad("you are logged in already")
             }
             Command::Enable(names) => {
                 let mut enabled = String::new();
@@ -417,11 +417,11 @@ impl<'a> User<'a> {
                     enabled.push_str(" IMAP4rev2");
                 }
                 reply::words(&format!("ENABLED{enabled}"), &mut self.out.buffer);
-                self.finish(tag, &ok("done"), true, false)
+                ok("done")
             }
             Command::Namespace => {
                 reply::namespace('/', &mut self.out.buffer);
-                self.finish(tag, &ok("that is all there is"), true, false)
+                ok("that is all there is")
             }
             Command::Idle => {
                 reply::continuation("idling", &mut self.out.buffer);
@@ -430,44 +430,21 @@ impl<'a> User<'a> {
                     // What happens behind the look is not missed.
                     let _ = view.store.watch();
                 }
-                self.look()
+                return self.look();
             }
-            Command::Select(name, _) => self.select(tag, &name, false),
-            Command::Examine(name, _) => self.select(tag, &name, true),
-            Command::Create(name, uses) => {
-                let answer = self.create(&name, &uses);
-                self.finish(tag, &answer, true, false)
-            }
-            Command::Delete(name) => {
-                let answer = self.delete(&name);
-                self.finish(tag, &answer, true, false)
-            }
-            Command::Rename { from, to } => {
-                let answer = self.rename(&from, &to);
-                self.finish(tag, &answer, true, false)
-            }
-            Command::Subscribe(name) => {
-                let answer = self.subscribe(&name, true);
-                self.finish(tag, &answer, true, false)
-            }
-            Command::Unsubscribe(name) => {
-                let answer = self.subscribe(&name, false);
-                self.finish(tag, &answer, true, false)
-            }
-            Command::List(list) => {
-                let answer = self.list(&list);
-                self.finish(tag, &answer, true, false)
-            }
-            Command::Lsub { reference, pattern } => {
-                let answer = self.lsub(&reference, &pattern);
-                self.finish(tag, &answer, true, false)
-            }
-            Command::Status(name, items) => {
-                let answer = self.status(&name, &items);
-                self.finish(tag, &answer, true, false)
-            }
-            command => self.run_selected(tag, command),
-        }
+            Command::Select(name, _) => return self.select(tag, &name, false),
+            Command::Examine(name, _) => return self.select(tag, &name, true),
+            Command::Create(name, uses) => self.create(&name, &uses),
+            Command::Delete(name) => self.delete(&name),
+            Command::Rename { from, to } => self.rename(&from, &to),
+            Command::Subscribe(name) => self.subscribe(&name, true),
+            Command::Unsubscribe(name) => self.subscribe(&name, false),
+            Command::List(list) => self.list(&list),
+            Command::Lsub { reference, pattern } => self.lsub(&reference, &pattern),
+            Command::Status(name, items) => self.status(&name, &items),
+            command => return self.run_selected(tag, command),
+        };
+        self.finish(tag, &answer, true, false)
     }
 }
 
