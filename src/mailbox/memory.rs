@@ -15,7 +15,9 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::crlf::{Crlf, Measure};
 use super::index::{Change, Damaged, State};
-use super::store::{Arrival, Changes, Extent, Flags, Marking, Marks, Message, Status, Store};
+use super::store::{
+    Arrival, Changes, Extent, Flags, Marking, Marks, Message, Status, Store, Version,
+};
 use super::uids::{Uid, UidSet};
 use super::{Error, NewMessage};
 
@@ -82,6 +84,10 @@ impl Store for Memory {
 
     fn status(&self) -> Status {
         self.view.status()
+    }
+
+    fn version(&self) -> Version {
+        self.view.version()
     }
 
     fn messages(&self) -> &[Message] {

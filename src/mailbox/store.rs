@@ -91,6 +91,23 @@ pub fn is_keyword(name: &str) -> bool {
         && name.as_bytes().iter().all(|b| b.is_ascii_graphic() && !special(b))
 }
 
+/// The bit of a keyword among those of a mailbox. They are the same in either case (RFC 9051
+/// section 2.3.2).
+pub fn keyword<'a>(all: impl IntoIterator<Item = &'a String>, name: &str) -> Option<u64> {
+    all.into_iter().position(|other| other.eq_ignore_ascii_case(name)).map(keyword_bit)
+}
+
+/// The names of the keywords of a mailbox that these bits stand for.
+pub fn keywords(all: &[String], bits: u64) -> impl Iterator<Item = &str> {
+    let names = all.iter().enumerate().filter(move |(at, _)| bits & keyword_bit(*at) != 0);
+    names.map(|(_, name)| name.as_str())
+}
+
+/// The bit of the keyword at a place.
+pub(super) fn keyword_bit(at: usize) -> u64 {
+    u32::try_from(at).ok().and_then(|at| 1_u64.checked_shl(at)).unwrap_or(0)
+}
+
 /// What a message is marked with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
@@ -214,6 +231,15 @@ pub struct Status {
     pub size: u64,
 }
 
+/// What changes with a mailbox.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Version {
+    /// Another one: nothing that was known of it counts any more.
+    pub uid_validity: u32,
+    /// The largest MODSEQ.
+    pub modseq: u64,
+}
+
 /// A message to append, with its marks.
 #[derive(Clone, Debug)]
 pub struct Arrival {
@@ -245,8 +271,11 @@ pub trait Store {
     /// Looks at what others did since the last look.
     fn sync(&mut self) -> Result<(), Error>;
 
-    /// What the mailbox is like now.
+    /// What the mailbox is like now, for which all messages are counted.
     fn status(&self) -> Status;
+
+    /// Whether anything has changed: that is asked again and again, and counts nothing.
+    fn version(&self) -> Version;
 
     /// Its messages, ascending by UID.
     fn messages(&self) -> &[Message];

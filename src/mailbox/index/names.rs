@@ -1,7 +1,7 @@
 //! The names of a mailbox's keywords, and the bits that stand for them.
 
 use super::Change;
-use crate::mailbox::store::{MOST_KEYWORDS, is_keyword};
+use crate::mailbox::store::{MOST_KEYWORDS, is_keyword, keyword, keyword_bit};
 
 /// The names, those that come along included.
 pub(super) struct Names<'a> {
@@ -24,35 +24,18 @@ impl<'a> Names<'a> {
         emit: &mut dyn FnMut(Change),
     ) -> u64 {
         names.into_iter().fold(0, |bits, name| {
-            let at = self.position(name).or_else(|| self.add(name, emit));
-            bits | at.map_or(0, bit)
+            let known = keyword(self.known.iter().chain(&self.more), name);
+            bits | known.unwrap_or_else(|| self.add(name, emit))
         })
     }
 
-    fn position(&self, name: &str) -> Option<usize> {
-        position(self.known.iter().chain(&self.more), name)
-    }
-
-    fn add(&mut self, name: &str, emit: &mut dyn FnMut(Change)) -> Option<usize> {
+    fn add(&mut self, name: &str, emit: &mut dyn FnMut(Change)) -> u64 {
         let at = self.known.len().saturating_add(self.more.len());
         if at >= MOST_KEYWORDS || !is_keyword(name) {
-            return None;
+            return 0;
         }
         self.more.push(name.to_owned());
         emit(Change::Keyword(name.to_owned()));
-        Some(at)
+        keyword_bit(at)
     }
-}
-
-/// Where a name is among these. They are the same in either case (RFC 9051 section 2.3.2).
-pub(super) fn position<'a>(
-    mut names: impl Iterator<Item = &'a String>,
-    name: &str,
-) -> Option<usize> {
-    names.position(|other| other.eq_ignore_ascii_case(name))
-}
-
-/// The bit of the keyword at a place.
-pub(super) fn bit(at: usize) -> u64 {
-    u32::try_from(at).ok().and_then(|at| 1_u64.checked_shl(at)).unwrap_or(0)
 }

@@ -2,9 +2,9 @@
 //!
 //! Every kind of mailbox works this out in the same way, under its lock.
 
-use super::names::{self, Names};
+use super::names::Names;
 use super::{Change, State};
-use crate::mailbox::store::{Flags, Marking, Marks, Message};
+use crate::mailbox::store::{Flags, Marking, Marks, Message, keyword};
 use crate::mailbox::uids::{Uid, UidSet};
 
 /// A change of marks, worked out.
@@ -36,7 +36,7 @@ impl MarkPlan {
 impl State {
     /// The bit of a keyword.
     pub fn keyword(&self, name: &str) -> Option<u64> {
-        names::position(self.keywords.iter(), name).map(names::bit)
+        keyword(&self.keywords, name)
     }
 
     /// The bits of these keywords; those that the mailbox has not yet are put into `changes`.

@@ -5,7 +5,8 @@ use std::collections::{HashMap, VecDeque};
 
 use super::Damaged;
 use crate::mailbox::store::{
-    Changes, Extent, Flags, MOST_KEYWORD_BYTES, MOST_KEYWORDS, Marking, Marks, Message, Status,
+    self, Changes, Extent, Flags, MOST_KEYWORD_BYTES, MOST_KEYWORDS, Marking, Marks, Message,
+    Status, Version,
 };
 use crate::mailbox::uids::{Uid, UidSet};
 
@@ -290,9 +291,7 @@ impl State {
 
     /// The names of keywords.
     pub fn names(&self, keywords: u64) -> Vec<&str> {
-        let has = |at: u32| keywords & 1_u64.checked_shl(at).unwrap_or(0) != 0;
-        let names = (0_u32..).zip(&self.keywords).filter(|(at, _)| has(*at));
-        names.map(|(_, name)| name.as_str()).collect()
+        store::keywords(&self.keywords, keywords).collect()
     }
 
     fn at_mut(&mut self, uid: Uid) -> Option<&mut Message> {
@@ -363,6 +362,11 @@ impl State {
             vanished.insert_range(range.clone());
         }
         Changes { changed, vanished, forgotten: modseq < self.forgotten }
+    }
+
+    /// What changes with every change.
+    pub fn version(&self) -> Version {
+        Version { uid_validity: self.uid_validity, modseq: self.modseq }
     }
 
     /// The mailbox as a whole.

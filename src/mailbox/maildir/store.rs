@@ -21,7 +21,9 @@ use super::reconcile::{keep_keywords, reconcile};
 use super::text::{self, Reading};
 use crate::mailbox::index::{Change, Directory, Index, Locked, Opened, State};
 use crate::mailbox::moment::moment;
-use crate::mailbox::store::{Arrival, Changes, Flags, Marking, Marks, Message, Status, Store};
+use crate::mailbox::store::{
+    Arrival, Changes, Flags, Marking, Marks, Message, Status, Store, Version,
+};
 use crate::mailbox::uids::{Uid, UidSet};
 use crate::mailbox::watch::Watch;
 use crate::mailbox::{Error, Place};
@@ -263,6 +265,10 @@ impl Store for MaildirStore {
 
     fn status(&self) -> Status {
         self.index.state().status()
+    }
+
+    fn version(&self) -> Version {
+        self.index.state().version()
     }
 
     fn messages(&self) -> &[Message] {

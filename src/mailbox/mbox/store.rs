@@ -18,7 +18,9 @@ use super::scan::Scanner;
 use super::{Mbox, Opened, append, in_place, listing, redo};
 use crate::mailbox::index::{self, Change, Directory, Index, State};
 use crate::mailbox::moment::moment;
-use crate::mailbox::store::{Arrival, Changes, Extent, Flags, Marking, Message, Status, Store};
+use crate::mailbox::store::{
+    Arrival, Changes, Extent, Flags, Marking, Message, Status, Store, Version,
+};
 use crate::mailbox::uids::{Uid, UidSet};
 use crate::mailbox::watch::Watch;
 use crate::mailbox::{Error, Place};
@@ -224,6 +226,10 @@ impl Store for MboxStore {
 
     fn status(&self) -> Status {
         self.state().status()
+    }
+
+    fn version(&self) -> Version {
+        self.state().version()
     }
 
     fn messages(&self) -> &[Message] {

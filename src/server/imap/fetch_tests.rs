@@ -9,7 +9,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::*;
 use crate::config::LockKind;
 use crate::imap::command::{Command, Dialect, parse};
-use crate::mailbox::store::{Arrival, Changes, Flags, Marking, Status};
+use crate::mailbox::store::{Arrival, Changes, Flags, Marking, Status, Version};
 use crate::mailbox::{MboxStore, Memory, NewMessage, Place, Stager, UidSet};
 
 const NESTED: &str = "\
@@ -36,6 +36,9 @@ impl Store for Breaking {
     }
     fn status(&self) -> Status {
         self.inner.status()
+    }
+    fn version(&self) -> Version {
+        self.inner.version()
     }
     fn messages(&self) -> &[Message] {
         self.inner.messages()

@@ -7,9 +7,10 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::user::{Answer, End, User, bad, failed, no, ok};
+use super::view::system_flag;
 use crate::imap::command::{AppendTo, Flag, SequenceSet};
 use crate::imap::reply::{self, Code, Condition, Word};
-use crate::mailbox::store::{Arrival, Flags, Store};
+use crate::mailbox::store::{self, Arrival, Flags, Store};
 use crate::mailbox::uids::{Uid, UidSet};
 use crate::mailbox::{self, Error, NewMessage, Place, StageError, Stager};
 
@@ -31,18 +32,10 @@ pub struct Incoming {
 pub(super) fn marks_of(flags: &[Flag]) -> (Flags, Vec<String>) {
     let (mut system, mut keywords) = (Flags::default(), Vec::new());
     for flag in flags {
-        let one = match flag {
-            Flag::Answered => Flags::ANSWERED,
-            Flag::Flagged => Flags::FLAGGED,
-            Flag::Deleted => Flags::DELETED,
-            Flag::Seen => Flags::SEEN,
-            Flag::Draft => Flags::DRAFT,
-            Flag::Keyword(word) => {
-                keywords.push(word.clone());
-                continue;
-            }
-        };
-        system = system | one;
+        match system_flag(flag) {
+            Some(one) => system = system | one,
+            None => keywords.push(flag.as_str().to_owned()),
+        }
     }
     (system, keywords)
 }
@@ -161,7 +154,7 @@ impl User<'_> {
         }
         let copied = mailbox::open(place).map_err(|error| failed(&error)).and_then(|mut target| {
             let copied = copy(view.store.as_mut(), &uids, target.as_mut());
-            let uid_validity = target.status().uid_validity;
+            let uid_validity = target.version().uid_validity;
             copied.map(|copied| (uid_validity, copied))
         });
         let (uid_validity, copies) = match copied {
@@ -200,7 +193,7 @@ fn append(mut incoming: Incoming) -> Result<(u32, UidSet), Answer> {
         NewMessage { sender: Vec::new(), at: incoming.at, trace: Vec::new(), text: Rc::new(text) };
     let arrival = Arrival { message, flags: incoming.flags, keywords: incoming.keywords };
     let uids = store.append(&[arrival]).map_err(|error| failed(&error))?;
-    Ok((store.status().uid_validity, uids.into_iter().collect()))
+    Ok((store.version().uid_validity, uids.into_iter().collect()))
 }
 
 /// Copies messages, all or none; the UIDs of the copies.
@@ -233,9 +226,8 @@ fn copy(from: &mut dyn Store, uids: &[Uid], to: &mut dyn Store) -> Result<Vec<Ui
 
 fn arrival(from: &mut dyn Store, uid: Uid) -> Result<Arrival, Answer> {
     let message = *from.message(uid).ok_or_else(|| failed(&Error::Changed))?;
-    let names = (0_u32..).zip(from.keywords());
-    let has = |at: u32| message.marks.keywords & 1_u64.checked_shl(at).unwrap_or(0) != 0;
-    let keywords = names.filter(|(at, _)| has(*at)).map(|(_, name)| name.clone()).collect();
+    let keywords = store::keywords(from.keywords(), message.marks.keywords);
+    let keywords = keywords.map(str::to_owned).collect();
     let mut stager = Stager::of_mailbox(u64::MAX);
     let mut trouble = None;
     let read = from.read(uid, 0..u64::MAX, &mut |octets| {

@@ -9,8 +9,9 @@ use std::ops::Range;
 use encoding_rs::{CoderResult, Encoding, ISO_2022_JP, UTF_8, WINDOWS_1252};
 use jiff::civil::Date;
 
+use super::view::system_flag;
 use crate::imap::command::{Flag, Key, Moment, Relation, Search, SequenceSet};
-use crate::mailbox::store::{Flags, Message, Store};
+use crate::mailbox::store::{Message, Store, keyword};
 use crate::mailbox::uids::{Uid, UidSet};
 use crate::mailbox::{Error, Structures};
 use crate::message::date;
@@ -271,21 +272,11 @@ impl Candidate<'_> {
 
     fn has(&self, flag: &Flag) -> bool {
         let marks = self.message.marks;
-        let flags = match flag {
-            Flag::Answered => Flags::ANSWERED,
-            Flag::Flagged => Flags::FLAGGED,
-            Flag::Deleted => Flags::DELETED,
-            Flag::Seen => Flags::SEEN,
-            Flag::Draft => Flags::DRAFT,
-            Flag::Keyword(word) => {
-                let mut names = (0_u32..).zip(self.store.keywords());
-                let at = names.find(|(_, name)| name.eq_ignore_ascii_case(word));
-                return at.is_some_and(|(at, _)| {
-                    marks.keywords & 1_u64.checked_shl(at).unwrap_or(0) != 0
-                });
-            }
-        };
-        marks.flags.has(flags)
+        match system_flag(flag) {
+            Some(flag) => marks.flags.has(flag),
+            None => keyword(self.store.keywords(), flag.as_str())
+                .is_some_and(|bit| marks.keywords & bit != 0),
+        }
     }
 
     fn header(&mut self) -> Result<&[Field], Error> {

@@ -11,7 +11,7 @@ use crate::imap::command::{
 use crate::imap::reply::{self, Code, Condition, Esearch, FetchLine, Word};
 use crate::imap::structure::Revision;
 use crate::mailbox::Error;
-use crate::mailbox::store::{Flags, Marking, Marks};
+use crate::mailbox::store::{Flags, Marking, Marks, keyword};
 use crate::mailbox::uids::{Uid, UidSet};
 
 const NOTHING_SELECTED: &str = "select a mailbox first";
@@ -125,10 +125,8 @@ impl User<'_> {
         if view.store.keywords().len() > view.told_keywords() {
             view.tell_flags(&mut self.out.buffer);
         }
-        let bits = (0_u32..)
-            .zip(view.store.keywords())
-            .filter(|(_, name)| keywords.iter().any(|keyword| keyword.eq_ignore_ascii_case(name)));
-        let bits = bits.fold(0, |bits, (at, _)| bits | 1_u64.checked_shl(at).unwrap_or(0));
+        let bits = keywords.iter().filter_map(|name| keyword(view.store.keywords(), name));
+        let bits = bits.fold(0, |bits, bit| bits | bit);
         let by = Marks { flags, keywords: bits };
         let mut gone = false;
         for (number, uid_of) in &messages {

@@ -13,7 +13,7 @@ use super::super::out::Out;
 use super::super::view::View;
 use super::{End, LoggedIn, User};
 use crate::mailbox::folders::{Folders, Name};
-use crate::mailbox::store::{Arrival, Changes, Flags, Marking, Message, Status, Store};
+use crate::mailbox::store::{Arrival, Changes, Flags, Marking, Message, Status, Store, Version};
 use crate::mailbox::uids::{Uid, UidSet};
 use crate::mailbox::{Error, Memory, NewMessage, Place, Stager, Structures};
 use crate::server::Connection;
@@ -54,8 +54,13 @@ impl Store for Wayward {
     }
 
     fn status(&self) -> Status {
-        let status = self.store.status();
-        Status { uid_validity: status.uid_validity + u32::from(self.trouble.other.get()), ..status }
+        self.store.status()
+    }
+
+    fn version(&self) -> Version {
+        let version = self.store.version();
+        let uid_validity = version.uid_validity + u32::from(self.trouble.other.get());
+        Version { uid_validity, ..version }
     }
 
     fn messages(&self) -> &[Message] {

@@ -5,11 +5,10 @@
 
 use std::ops::RangeInclusive;
 
-use crate::imap::command::FetchItem;
-use crate::imap::command::SequenceSet;
+use crate::imap::command::{FetchItem, Flag, SequenceSet};
 use crate::imap::reply::{self, Code, Condition, FetchLine};
 use crate::mailbox::folders::Name;
-use crate::mailbox::store::{Flags, Marks, Store};
+use crate::mailbox::store::{self, Flags, Marks, Store, Version};
 use crate::mailbox::uids::{Uid, UidSet};
 use crate::mailbox::{Error, Structures};
 
@@ -21,6 +20,11 @@ pub const SYSTEM: [(Flags, &str); 5] = [
     (Flags::SEEN, "\\Seen"),
     (Flags::DRAFT, "\\Draft"),
 ];
+
+/// The system flag that a client means; `None`: it is a keyword.
+pub fn system_flag(flag: &Flag) -> Option<Flags> {
+    SYSTEM.iter().find(|(_, word)| *word == flag.as_str()).map(|(flag, _)| *flag)
+}
 
 /// A message that the client was told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,9 +60,8 @@ pub struct View {
     pub saved: UidSet,
     told: Vec<Told>,
     recent: UidSet,
-    uid_validity: u32,
-    /// What was told is what there was at this MODSEQ.
-    modseq: u64,
+    /// What was told is what there was then.
+    version: Version,
     keywords: usize,
     /// Messages are gone, and it was not told.
     behind: bool,
@@ -76,6 +79,7 @@ impl View {
         let mut warnings = Vec::new();
         let before = if read_only { None } else { claim(store.as_mut(), &mut warnings) };
         let status = store.status();
+        let version = store.version();
         let told: Vec<Told> =
             store.messages().iter().map(|m| Told { uid: m.uid, marks: m.marks }).collect();
         let mut recent = UidSet::new();
@@ -98,8 +102,7 @@ impl View {
             saved: UidSet::new(),
             told,
             recent,
-            uid_validity: status.uid_validity,
-            modseq: status.highest_modseq,
+            version,
             behind: false,
             warnings,
         }
@@ -109,7 +112,7 @@ impl View {
     /// client has said are those of other messages.
     pub fn look(&mut self) -> Result<bool, Error> {
         self.store.sync()?;
-        Ok(self.store.status().uid_validity == self.uid_validity)
+        Ok(self.store.version().uid_validity == self.version.uid_validity)
     }
 
     /// Something that the operator should know.
@@ -157,9 +160,7 @@ impl View {
             .filter(|(flag, _)| marks.flags.has(*flag))
             .map(|(_, word)| *word)
             .collect();
-        let names = (0_u32..).zip(self.store.keywords());
-        let has = |at: u32| marks.keywords & 1_u64.checked_shl(at).unwrap_or(0) != 0;
-        all.extend(names.filter(|(at, _)| has(*at)).map(|(_, name)| name.as_str()));
+        all.extend(store::keywords(self.store.keywords(), marks.keywords));
         if recent {
             all.push("\\Recent");
         }
@@ -237,17 +238,17 @@ impl View {
     /// Tells what the store shows now, as far as it may be told; false where it is another mailbox
     /// now, and the numbers mean nothing.
     pub fn tell(&mut self, telling: Telling, out: &mut Vec<u8>) -> bool {
-        let status = self.store.status();
-        if status.uid_validity != self.uid_validity {
+        let version = self.store.version();
+        if version.uid_validity != self.version.uid_validity {
             return false;
         }
-        if status.highest_modseq == self.modseq && !(self.behind && telling.expunges) {
+        if version == self.version && !(self.behind && telling.expunges) {
             return true;
         }
         if self.store.keywords().len() != self.keywords {
             self.tell_flags(out);
         }
-        let mut kept: Vec<Told> = Vec::with_capacity(status.messages);
+        let mut kept: Vec<Told> = Vec::with_capacity(self.store.messages().len());
         let mut changed: Vec<usize> = Vec::new();
         self.behind = false;
         for told in &self.told {
@@ -282,11 +283,8 @@ impl View {
         for at in changed {
             self.tell_marks(at, telling.uids, out);
         }
-        self.modseq = self.store.status().highest_modseq.max(status.highest_modseq);
-        if self.store.status().highest_modseq != status.highest_modseq {
-            // Something more has come to light: it is told the next time.
-            self.modseq = status.highest_modseq;
-        }
+        // What has come to light since then is told the next time.
+        self.version = version;
         true
     }
 
