@@ -90,50 +90,38 @@ impl Compaction {
             waiting = waiting.saturating_sub(is_waiting.into());
             let uid = (!message.extent.named).then_some(message.uid);
             let is_numbered = numbering.takes(message);
-            if room == 0 || !(is_waiting || is_numbered) {
-                numbering.done(!is_numbered);
-                continue;
-            }
-            // Without what the first one says of the mailbox all UIDs are lost with the index.
-            let put_by = match numbering.base {
-                Some(_) => 0,
-                None => waiting.saturating_mul(FOR_MARKS),
-            };
-            let Some(old) = header(opened, &message.extent)?.filter(|_| written < MOST_WRITTEN)
-            else {
-                numbering.done(!is_numbered);
-                continue;
-            };
-            let names = state.names(message.marks.keywords);
-            let marks = message.extent.unwritten.then_some((message.marks.flags, &names[..]));
-            let base = numbering.base.as_ref();
-            let all = is_numbered.then_some((Wanted { marks, uid, base }, put_by));
-            let only_marks = is_waiting.then_some((Wanted { marks, ..Wanted::default() }, 0));
-            let mut done = false;
-            let choices = all.into_iter().chain(only_marks);
-            let choices = choices.flat_map(|choice| [form::KEYWORDS, 0].map(|more| (choice, more)));
-            for ((wanted, put_by), more) in choices {
-                let Ok(new) = rewritten(&old, &wanted, more) else {
-                    continue;
+            let mut is_done = !is_numbered;
+            if room > 0
+                && written < MOST_WRITTEN
+                && (is_waiting || is_numbered)
+                && let Some(old) = header(opened, &message.extent)?
+            {
+                // Without what the first one says of the mailbox all UIDs are lost with the index.
+                let put_by = match numbering.base {
+                    Some(_) => 0,
+                    None => waiting.saturating_mul(FOR_MARKS),
                 };
-                let edit = replacement(&old, &new, message.extent.header_start());
-                let after = room.saturating_add(edit.end.saturating_sub(edit.start));
-                let after = after.checked_sub(edit.with.len() as u64);
-                let (Some(after), Ok(length)) =
-                    (after.filter(|after| *after >= put_by), u32::try_from(new.len()))
-                else {
-                    continue;
-                };
-                room = after;
-                written = written.saturating_add(edit.with.len());
-                self.edits.push(edit);
-                done = wanted.uid.is_some() || wanted.base.is_some();
-                let named = message.extent.named || wanted.uid.is_some();
-                let marks = marks.map(|_| message.marks);
-                self.rewritten.insert(message.uid, Rewritten { header: length, marks, named });
-                break;
+                let names = state.names(message.marks.keywords);
+                let marks = message.extent.unwritten.then_some((message.marks.flags, &names[..]));
+                let base = numbering.base.as_ref();
+                let all = is_numbered.then_some((Wanted { marks, uid, base }, put_by));
+                let only_marks = is_waiting.then_some((Wanted { marks, ..Wanted::default() }, 0));
+                let start = message.extent.header_start();
+                let fitting = all.into_iter().chain(only_marks).find_map(|(wanted, put_by)| {
+                    let (edit, new) = longer(&old, &wanted, start, room.checked_sub(put_by)?)?;
+                    Some((wanted, edit, new))
+                });
+                if let Some((wanted, edit, header)) = fitting {
+                    room = room.saturating_add(old.len() as u64).saturating_sub(header.into());
+                    written = written.saturating_add(edit.with.len());
+                    self.edits.push(edit);
+                    is_done |= wanted.uid.is_some() || wanted.base.is_some();
+                    let named = message.extent.named || wanted.uid.is_some();
+                    let marks = marks.map(|_| message.marks);
+                    self.rewritten.insert(message.uid, Rewritten { header, marks, named });
+                }
             }
-            numbering.done(done || !is_numbered);
+            numbering.done(is_done);
         }
         self.edits.extend(ranges.map(removal));
         Ok(())
@@ -222,6 +210,17 @@ impl Numbering {
             self.highest = None;
         }
     }
+}
+
+/// What makes a header at `start` say what is wanted, longer by so many bytes at most; with room for
+/// what is marked later, where that fits. And the length of the new header.
+fn longer(old: &[u8], wanted: &Wanted<'_>, start: u64, most: u64) -> Option<(Edit, u32)> {
+    let most = (old.len() as u64).saturating_add(most);
+    [form::KEYWORDS, 0].into_iter().find_map(|more| {
+        let new = rewritten(old, wanted, more).ok()?;
+        let length = u32::try_from(new.len()).ok()?;
+        (u64::from(length) <= most).then(|| (replacement(old, &new, start), length))
+    })
 }
 
 /// The header that says what is wanted, longer where it has to be, and then with so many blanks more.
