@@ -148,6 +148,7 @@ impl Runner<'_> {
             left_in_incoming: false,
         };
         let most = max_flights();
+        let most_remote = (most / 2).max(1);
         let mut due = run.look()?;
         let mut taken = false;
         loop {
@@ -159,7 +160,7 @@ impl Runner<'_> {
                 due = run.look()?;
             }
             while run.flights.len() < most && !run.stopped {
-                let Some(place) = run.next_place(&mut due, most / 2) else { break };
+                let Some(place) = run.next_place(&mut due, most_remote) else { break };
                 taken |= run.take(&place)?;
             }
             run.hire()?;
@@ -179,7 +180,7 @@ impl Runner<'_> {
                         (false, false) => Ended::Done,
                     });
                 }
-            } else {
+            } else if run.flights.len() >= most || !run.can_take(&due, most_remote) {
                 run.wait(due.is_empty())?;
             }
         }
@@ -237,10 +238,17 @@ impl Run<'_> {
         Ok(places.into())
     }
 
+    /// Whether [`Run::next_place`] has something. It is asked again before waiting: the last answers
+    /// made room, and those that are left may say nothing for a long time.
+    fn can_take(&self, due: &VecDeque<Place>, most: usize) -> bool {
+        let parked = self.sent_on.len() < most && !self.parked.is_empty();
+        !self.stopped && (parked || !due.is_empty())
+    }
+
     /// The next entry to take. With `most` entries under way to other hosts, what is only for
     /// others waits aside: slow hosts must not keep this host's own mail from its users.
     fn next_place(&mut self, due: &mut VecDeque<Place>, most: usize) -> Option<Place> {
-        if self.sent_on.len() < most.max(1) {
+        if self.sent_on.len() < most {
             return self.parked.pop_front().or_else(|| due.pop_front());
         }
         while let Some(place) = due.pop_front() {
