@@ -127,7 +127,7 @@ fn anchor(file: &File, old: u64) -> io::Result<u64> {
     let length = old.min(ANCHOR);
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
     file.read_exact_at(&mut bytes, old.saturating_sub(length))?;
-    Ok(crc32fast::hash(&bytes).into())
+    Ok(xxhash_rust::xxh3::xxh3_64(&bytes))
 }
 
 /// biff, shells and mutt see new mail where the access is older than the change. Our own look at
