@@ -49,8 +49,7 @@ pub struct Findings {
 pub fn check(place: Place, tell: Tell<'_>) -> Result<Findings, Error> {
     let mut findings = Findings::default();
     let is_maildir = is_maildir(&place);
-    let path: PathBuf = place.path.components().collect();
-    let (index, opened) = Index::open(Directory::new(&place.index, &path, place.owner))?;
+    let (index, opened) = Index::open(Directory::new(&place.index, &place.path, place.owner))?;
     let index = index.path();
     let shown = index.display();
     match opened {
@@ -67,7 +66,7 @@ pub fn check(place: Place, tell: Tell<'_>) -> Result<Findings, Error> {
             .mended
             .extend(pending.map(|what| format!("{what} had been interrupted, and was finished")));
         if set_aside {
-            let bad = Directory::new(&place.index, &path, place.owner).path_of(".redo.bad");
+            let bad = Directory::new(&place.index, &place.path, place.owner).path_of(".redo.bad");
             findings.faults.push(format!(
                 "{} is a journal of an interrupted removal that did not fit the mailbox; see whether \
                  messages are there twice, and remove it",

@@ -48,8 +48,7 @@ impl Home {
 
     fn index(&self) -> Index {
         let place = self.place();
-        let path: PathBuf = place.path.components().collect();
-        Index::open(Directory::new(&place.index, &path, place.owner)).unwrap().0
+        Index::open(Directory::new(&place.index, &place.path, place.owner)).unwrap().0
     }
 
     /// Says something in the index that is not so.

@@ -874,3 +874,20 @@ fn a_folder_that_is_made_can_be_delivered_into() {
     let mailbox = crate::mailbox::open(folders.place(&name("a/b")).unwrap()).unwrap();
     assert!(mailbox.messages().is_empty());
 }
+
+#[test]
+fn a_maildirs_uids_move_with_it_and_go_with_it() {
+    for home in [Home::files(), Home::maildirs()] {
+        home.maildir(if home.root.ends_with("mail") { "mail/a" } else { "Maildir/.a" });
+        let folders = home.open();
+        let version = |folder: &str| {
+            crate::mailbox::open(folders.place(&name(folder)).unwrap()).unwrap().version()
+        };
+        let before = version("a").uid_validity;
+        folders.rename(&name("a"), &name("b")).unwrap();
+        assert_eq!(version("b").uid_validity, before);
+        assert_eq!(home.indexes(), 1);
+        folders.delete(&name("b")).unwrap();
+        assert_eq!(home.indexes(), 0);
+    }
+}

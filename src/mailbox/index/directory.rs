@@ -235,9 +235,11 @@ pub struct Entry {
 }
 
 /// `NAME-DIGITS`: mailboxes of the same name (of several domains, in several folders) may share
-/// the directory, so the digits are of the whole path.
+/// the directory, so the digits are of the whole path. A Maildir is the same one with and without a
+/// slash at its end.
 pub fn stem(mailbox: &Path) -> OsString {
-    let digest = Sha256::digest(mailbox.as_os_str().as_bytes());
+    let path: PathBuf = mailbox.components().collect();
+    let digest = Sha256::digest(path.as_os_str().as_bytes());
     let mut stem = mailbox.file_name().unwrap_or_default().to_owned();
     stem.push("-");
     for byte in digest.iter().take(8) {

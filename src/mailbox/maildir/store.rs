@@ -9,7 +9,6 @@
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
 
 use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 
@@ -44,9 +43,7 @@ pub struct MaildirStore {
 impl MaildirStore {
     /// Opens the Maildir at this place, which is made where it is missing, and looks at it.
     pub fn open(place: Place) -> Result<Self, Error> {
-        // With and without a slash at its end it is the same.
-        let path: PathBuf = place.path.components().collect();
-        let directory = Directory::new(&place.index, &path, place.owner);
+        let directory = Directory::new(&place.index, &place.path, place.owner);
         let (index, _) = Index::open(directory)?;
         let mut store = Self {
             folder: Folder::open(place)?,
