@@ -38,6 +38,8 @@ mod index;
 mod mbox;
 #[path = "../fuzz/checks/proxy.rs"]
 mod proxy;
+#[path = "../fuzz/checks/search.rs"]
+mod search;
 #[path = "../fuzz/checks/session.rs"]
 mod session;
 #[path = "../fuzz/checks/structure.rs"]
@@ -123,6 +125,11 @@ fn an_mbox_of_any_content_goes_through_a_life_with_sessions_and_neighbours() {
 #[test]
 fn a_proxy_header_names_who_was_written_and_takes_its_own_bytes() {
     replay("proxy", proxy::check);
+}
+
+#[test]
+fn what_is_searched_says_the_same_in_whatever_pieces_it_comes() {
+    replay("search", search::check);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 pub mod address;
 pub mod binary;
 pub mod date;
+pub mod encoded_word;
 pub mod header;
 pub mod list;
 pub mod received;

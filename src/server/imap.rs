@@ -4,7 +4,7 @@ pub mod fetch;
 mod folders;
 mod message;
 pub mod out;
-mod search;
+pub mod search;
 mod selected;
 pub mod user;
 mod view;

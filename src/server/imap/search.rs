@@ -4,27 +4,19 @@
 //! of a message is read once for all that is searched in it, and decoded: its transfer encoding, its
 //! charset, and what differs but in case or width ([`fold`]).
 
-use std::ops::Range;
+mod candidate;
+mod needles;
 
-use encoding_rs::{CoderResult, Encoding, ISO_2022_JP, UTF_8, WINDOWS_1252};
 use jiff::civil::Date;
 
-use super::view::system_flag;
 use crate::imap::command::{Flag, Key, Moment, Relation, Search, SequenceSet};
-use crate::mailbox::store::{Message, Store, keyword};
+use crate::mailbox::store::Store;
 use crate::mailbox::uids::{Uid, UidSet};
 use crate::mailbox::{Error, Structures};
-use crate::message::date;
-use crate::message::structure::{Content, Part, Structure};
-use crate::message::transfer::Decoder;
-use crate::sys::clock;
+use crate::text::charset;
 use crate::text::fold::fold;
-
-/// So much of a header is looked at.
-const MOST_HEADER: u64 = 1024 * 1024;
-
-/// So much text is searched at once.
-const PIECE: usize = 32 * 1024;
+use candidate::Candidate;
+use needles::Needles;
 
 /// The charsets that are named to a client whose own is unknown; there are more.
 pub const CHARSETS: [&str; 6] =
@@ -49,16 +41,10 @@ pub struct Context<'a> {
 pub struct Program {
     root: Node,
     /// What is searched in texts; the nodes have their places.
-    needles: Vec<Needle>,
+    needles: Needles,
 }
 
-#[derive(Debug)]
-struct Needle {
-    folded: String,
-    /// In the header, too.
-    header: bool,
-}
-
+/// What is asked of a message; strings are folded.
 #[derive(Debug)]
 enum Node {
     All,
@@ -80,7 +66,7 @@ enum Node {
 }
 
 impl Node {
-    /// What it costs to ask.
+    /// What it costs to ask: 1 reads the header, 2 the text.
     fn cost(&self) -> u8 {
         match self {
             Self::Text(_) => 2,
@@ -95,30 +81,30 @@ impl Node {
 
 /// Makes a search ready.
 pub fn prepare(search: &Search, context: &Context<'_>) -> Result<Program, BadCharset> {
-    let charset = match &search.charset {
-        None => UTF_8,
-        Some(name) => Encoding::for_label(name).ok_or(BadCharset)?,
-    };
-    let mut making = Making { context, charset, needles: Vec::new() };
+    let charset = search.charset.as_deref();
+    if charset.is_some_and(|name| charset::named(name).is_none()) {
+        return Err(BadCharset);
+    }
+    let mut making = Making { context, charset, needles: Needles::default() };
     let root = making.all(&search.keys);
     Ok(Program { root, needles: making.needles })
 }
 
 struct Making<'a> {
     context: &'a Context<'a>,
-    charset: &'static Encoding,
-    needles: Vec<Needle>,
+    charset: Option<&'a [u8]>,
+    needles: Needles,
 }
 
 impl Making<'_> {
     fn all(&mut self, keys: &[Key]) -> Node {
         let mut nodes: Vec<Node> = keys.iter().map(|key| self.node(key)).collect();
-        nodes.sort_by_key(Node::cost);
+        nodes.sort_by_cached_key(Node::cost);
         Node::And(nodes)
     }
 
     fn folded(&self, text: &[u8]) -> String {
-        fold(&self.charset.decode_without_bom_handling(text).0)
+        fold(&charset::text(self.charset, text))
     }
 
     fn text(&mut self, text: &[u8], header: bool) -> Node {
@@ -126,8 +112,7 @@ impl Making<'_> {
         if folded.is_empty() {
             return Node::All;
         }
-        self.needles.push(Needle { folded, header });
-        Node::Text(self.needles.len().saturating_sub(1))
+        Node::Text(self.needles.add(&folded, header))
     }
 
     fn node(&mut self, key: &Key) -> Node {
@@ -174,22 +159,6 @@ fn resolved(set: &SequenceSet, largest: u32) -> UidSet {
     all
 }
 
-/// A message that is looked at.
-struct Candidate<'a> {
-    program: &'a Program,
-    store: &'a mut dyn Store,
-    structures: &'a mut Structures,
-    message: Message,
-    number: u32,
-    recent: bool,
-    header: Option<Vec<Field>>,
-    /// Which needles are in it.
-    texts: Option<Vec<bool>>,
-}
-
-/// A field of a header: its name, and what it says.
-type Field = (Vec<u8>, Vec<u8>);
-
 impl Program {
     /// Whether message `number` of a mailbox, which has this UID, is one that is searched for; one
     /// that is gone is not.
@@ -204,158 +173,50 @@ impl Program {
         let Some(message) = store.message(uid).copied() else {
             return Ok(false);
         };
-        let mut candidate = Candidate {
-            program: self,
-            store,
-            structures,
-            message,
-            number,
-            recent,
-            header: None,
-            texts: None,
-        };
-        match candidate.is(&self.root) {
+        let mut candidate = Candidate::new(&self.needles, store, structures, message);
+        match self.root.is_true(&mut candidate, number, recent) {
             Err(Error::Changed) => Ok(false),
             result => result,
         }
     }
 }
 
-impl Candidate<'_> {
-    fn is(&mut self, node: &Node) -> Result<bool, Error> {
-        Ok(match node {
-            Node::All => true,
-            Node::Numbers(set) => set.contains(self.number),
-            Node::Uids(set) => set.contains(self.message.uid),
-            Node::Has(flag) => self.has(flag),
-            Node::Recent => self.recent,
-            Node::Arrived(relation, date) => {
-                let time = jiff::Timestamp::from_second(self.message.date).unwrap_or_default();
-                let day = clock::zone().to_datetime(time).date();
-                stands(day, *relation, *date)
+impl Node {
+    fn is_true(
+        &self,
+        message: &mut Candidate<'_>,
+        number: u32,
+        recent: bool,
+    ) -> Result<bool, Error> {
+        Ok(match self {
+            Self::All => true,
+            Self::Numbers(set) => set.contains(number),
+            Self::Uids(set) => set.contains(message.known.uid),
+            Self::Has(flag) => message.has(flag),
+            Self::Recent => recent,
+            Self::Arrived(relation, date) => stands(message.arrived(), *relation, *date),
+            Self::Sent(relation, date) => {
+                message.sent()?.is_some_and(|day| stands(day, *relation, *date))
             }
-            Node::Sent(relation, date) => {
-                let header = self.header()?;
-                let sent = header.iter().find(|(name, _)| name.eq_ignore_ascii_case(b"Date"));
-                let sent = sent.and_then(|(_, value)| date::parse(value));
-                sent.is_some_and(|sent| stands(sent.day, *relation, *date))
-            }
-            Node::Larger(size) => self.message.size > *size,
-            Node::Smaller(size) => self.message.size < *size,
-            Node::ModSeq(modseq) => self.message.modseq >= *modseq,
-            Node::Field(name, needle) => self
-                .header()?
-                .iter()
-                .filter(|(other, _)| other.eq_ignore_ascii_case(name))
-                .any(|(_, value)| needle.is_empty() || fold(&decoded(value)).contains(needle)),
-            Node::Text(at) => {
-                if self.texts.is_none() {
-                    self.texts = Some(self.look()?);
-                }
-                self.texts.as_ref().and_then(|found| found.get(*at)).copied().unwrap_or(false)
-            }
-            Node::Not(node) => !self.is(node)?,
-            Node::Or(both) => {
+            Self::Larger(size) => message.known.size > *size,
+            Self::Smaller(size) => message.known.size < *size,
+            Self::ModSeq(modseq) => message.known.modseq >= *modseq,
+            Self::Field(name, text) => message.has_field(name, text)?,
+            Self::Text(at) => message.has_text(*at)?,
+            Self::Not(node) => !node.is_true(message, number, recent)?,
+            Self::Or(both) => {
                 let [one, other] = &**both;
-                self.is(one)? || self.is(other)?
+                one.is_true(message, number, recent)? || other.is_true(message, number, recent)?
             }
-            Node::And(all) => {
+            Self::And(all) => {
                 for node in all {
-                    if !self.is(node)? {
+                    if !node.is_true(message, number, recent)? {
                         return Ok(false);
                     }
                 }
                 true
             }
         })
-    }
-
-    fn has(&self, flag: &Flag) -> bool {
-        let marks = self.message.marks;
-        match system_flag(flag) {
-            Some(flag) => marks.flags.has(flag),
-            None => keyword(self.store.keywords(), flag.as_str())
-                .is_some_and(|bit| marks.keywords & bit != 0),
-        }
-    }
-
-    fn header(&mut self) -> Result<&[Field], Error> {
-        if self.header.is_none() {
-            let end = u64::from(self.message.header).min(MOST_HEADER);
-            let mut text = Vec::new();
-            self.store.read(self.message.uid, 0..end, &mut |octets| {
-                text.extend_from_slice(octets);
-                Ok(())
-            })?;
-            self.header = Some(fields(&text));
-        }
-        Ok(self.header.as_deref().unwrap_or_default())
-    }
-
-    /// Looks for all needles.
-    fn look(&mut self) -> Result<Vec<bool>, Error> {
-        let structure = self.structures.of(self.store, self.message.uid)?;
-        let mut hunt = Hunt::new(&self.program.needles);
-        self.message_text(&structure, true, &mut hunt)?;
-        Ok(hunt.found)
-    }
-
-    /// The header of a message, and its texts.
-    fn message_text(
-        &mut self,
-        message: &Structure,
-        outermost: bool,
-        hunt: &mut Hunt<'_>,
-    ) -> Result<(), Error> {
-        let header = message.root.header();
-        let end = header.end.min(header.start.saturating_add(MOST_HEADER));
-        let mut text = Vec::new();
-        self.store.read(self.message.uid, header.start..end, &mut |octets| {
-            text.extend_from_slice(octets);
-            Ok(())
-        })?;
-        for (name, value) in fields(&text) {
-            hunt.push(&String::from_utf8_lossy(&name), outermost);
-            hunt.push(": ", outermost);
-            hunt.push(&decoded(&value), outermost);
-            hunt.push("\n", outermost);
-        }
-        hunt.finish(outermost);
-        self.part_text(&message.root, hunt)
-    }
-
-    fn part_text(&mut self, part: &Part, hunt: &mut Hunt<'_>) -> Result<(), Error> {
-        if hunt.is_over() {
-            return Ok(());
-        }
-        match &part.content {
-            Content::Multipart(parts) => {
-                for part in parts {
-                    self.part_text(part, hunt)?;
-                }
-                Ok(())
-            }
-            Content::Message(message) => self.message_text(message, false, hunt),
-            Content::Text => self.leaf(part, part.text(), hunt),
-            Content::Other => Ok(()),
-        }
-    }
-
-    fn leaf(&mut self, part: &Part, range: Range<u64>, hunt: &mut Hunt<'_>) -> Result<(), Error> {
-        let Some(mut decoder) = Decoder::of(part.encoding.as_deref()) else {
-            return Ok(());
-        };
-        let charset = part.parameters.iter().find(|p| p.name.eq_ignore_ascii_case(b"charset"));
-        let charset = charset.map(|charset| charset.value.as_slice());
-        let mut text = Decoding::new(charset);
-        self.store.read(self.message.uid, range, &mut |octets| {
-            decoder.push(octets, &mut |octets| text.push(octets, false, hunt));
-            Ok(())
-        })?;
-        decoder.finish(&mut |octets| text.push(octets, false, hunt));
-        text.push(b"", true, hunt);
-        hunt.finish(false);
-        Ok(())
     }
 }
 
@@ -367,116 +228,6 @@ fn stands(day: Date, relation: Relation, date: Date) -> bool {
     }
 }
 
-/// A charset that is taken off as the octets come.
-struct Decoding(encoding_rs::Decoder);
-
-impl Decoding {
-    /// Where none is named it is UTF-8, as all that is ASCII is, too.
-    fn new(name: Option<&[u8]>) -> Self {
-        let named = name.filter(|name| !name.eq_ignore_ascii_case(b"us-ascii"));
-        let charset = named.map_or(UTF_8, |name| Encoding::for_label(name).unwrap_or(WINDOWS_1252));
-        Self(charset.new_decoder_without_bom_handling())
-    }
-
-    fn push(&mut self, mut octets: &[u8], last: bool, hunt: &mut Hunt<'_>) {
-        let mut text = String::with_capacity(PIECE);
-        loop {
-            text.clear();
-            let (result, read, _) = self.0.decode_to_string(octets, &mut text, last);
-            hunt.push(&text, false);
-            octets = octets.get(read..).unwrap_or_default();
-            if result == CoderResult::InputEmpty {
-                return;
-            }
-        }
-    }
-}
-
-/// A search for several needles in one text.
-struct Hunt<'a> {
-    needles: &'a [Needle],
-    found: Vec<bool>,
-    /// What was not searched yet, and before it what may be the beginning of a needle.
-    text: String,
-    /// So many bytes of that are kept from one piece to the next.
-    keep: usize,
-}
-
-impl<'a> Hunt<'a> {
-    fn new(needles: &'a [Needle]) -> Self {
-        let longest = needles.iter().map(|needle| needle.folded.len()).max().unwrap_or(0);
-        // What is folded may have been longer.
-        let keep = longest.saturating_mul(4).saturating_add(64);
-        Self { needles, found: vec![false; needles.len()], text: String::new(), keep }
-    }
-
-    fn is_over(&self) -> bool {
-        self.found.iter().all(|found| *found)
-    }
-
-    fn push(&mut self, text: &str, outermost: bool) {
-        self.text.push_str(text);
-        if self.text.len() > PIECE.max(self.keep.saturating_mul(2)) {
-            self.search(outermost);
-            let mut from = self.text.len().saturating_sub(self.keep);
-            while !self.text.is_char_boundary(from) {
-                from = from.saturating_sub(1);
-            }
-            self.text.drain(..from);
-        }
-    }
-
-    /// The text is over; what comes is another one. `outermost`: it was the header of the message.
-    fn finish(&mut self, outermost: bool) {
-        self.search(outermost);
-        self.text.clear();
-    }
-
-    fn search(&mut self, outermost: bool) {
-        let folded = fold(&self.text);
-        for (needle, found) in self.needles.iter().zip(&mut self.found) {
-            if !*found && (needle.header || !outermost) {
-                *found =
-                    memchr::memmem::find(folded.as_bytes(), needle.folded.as_bytes()).is_some();
-            }
-        }
-    }
-}
-
-/// The fields of a header, unfolded.
-fn fields(header: &[u8]) -> Vec<Field> {
-    let mut fields: Vec<Field> = Vec::new();
-    for line in header.split(|octet| *octet == b'\n') {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if let Some(b' ' | b'\t') = line.first() {
-            if let Some((_, value)) = fields.last_mut() {
-                value.extend_from_slice(line);
-            }
-        } else if let Some(colon) = memchr::memchr(b':', line) {
-            let (name, value) = line.split_at(colon);
-            let value = value.get(1..).unwrap_or_default().trim_ascii();
-            fields.push((name.trim_ascii_end().to_vec(), value.to_vec()));
-        }
-    }
-    fields
-}
-
-/// What a field says: its encoded words (RFC 2047) decoded, and octets outside ASCII taken for what
-/// they most likely are.
-fn decoded(value: &[u8]) -> String {
-    let text = if value.contains(&0x1b) {
-        ISO_2022_JP.decode_without_bom_handling(value).0
-    } else if let Ok(text) = str::from_utf8(value) {
-        text.into()
-    } else {
-        WINDOWS_1252.decode_without_bom_handling(value).0
-    };
-    if memchr::memmem::find(text.as_bytes(), b"=?").is_none() {
-        return text.into_owned();
-    }
-    let field = ["X: ", &text].concat();
-    match mailparse::parse_header(field.as_bytes()) {
-        Ok((header, _)) => header.get_value_utf8().unwrap_or_else(|_| text.into_owned()),
-        Err(_) => text.into_owned(),
-    }
-}
+#[cfg(test)]
+#[path = "search_tests.rs"]
+mod tests;

@@ -1,0 +1,10 @@
+//! What is searched, as text: octets in any charset, in pieces, and fields of headers.
+
+#![no_main]
+
+#[path = "../checks/dice.rs"]
+mod dice;
+#[path = "../checks/search.rs"]
+mod search;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| search::check(input));
