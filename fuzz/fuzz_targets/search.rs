@@ -1,4 +1,4 @@
-//! What is searched, as text: octets in any charset, in pieces, and fields of headers.
+//! What is searched, as text: octets in any charset, in pieces; fields of headers; and searches.
 
 #![no_main]
 
