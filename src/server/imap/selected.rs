@@ -122,9 +122,7 @@ impl User<'_> {
             Ok(refused) => refused,
             Err(error) => return failed(&error),
         };
-        if view.store.keywords().len() > view.told_keywords() {
-            view.tell_flags(&mut self.out.buffer);
-        }
+        view.tell_new_keywords(&mut self.out.buffer);
         let bits = keywords.iter().filter_map(|name| keyword(view.store.keywords(), name));
         let bits = bits.fold(0, |bits, bit| bits | bit);
         let by = Marks { flags, keywords: bits };
@@ -200,6 +198,8 @@ impl User<'_> {
                 }
             }
             let marks = view.store.message(uid).map_or(message.marks, |message| message.marks);
+            // A look at the mailbox, for a text, may have brought new ones of others.
+            view.tell_new_keywords(&mut self.out.buffer);
             let flags: Vec<String> =
                 view.flags(marks, view.is_recent(uid)).into_iter().map(str::to_owned).collect();
             let flags: Vec<&str> = flags.iter().map(String::as_str).collect();

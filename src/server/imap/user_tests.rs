@@ -247,6 +247,21 @@ fn mail_can_be_read_where_nothing_can_be_written() {
 }
 
 #[test]
+fn a_client_knows_the_keywords_that_it_is_told_of_messages() {
+    for command in ["a FETCH 1 BODY[TEXT]", "a STORE 1 +FLAGS (\\Seen)", "a NOOP"] {
+        let mut memory = mailbox();
+        let ((), said) = serve(&memory.another(), &Trouble::default(), |user| {
+            let one = UidSet::from(1..=1);
+            memory.mark(&one, Marking::Add, Flags::default(), &["new".into()], None).unwrap();
+            say(user, command).unwrap();
+        });
+        let known = said.find("* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft new)");
+        let told = said.find("* 1 FETCH (");
+        assert!(known.is_some() && told.is_some() && known < told, "{command}: {said}");
+    }
+}
+
+#[test]
 fn a_session_ends_whose_mailbox_is_gone() {
     let trouble = Trouble::default();
     let (done, said) = serve(&mailbox(), &trouble, |user| {

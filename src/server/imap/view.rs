@@ -132,11 +132,6 @@ impl View {
         &self.told
     }
 
-    /// How many keywords the client knows.
-    pub fn told_keywords(&self) -> usize {
-        self.keywords
-    }
-
     /// How many are `\Recent` here.
     pub fn recent(&self) -> usize {
         self.told.iter().filter(|told| self.recent.contains(told.uid)).count()
@@ -181,6 +176,13 @@ impl View {
         let all = all.into_iter().map(str::to_owned).collect();
         let text = if self.read_only { "nothing is kept" } else { "these are kept" };
         reply::status(None, Condition::Ok, Some(&Code::PermanentFlags(all)), text, out);
+    }
+
+    /// The same where there are others than the client knows.
+    pub fn tell_new_keywords(&mut self, out: &mut Vec<u8>) {
+        if self.store.keywords().len() != self.keywords {
+            self.tell_flags(out);
+        }
     }
 
     /// The messages of a set that were told, with their numbers, ascending; `None` where a number is
@@ -245,9 +247,7 @@ impl View {
         if version == self.version && !(self.behind && telling.expunges) {
             return true;
         }
-        if self.store.keywords().len() != self.keywords {
-            self.tell_flags(out);
-        }
+        self.tell_new_keywords(out);
         let mut kept: Vec<Told> = Vec::with_capacity(self.store.messages().len());
         let mut changed: Vec<usize> = Vec::new();
         self.behind = false;
