@@ -1,13 +1,14 @@
 //! Messages that come into mailboxes: APPEND, COPY and MOVE.
 //!
 //! What is acknowledged is on stable storage. A MOVE copies first, and removes only what it has
-//! copied; a copy that fails half way is taken back.
+//! copied; a copy that fails half way is taken back, and so is one of a message that could not be
+//! removed.
 
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::user::{Answer, End, User, bad, failed, no, ok};
-use super::view::system_flag;
+use super::view::{View, system_flag};
 use crate::imap::command::{AppendTo, Flag, SequenceSet};
 use crate::imap::reply::{self, Code, Condition, Word};
 use crate::mailbox::store::{self, Arrival, Flags, Store};
@@ -152,34 +153,60 @@ impl User<'_> {
         if uids.is_empty() {
             return ok("no message is meant");
         }
-        let copied = mailbox::open(place).map_err(|error| failed(&error)).and_then(|mut target| {
-            let copied = copy(view.store.as_mut(), &uids, target.as_mut());
-            let uid_validity = target.version().uid_validity;
-            copied.map(|copied| (uid_validity, copied))
-        });
-        let (uid_validity, copies) = match copied {
-            Ok(copied) => copied,
+        let mut target = match mailbox::open(place) {
+            Ok(target) => target,
+            Err(error) => return failed(&error),
+        };
+        let copies = match copy(view.store.as_mut(), &uids, target.as_mut()) {
+            Ok(copies) => copies,
             Err(answer) => return answer,
         };
-        let text = |uids: &[Uid]| {
-            let set: UidSet = uids.iter().copied().collect();
-            reply::set_text(set.ranges().iter().cloned())
+        let copied: Vec<(Uid, Uid)> = uids.iter().copied().zip(copies).collect();
+        let code = |copied: &[(Uid, Uid)]| {
+            let text = |set: UidSet| reply::set_text(set.ranges().iter().cloned());
+            let from = text(copied.iter().map(|(from, _)| *from).collect());
+            let to = text(copied.iter().map(|(_, to)| *to).collect());
+            Code::CopyUid { uid_validity: target.version().uid_validity, from, to }
         };
-        let (from, to) = (text(&uids), text(&copies));
-        let code = Code::CopyUid { uid_validity, from, to };
         if !and_remove {
-            return (Condition::Ok, Some(code), "copied".to_owned());
+            return (Condition::Ok, Some(code(&copied)), "copied".to_owned());
         }
+        let (gone, trouble) = remove(view, &uids.iter().copied().collect());
+        let (moved, left): (Vec<_>, Vec<_>) =
+            copied.into_iter().partition(|(from, _)| gone.contains(*from));
         // Before the messages go the client knows where they are (RFC 6851 section 4.3).
-        reply::status(None, Condition::Ok, Some(&code), "moved", &mut self.out.buffer);
-        if let Err(answer) = view.same() {
-            return answer;
+        if !moved.is_empty() {
+            let code = code(&moved);
+            reply::status(None, Condition::Ok, Some(&code), "moved", &mut self.out.buffer);
         }
-        match view.store.expunge(&uids.into_iter().collect()) {
-            Ok(_) => ok("moved"),
-            Err(error) => failed(&error),
+        if left.is_empty() && trouble.is_none() {
+            return ok("moved");
         }
+        take_back(target.as_mut(), left.into_iter().map(|(_, to)| to));
+        trouble.unwrap_or_else(|| no(Some(Word::ExpungeIssued), "some of them are gone"))
     }
+}
+
+/// Removes messages that were copied; which ones were, and what went wrong. What somebody else has
+/// removed, or moved, just before was not.
+fn remove(view: &mut View, uids: &UidSet) -> (UidSet, Option<Answer>) {
+    if let Err(answer) = view.same() {
+        return (UidSet::new(), Some(answer));
+    }
+    let error = match view.store.expunge(uids) {
+        Ok(gone) => return (gone, None),
+        Err(error) => error,
+    };
+    // Also what has only begun to go will be gone: that is finished first, before it is said of
+    // any that it is there still.
+    let looked = view.store.expunge(&UidSet::new()).and_then(|_| view.look());
+    let is_left = |uid| matches!(looked, Ok(true)) && view.store.message(uid).is_some();
+    (uids.iter().filter(|uid| !is_left(*uid)).collect(), Some(failed(&error)))
+}
+
+/// Others may have seen these copies, but nobody was told that they are there.
+fn take_back(store: &mut dyn Store, copies: impl Iterator<Item = Uid>) {
+    let _ = store.expunge(&copies.collect());
 }
 
 fn append(mut incoming: Incoming) -> Result<(u32, UidSet), Answer> {
@@ -218,8 +245,7 @@ fn copy(from: &mut dyn Store, uids: &[Uid], to: &mut dyn Store) -> Result<Vec<Ui
         }
     }
     if done.is_err() && !copies.is_empty() {
-        // Others may have seen them, but nobody was told that they are there.
-        let _ = to.expunge(&copies.iter().copied().collect());
+        take_back(to, copies.iter().copied());
     }
     done.map(|()| copies)
 }

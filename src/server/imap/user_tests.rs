@@ -15,7 +15,7 @@ use super::{End, LoggedIn, User};
 use crate::mailbox::folders::{Folders, Name};
 use crate::mailbox::store::{Arrival, Changes, Flags, Marking, Message, Status, Store, Version};
 use crate::mailbox::uids::{Uid, UidSet};
-use crate::mailbox::{Error, Memory, NewMessage, Place, Stager, Structures};
+use crate::mailbox::{self, Error, Memory, NewMessage, Place, Stager, Structures};
 use crate::server::Connection;
 use crate::sys::signal::Signals;
 
@@ -28,6 +28,8 @@ struct Trouble {
     gone: Rc<Cell<bool>>,
     /// It is another one now.
     other: Rc<Cell<bool>>,
+    /// Somebody else removes a message just before.
+    hasty: Rc<Cell<Option<Uid>>>,
 }
 
 struct Wayward {
@@ -97,7 +99,12 @@ impl Store for Wayward {
     }
 
     fn expunge(&mut self, uids: &UidSet) -> Result<UidSet, Error> {
-        self.write()?;
+        if let Some(uid) = self.trouble.hasty.take() {
+            self.store.another().expunge(&UidSet::from(uid..=uid))?;
+        }
+        if !uids.is_empty() {
+            self.write()?;
+        }
         self.store.expunge(uids)
     }
 
@@ -223,6 +230,39 @@ fn uids_of_another_mailbox_are_not_taken_for_those_of_this_one() {
             assert!(matches!(done, Err(End::Told(..))), "{command}: {said}");
         }
     }
+}
+
+#[test]
+fn what_somebody_else_has_moved_is_in_one_place() {
+    let memory = mailbox();
+    let trouble = Trouble::default();
+    let (count, said) = serve(&memory, &trouble, |user| {
+        say(user, "a CREATE x").unwrap();
+        trouble.hasty.set(Some(1));
+        say(user, "b MOVE 1:2 x").unwrap();
+        say(user, "c STATUS x (MESSAGES)").unwrap();
+        let (_, place) = user.place("x").unwrap();
+        mailbox::open(place).unwrap().messages().len()
+    });
+    assert_eq!(count, 1, "{said}");
+    assert_eq!(marked(&memory), []);
+    let wanted = " 2 2] moved\r\n* 1 EXPUNGE\r\n* 1 EXPUNGE\r\nb NO [EXPUNGEISSUED]";
+    assert!(said.contains(wanted), "{said}");
+}
+
+#[test]
+fn what_could_not_be_moved_is_where_it_was() {
+    let memory = mailbox();
+    let trouble = Trouble::default();
+    let (count, said) = serve(&memory, &trouble, |user| {
+        say(user, "a CREATE x").unwrap();
+        trouble.full.set(true);
+        say(user, "b MOVE 1:2 x").unwrap();
+        let (_, place) = user.place("x").unwrap();
+        mailbox::open(place).unwrap().messages().len()
+    });
+    assert_eq!((count, marked(&memory).len()), (0, 2), "{said}");
+    assert!(said.contains("b NO ") && !said.contains("COPYUID"), "{said}");
 }
 
 #[test]
