@@ -244,6 +244,28 @@ fn flags_are_stored_and_told_to_others() {
     assert_eq!(site.messages("hunt").len(), 1);
 }
 
+/// A UID that leads nowhere is passed over, whether the client knows it yet or not (RFC 9051 section
+/// 6.4.9); and who wants no answer to STORE hears of no trouble (RFC 2180 section 4.2.1).
+#[test]
+fn what_others_have_removed_is_passed_over() {
+    let (_site, _server, address) = host();
+    let (mut one, mut two) = (select(address), select(address));
+    says(&mut two, "a STORE 1 +FLAGS.SILENT (\\Deleted)", &["a OK"]);
+    says(&mut two, "b EXPUNGE", &["* 1 EXPUNGE", "b OK"]);
+    says(&mut one, "a STORE 1:2 +FLAGS.SILENT (\\Seen)", &["a OK"]);
+    says(
+        &mut one,
+        "b STORE 1:2 +FLAGS (\\Seen)",
+        &["* 2 FETCH (FLAGS (\\Seen", "b NO [EXPUNGEISSUED]"],
+    );
+    let said = says(&mut one, "c UID STORE 1:2 +FLAGS (\\Seen)", &["* 1 EXPUNGE\n", "c OK"]);
+    assert!(said.contains("* 2 FETCH (UID 2 FLAGS (\\Seen"), "{said}");
+    let mut three = select(address);
+    says(&mut two, "c STORE 1 +FLAGS.SILENT (\\Deleted)", &["c OK"]);
+    says(&mut two, "d EXPUNGE", &["* 1 EXPUNGE", "d OK"]);
+    says(&mut three, "a UID FETCH 1:* BODY.PEEK[]", &["* 1 EXPUNGE\n", "a OK"]);
+}
+
 #[test]
 fn messages_come_by_append_copy_and_move() {
     let (site, _server, address) = host();

@@ -158,21 +158,21 @@ impl User<'_> {
             let set = reply::set_text(numbers.ranges().iter().cloned());
             return (Condition::Ok, Some(Code::Modified(set)), "but for those".to_owned());
         }
-        if gone {
+        if gone && !uid && !store.silent {
             return no(Some(Word::ExpungeIssued), "some of them are gone");
         }
         ok("stored")
     }
 
-    fn fetch(&mut self, uid: bool, fetch: &Fetch) -> Result<Answer, End> {
+    fn fetch(&mut self, by_uid: bool, fetch: &Fetch) -> Result<Answer, End> {
         let Some(view) = &mut self.selected else {
             return Ok(bad(NOTHING_SELECTED));
         };
-        let Some(messages) = view.messages(&fetch.set, uid) else {
+        let Some(messages) = view.messages(&fetch.set, by_uid) else {
             return Ok(bad(NO_SUCH_NUMBER));
         };
         let mut items = fetch.items.clone();
-        if uid && !items.contains(&FetchItem::Uid) {
+        if by_uid && !items.contains(&FetchItem::Uid) {
             items.insert(0, FetchItem::Uid);
         }
         let with_flags = items.contains(&FetchItem::Flags);
@@ -225,7 +225,7 @@ impl User<'_> {
         }
         Ok(match trouble {
             Some(answer) => answer,
-            None if gone => no(Some(Word::ExpungeIssued), "some of them are gone"),
+            None if gone && !by_uid => no(Some(Word::ExpungeIssued), "some of them are gone"),
             None => ok("fetched"),
         })
     }
