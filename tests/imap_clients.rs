@@ -21,3 +21,7 @@ mod mbsync;
 mod mirror;
 #[path = "imap_clients/offlineimap.rs"]
 mod offlineimap;
+#[path = "imap_clients/python.rs"]
+mod python;
+#[path = "imap_clients/work.rs"]
+mod work;

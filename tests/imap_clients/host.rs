@@ -95,10 +95,16 @@ impl Host {
         all
     }
 
+    /// Waits for a text in the log of the imapd with TLS from the first byte on; the log.
+    #[track_caller]
+    pub fn encrypted_log(&self, text: &str) -> String {
+        self.imaps.0.wait_for_log(text)
+    }
+
     /// Waits until every session is over, and looks for complaints in the log: there is no line of
     /// another kind than of sessions that went well.
     #[track_caller]
-    pub fn is_content(self) {
+    pub fn ends_well(self) {
         for (server, _) in [&self.imap, &self.imaps] {
             is_content(server);
         }
@@ -172,14 +178,17 @@ impl Session {
     /// Removes the message of this number.
     #[track_caller]
     pub fn expunge(&mut self, number: usize) {
-        self.of("STORE", number, "+FLAGS.SILENT (\\Deleted)");
-        self.of("EXPUNGE", number, "");
+        let uid = self.uid(number);
+        self.ok(&format!("UID STORE {uid} +FLAGS.SILENT (\\Deleted)"));
+        // A client's EXPUNGE may have come before.
+        self.ok(&format!("UID EXPUNGE {uid}"));
     }
 
     /// All messages of the selected mailbox, without `\Recent`. None is there twice.
     #[track_caller]
     pub fn told(&mut self) -> Messages {
         let mut all = Messages::new();
+        let mut is_old = false;
         self.peer.send("a UID FETCH 1:* (FLAGS BODY.PEEK[])\r\n");
         loop {
             let line = self.peer.line();
@@ -188,8 +197,13 @@ impl Session {
                     continue;
                 }
                 assert!(line.starts_with("a OK"), "{line}");
-                return all;
+                return if is_old { self.told() } else { all };
             };
+            if !rest.ends_with('}') {
+                // Somebody has marked one meanwhile.
+                is_old = true;
+                continue;
+            }
             let length = rest.rsplit_once('{').unwrap().1.strip_suffix('}').unwrap();
             let text = lines(&self.peer.take(length.parse().unwrap()).unwrap());
             assert_eq!(self.peer.line(), ")");

@@ -36,6 +36,6 @@ fn both_sides_become_the_same_while_others_change_them() {
             assert!(ran.stderr.is_empty(), "{ran}");
         };
         Mirror { host: &host, near: &near, sync: &sync, expunges: true }.both_ways();
-        host.is_content();
+        host.ends_well();
     }
 }

