@@ -19,6 +19,8 @@ mod letters;
 mod mbsync;
 #[path = "imap_clients/mirror.rs"]
 mod mirror;
+#[path = "imap_clients/mutt.rs"]
+mod mutt;
 #[path = "imap_clients/offlineimap.rs"]
 mod offlineimap;
 #[path = "imap_clients/python.rs"]
