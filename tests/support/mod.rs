@@ -16,6 +16,7 @@ pub mod exchange;
 pub mod handover;
 pub mod host;
 pub mod imap;
+pub mod imap_play;
 pub mod kill;
 pub mod lan;
 pub mod letter;
