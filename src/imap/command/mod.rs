@@ -160,6 +160,29 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether it has words of RFC 7162.
+    pub fn wants_condstore(&self) -> bool {
+        let is_modseq = |items: &[StatusItem]| items.contains(&StatusItem::HighestModSeq);
+        match self {
+            Self::Select(_, parameters) | Self::Examine(_, parameters) => {
+                *parameters != Parameters::default()
+            }
+            Self::Status(_, items) => is_modseq(items),
+            Self::List(list) => list
+                .returns
+                .iter()
+                .any(|option| matches!(option, ReturnOption::Status(items) if is_modseq(items))),
+            Self::Search { search, .. } => search.keys.iter().any(Key::wants_condstore),
+            Self::Fetch { fetch, .. } => {
+                fetch.changed_since.is_some() || fetch.items.contains(&FetchItem::ModSeq)
+            }
+            Self::Store { store, .. } => store.unchanged_since.is_some(),
+            _ => false,
+        }
+    }
+}
+
 /// Why a text is no command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Error {

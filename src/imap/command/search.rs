@@ -86,6 +86,19 @@ pub enum Key {
     And(Vec<Self>),
 }
 
+impl Key {
+    /// Whether it is one of RFC 7162, or has one in it.
+    pub(super) fn wants_condstore(&self) -> bool {
+        match self {
+            Self::ModSeq(_) => true,
+            Self::Not(key) => key.wants_condstore(),
+            Self::Or(one, other) => one.wants_condstore() || other.wants_condstore(),
+            Self::And(keys) => keys.iter().any(Self::wants_condstore),
+            _ => false,
+        }
+    }
+}
+
 /// Which date of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moment {

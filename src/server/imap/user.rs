@@ -391,6 +391,7 @@ impl<'a> User<'a> {
     fn run(&mut self, Tagged { tag, command }: Tagged) -> Result<(), End> {
         let tag = tag.as_str();
         let answer = match command {
+            command if command.wants_condstore() => bad("CONDSTORE is not offered"),
             Command::Capability => {
                 reply::words(&format!("CAPABILITY {CAPABILITIES}"), &mut self.out.buffer);
                 ok("that is what there is")
