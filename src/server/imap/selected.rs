@@ -146,7 +146,7 @@ impl User<'_> {
                     let item = FetchItem::Uid;
                     line.number(&item, (*uid_of).into(), &mut self.out.buffer);
                 }
-                let flags = view.flags(now, view.is_recent(*uid_of));
+                let flags = view.flags(now, !self.rev2 && view.is_recent(*uid_of));
                 line.flags(flags, &mut self.out.buffer);
                 line.end(&mut self.out.buffer);
                 view.has_told(*uid_of, now);
@@ -200,8 +200,11 @@ impl User<'_> {
             let marks = view.store.message(uid).map_or(message.marks, |message| message.marks);
             // A look at the mailbox, for a text, may have brought new ones of others.
             view.tell_new_keywords(&mut self.out.buffer);
-            let flags: Vec<String> =
-                view.flags(marks, view.is_recent(uid)).into_iter().map(str::to_owned).collect();
+            let flags: Vec<String> = view
+                .flags(marks, !self.rev2 && view.is_recent(uid))
+                .into_iter()
+                .map(str::to_owned)
+                .collect();
             let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
             let mut wanted = &items;
             let with_seen;

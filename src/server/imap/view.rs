@@ -281,7 +281,7 @@ impl View {
             }
         }
         for at in changed {
-            self.tell_marks(at, telling.uids, out);
+            self.tell_marks(at, telling, out);
         }
         // What has come to light since then is told the next time.
         self.version = version;
@@ -303,14 +303,15 @@ impl View {
         }
     }
 
-    fn tell_marks(&self, at: usize, uids: bool, out: &mut Vec<u8>) {
+    fn tell_marks(&self, at: usize, telling: Telling, out: &mut Vec<u8>) {
         if let Some(told) = self.told.get(at) {
             let number = u32::try_from(at.saturating_add(1)).unwrap_or(u32::MAX);
             let mut line = FetchLine::begin(number, out);
-            if uids {
+            if telling.uids {
                 line.number(&FetchItem::Uid, told.uid.into(), out);
             }
-            line.flags(self.flags(told.marks, self.is_recent(told.uid)), out);
+            let recent = !telling.rev2 && self.is_recent(told.uid);
+            line.flags(self.flags(told.marks, recent), out);
             line.end(out);
         }
     }
