@@ -44,6 +44,7 @@ impl User<'_> {
             return self.finish(tag, &bad(NOTHING_SELECTED), true, false);
         }
         match command {
+            Command::Check => self.finish(tag, &ok("done"), true, false),
             Command::Close => {
                 self.close(true);
                 self.finish(tag, &ok("closed"), true, false)

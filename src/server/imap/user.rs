@@ -396,7 +396,7 @@ impl<'a> User<'a> {
                 reply::words(&format!("CAPABILITY {CAPABILITIES}"), &mut self.out.buffer);
                 ok("that is what there is")
             }
-            Command::Noop | Command::Check => ok("done"),
+            Command::Noop => ok("done"),
             Command::Logout => {
                 reply::status(None, Condition::Bye, None, "bye", &mut self.out.buffer);
                 self.say(tag, &ok("logged out"));
