@@ -224,8 +224,7 @@ pub fn matches(pattern: &Response, response: &Response, kept: &mut Kept) -> bool
     let found = if is_condition && pattern.words.as_deref() == Some("...") {
         // Whatever the code.
         let length = pattern.nodes.len();
-        length <= response.nodes.len()
-            && all(&pattern.nodes, &response.nodes[..length], &mut new)
+        length <= response.nodes.len() && all(&pattern.nodes, &response.nodes[..length], &mut new)
     } else {
         let nodes = match kind {
             "STATUS" if response.nodes.len() == 4 => pairs_at(3, pattern, response, &mut new),
@@ -241,9 +240,13 @@ pub fn matches(pattern: &Response, response: &Response, kept: &mut Kept) -> bool
             "ESEARCH" => esearch(pattern, response, &mut new),
             _ => all(&pattern.nodes, &response.nodes, &mut new),
         };
-        nodes && pattern.words.as_ref().is_none_or(|words| {
-            response.words.as_ref().is_some_and(|said| super::super::transcript::matches(words, said))
-        })
+        nodes
+            && pattern.words.as_ref().is_none_or(|words| {
+                response
+                    .words
+                    .as_ref()
+                    .is_some_and(|said| super::super::transcript::matches(words, said))
+            })
     };
     if found {
         *kept = new;

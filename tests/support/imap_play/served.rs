@@ -211,10 +211,11 @@ impl Host for Dovecot {
         self.pair.client(VERSIONS)
     }
 
-    /// CONDSTORE, in the answer to SELECT.
+    /// CONDSTORE, and how many are recent still when some have gone.
     fn adds(&self, response: &Response) -> bool {
         let word = response.code().and_then(|code| code.first());
-        response.word(0) == "*" && word == Some(&Node::Word("HIGHESTMODSEQ".into()))
+        let modseq = response.word(0) == "*" && word == Some(&Node::Word("HIGHESTMODSEQ".into()));
+        modseq || matches!(response.kind(), ("RECENT", Some(_)))
     }
 }
 
@@ -240,6 +241,12 @@ mailbox_idle_check_interval = 1 secs
 namespace inbox {{
   inbox = yes
   separator = /
+  mailbox Sent {{
+    special_use = \\Sent
+  }}
+  mailbox Drafts {{
+    special_use = \\Drafts
+  }}
 }}
 passdb {{
   driver = passwd-file

@@ -42,11 +42,8 @@ impl Told {
         let mut words = line.split(' ').map(str::to_ascii_uppercase);
         let tag = line.split(' ').next().unwrap_or_default().to_owned();
         let verb = words.nth(1).unwrap_or_default();
-        let verb = if verb == "UID" {
-            format!("UID {}", words.next().unwrap_or_default())
-        } else {
-            verb
-        };
+        let verb =
+            if verb == "UID" { format!("UID {}", words.next().unwrap_or_default()) } else { verb };
         let amid = self.asked.first().map(|asked| asked.verb.as_str());
         if !matches!(amid, Some("IDLE" | "AUTHENTICATE")) {
             self.asked.push(Asked { tag, verb });
