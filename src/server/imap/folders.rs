@@ -114,17 +114,22 @@ impl User<'_> {
         done.map_or_else(|error| folder_failed(&error), |()| ok("done"))
     }
 
-    /// All folders, and names that are subscribed to and lead nowhere.
+    /// All folders, and names that are subscribed to and lead nowhere, with those above them.
     fn all(&self) -> Result<Vec<(Entry, bool)>, Answer> {
         let failed = |error| folder_failed(&error);
         let listing = self.folders.list("", "*").map_err(failed)?;
         let mut all: Vec<(Entry, bool)> =
             listing.entries.into_iter().map(|entry| (entry, true)).collect();
-        for name in self.folders.subscriptions().map_err(failed)? {
-            if all.iter().all(|(entry, _)| entry.name != name) {
-                let (no_select, has_children, subscribed) = (true, false, true);
-                let uses = Vec::new();
-                all.push((Entry { name, no_select, has_children, subscribed, uses }, false));
+        let subscriptions = self.folders.subscriptions().map_err(failed)?;
+        for name in &subscriptions {
+            let mut next = Some(name.clone());
+            while let Some(name) = next {
+                next = name.parent();
+                if all.iter().all(|(entry, _)| entry.name != name) {
+                    let (no_select, has_children, uses) = (true, false, Vec::new());
+                    let subscribed = subscriptions.contains(&name);
+                    all.push((Entry { name, no_select, has_children, subscribed, uses }, false));
+                }
             }
         }
         Ok(all)
@@ -161,11 +166,13 @@ impl User<'_> {
             if !is_meant(&entry.name) {
                 continue;
             }
-            let below = |other: &&(Entry, bool)| {
-                other.0.name.is_below(&entry.name) && is_selected(other) && !is_meant(&other.0.name)
+            let is_below = |other: &&(Entry, bool)| {
+                other.0.name.is_below(&entry.name) && is_selected(other)
             };
-            let has_below = wants(SelectOption::RecursiveMatch) && all.iter().any(|o| below(&o));
-            if !is_selected(one) && !has_below {
+            let mut below = all.iter().filter(is_below).peekable();
+            let has_below = wants(SelectOption::RecursiveMatch) && below.peek().is_some();
+            // Those that the patterns mean are told of themselves (RFC 5258 section 5, example 9).
+            if !is_selected(one) && !(has_below && below.any(|(entry, _)| !is_meant(&entry.name))) {
                 continue;
             }
             let mut attributes = Vec::new();
