@@ -2,6 +2,7 @@
 //!
 //! In a pattern `...` stands for anything: within a word, as a word, or in a list for any others.
 //! `<name>` is a word that is remembered, and from then on that word; `<name+>` a larger number.
+//! `\Flag?` may be missing.
 //! The order of flags, of attributes and of the items of FETCH, STATUS and ESEARCH says nothing.
 
 use std::collections::BTreeMap;
@@ -316,8 +317,14 @@ fn set(pattern: &[Node], nodes: &[Node], kept: &mut Kept) -> bool {
     let open = pattern.contains(&more);
     let mut left: Vec<&Node> = nodes.iter().collect();
     let found = pattern.iter().filter(|wanted| **wanted != more).all(|wanted| {
+        let (wanted, optional) = match wanted {
+            Node::Word(word) if word.ends_with('?') => {
+                (&self::word(word.trim_end_matches('?')), true)
+            }
+            wanted => (wanted, false),
+        };
         let at = left.iter().position(|found| one(wanted, found, kept));
-        at.map(|at| left.swap_remove(at)).is_some()
+        at.map(|at| left.swap_remove(at)).is_some() || optional
     });
     found && (open || left.is_empty())
 }

@@ -17,6 +17,7 @@
 //! # dovecot: * OK -- why   below an S line: what this server says instead; `<nothing>` is nothing
 //! # dovecot+: * OK -- why  what it says besides
 //! # dovecot: <end> -- why  it goes on otherwise: the rest is not played
+//! # maildir: * OK -- why   what ours says over Maildirs
 //! X: tls                   shakes hands for TLS; `reset`: the connection is dropped by a reset
 //! ```
 //!
@@ -41,7 +42,7 @@ const SILENCE: Duration = Duration::from_millis(250);
 
 /// What a transcript needs from who serves it.
 pub trait Host {
-    /// `ours`, or `dovecot`.
+    /// `ours`, which has mboxes, `maildir`, or `dovecot`.
     fn name(&self) -> &'static str;
     /// The address to call for a kind of site, and a user there whose inbox has these messages and
     /// who has no other mail. Nobody had this user before.
@@ -170,7 +171,7 @@ fn comment(transcript: &mut Transcript, text: &str) -> Result<(), &'static str> 
         "site" => value.clone_into(&mut transcript.site),
         "state" => value.clone_into(&mut transcript.state),
         "inbox" => transcript.inbox = value.split(' ').map(str::to_owned).collect(),
-        "ours" | "dovecot" | "ours+" | "dovecot+" => {
+        "ours" | "maildir" | "dovecot" | "ours+" | "maildir+" | "dovecot+" => {
             let who = key.trim_end_matches('+').to_owned();
             match transcript.steps.last_mut().map(|step| &mut step.what) {
                 None if value.is_empty() => return Err("a reason is wanted"),

@@ -134,7 +134,7 @@ impl Ours {
 
 impl Host for Ours {
     fn name(&self) -> &'static str {
-        "ours"
+        if self.maildirs { "maildir" } else { "ours" }
     }
 
     fn user(&mut self, site: &str, inbox: &[Vec<u8>]) -> (SocketAddr, String) {
@@ -214,8 +214,9 @@ impl Host for Dovecot {
     /// CONDSTORE, and how many are recent still when some have gone.
     fn adds(&self, response: &Response) -> bool {
         let word = response.code().and_then(|code| code.first());
-        let modseq = response.word(0) == "*" && word == Some(&Node::Word("HIGHESTMODSEQ".into()));
-        modseq || matches!(response.kind(), ("RECENT", Some(_)))
+        let is = |text: &str| word == Some(&Node::Word(text.into()));
+        let modseq = is("HIGHESTMODSEQ") || is("NOMODSEQ");
+        response.word(0) == "*" && modseq || matches!(response.kind(), ("RECENT", Some(_)))
     }
 }
 
