@@ -169,13 +169,15 @@ fn check_command(command: &Command) {
 }
 
 fn check_key(key: &Key, depth: usize, keys: &mut usize) {
-    assert!(depth <= MAX_DEPTH);
+    // An OR between each.
+    assert!(depth <= 2 * MAX_DEPTH + 2);
     *keys += 1;
     match key {
         Key::Not(one) => check_key(one, depth + 1, keys),
-        Key::Or(one, other) => {
-            check_key(one, depth + 1, keys);
-            check_key(other, depth + 1, keys);
+        Key::Or(all) => {
+            assert!(all.len() > 1 && !all.iter().any(|key| matches!(key, Key::Or(_))));
+            *keys += all.len() - 2;
+            all.iter().for_each(|key| check_key(key, depth + 1, keys));
         }
         Key::And(all) => all.iter().for_each(|key| check_key(key, depth + 1, keys)),
         _ => {}
@@ -405,7 +407,10 @@ fn key(key: &Key) -> Vec<u8> {
         Key::Smaller(size) => format!("SMALLER {size}").into(),
         Key::ModSeq(modseq) => format!("MODSEQ {modseq}").into(),
         Key::Not(one) => [b"NOT ", &self::key(one)[..]].concat(),
-        Key::Or(one, other) => [b"OR ", &self::key(one)[..], b" ", &self::key(other)].concat(),
+        Key::Or(all) => {
+            let keys: Vec<Vec<u8>> = all.iter().map(self::key).collect();
+            [b"OR ".repeat(all.len() - 1), keys.join(&b' ')].concat()
+        }
         Key::And(all) => list(all.iter().map(self::key)),
     }
 }

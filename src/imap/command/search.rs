@@ -8,8 +8,8 @@ use super::date::date;
 use super::flag::Flag;
 use super::sequence::{SequenceSet, begins_set, sequence_set};
 
-/// So deep keys may lie within each other.
-pub const MAX_DEPTH: usize = 50;
+/// So deep keys may lie within each other; a chain of OR is one key.
+pub const MAX_DEPTH: usize = 100;
 /// So many keys a search may have.
 pub const MAX_KEYS: usize = 1000;
 
@@ -80,8 +80,8 @@ pub enum Key {
     ModSeq(u64),
     /// `NOT`
     Not(Box<Self>),
-    /// `OR`
-    Or(Box<Self>, Box<Self>),
+    /// `OR`: one of them, of two or more. `OR a OR b c` and `OR OR a b c` are the same.
+    Or(Vec<Self>),
     /// In parentheses: all of them.
     And(Vec<Self>),
 }
@@ -147,9 +147,9 @@ pub(super) fn search(cursor: &mut Cursor) -> Result<Search, Error> {
         cursor.sp()?;
     }
     let mut left = MAX_KEYS;
-    let mut keys = vec![key(cursor, 1, &mut left)?];
+    let mut keys = vec![key(cursor, &mut left)?];
     while cursor.eat(b' ') && cursor.end().is_err() {
-        keys.push(key(cursor, 1, &mut left)?);
+        keys.push(key(cursor, &mut left)?);
     }
     Ok(Search { returns, charset, keys })
 }
@@ -160,18 +160,84 @@ pub(super) fn search(cursor: &mut Cursor) -> Result<Search, Error> {
 ///              sequence-set / "(" search-key *(SP search-key) ")"
 /// search-key =/ "NEW" / "OLD" / "RECENT"          ; RFC 3501
 /// ```
-fn key(cursor: &mut Cursor, depth: usize, left: &mut usize) -> Result<Key, Error> {
-    if depth > MAX_DEPTH {
-        return Err(Error::TooMany("keys within each other"));
+///
+/// Keys within each other are no calls within each other: clients look for one of many texts by a
+/// long chain of OR.
+fn key(cursor: &mut Cursor, left: &mut usize) -> Result<Key, Error> {
+    let mut open = Vec::new();
+    loop {
+        *left = left.checked_sub(1).ok_or(Error::TooMany("search keys"))?;
+        let mut key = match begin(cursor)? {
+            Begun::Key(key) => key,
+            Begun::Open(one) => {
+                open.push(one);
+                let deep = open.iter().filter(|one| !matches!(one, Open::Or(_))).count();
+                if deep > MAX_DEPTH {
+                    return Err(Error::TooMany("keys within each other"));
+                }
+                continue;
+            }
+        };
+        loop {
+            key = match open.pop() {
+                None => return Ok(key),
+                Some(Open::Not) => Key::Not(Box::new(key)),
+                Some(Open::Or(None)) => {
+                    cursor.sp()?;
+                    open.push(Open::Or(Some(key)));
+                    break;
+                }
+                Some(Open::Or(Some(one))) => either(one, key),
+                Some(Open::And(mut keys)) => {
+                    keys.push(key);
+                    if !cursor.eat(b')') {
+                        cursor.expect(b' ', "a space or the end of a list")?;
+                        open.push(Open::And(keys));
+                        break;
+                    }
+                    Key::And(keys)
+                }
+            };
+        }
     }
-    *left = left.checked_sub(1).ok_or(Error::TooMany("search keys"))?;
-    let depth = depth.saturating_add(1);
-    if cursor.peek() == Some(b'(') {
-        let keys = cursor.full_list(MAX_KEYS, "search keys", |cursor| key(cursor, depth, left))?;
-        return Ok(Key::And(keys));
+}
+
+/// A key that has keys, of which not all were read.
+enum Open {
+    Not,
+    Or(Option<Key>),
+    And(Vec<Key>),
+}
+
+enum Begun {
+    Key(Key),
+    Open(Open),
+}
+
+fn either(one: Key, other: Key) -> Key {
+    Key::Or(match (one, other) {
+        (Key::Or(mut one), Key::Or(mut other)) => {
+            one.append(&mut other);
+            one
+        }
+        (Key::Or(mut one), other) => {
+            one.push(other);
+            one
+        }
+        (one, Key::Or(mut other)) => {
+            other.insert(0, one);
+            other
+        }
+        (one, other) => vec![one, other],
+    })
+}
+
+fn begin(cursor: &mut Cursor) -> Result<Begun, Error> {
+    if cursor.eat(b'(') {
+        return Ok(Begun::Open(Open::And(Vec::new())));
     }
     if begins_set(cursor.peek()) {
-        return sequence_set(cursor).map(Key::Numbers);
+        return sequence_set(cursor).map(|set| Begun::Key(Key::Numbers(set)));
     }
     let word = cursor.word();
     let found = match word.as_str() {
@@ -191,13 +257,11 @@ fn key(cursor: &mut Cursor, depth: usize, left: &mut usize) -> Result<Key, Error
         "RECENT" => Key::Recent,
         "NOT" => {
             cursor.sp()?;
-            Key::Not(Box::new(key(cursor, depth, left)?))
+            return Ok(Begun::Open(Open::Not));
         }
         "OR" => {
             cursor.sp()?;
-            let one = key(cursor, depth, left)?;
-            cursor.sp()?;
-            Key::Or(Box::new(one), Box::new(key(cursor, depth, left)?))
+            return Ok(Begun::Open(Open::Or(None)));
         }
         _ => {
             let argument = with_argument(&word).ok_or(Error::Wanted("a search key"))?;
@@ -205,7 +269,7 @@ fn key(cursor: &mut Cursor, depth: usize, left: &mut usize) -> Result<Key, Error
             argument(cursor)?
         }
     };
-    Ok(found)
+    Ok(Begun::Key(found))
 }
 
 type Argument = fn(&mut Cursor) -> Result<Key, Error>;

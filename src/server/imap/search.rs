@@ -61,7 +61,7 @@ enum Node {
     /// The needle at this place.
     Text(usize),
     Not(Box<Self>),
-    Or(Box<[Self; 2]>),
+    Or(Vec<Self>),
     And(Vec<Self>),
 }
 
@@ -72,8 +72,7 @@ impl Node {
             Self::Text(_) => 2,
             Self::Field(..) | Self::Sent(..) => 1,
             Self::Not(one) => one.cost(),
-            Self::Or(both) => both.iter().map(Self::cost).max().unwrap_or(0),
-            Self::And(all) => all.iter().map(Self::cost).max().unwrap_or(0),
+            Self::Or(all) | Self::And(all) => all.iter().map(Self::cost).max().unwrap_or(0),
             _ => 0,
         }
     }
@@ -86,7 +85,7 @@ pub fn prepare(search: &Search, context: &Context<'_>) -> Result<Program, BadCha
         return Err(BadCharset);
     }
     let mut making = Making { context, charset, needles: Needles::default() };
-    let root = making.all(&search.keys);
+    let root = Node::And(making.nodes(&search.keys));
     Ok(Program { root, needles: making.needles })
 }
 
@@ -97,10 +96,11 @@ struct Making<'a> {
 }
 
 impl Making<'_> {
-    fn all(&mut self, keys: &[Key]) -> Node {
+    /// What costs least comes first.
+    fn nodes(&mut self, keys: &[Key]) -> Vec<Node> {
         let mut nodes: Vec<Node> = keys.iter().map(|key| self.node(key)).collect();
         nodes.sort_by_cached_key(Node::cost);
-        Node::And(nodes)
+        nodes
     }
 
     fn folded(&self, text: &[u8]) -> String {
@@ -141,12 +141,8 @@ impl Making<'_> {
             Key::Smaller(size) => Node::Smaller(*size),
             Key::ModSeq(modseq) => Node::ModSeq(*modseq),
             Key::Not(key) => Node::Not(Box::new(self.node(key))),
-            Key::Or(one, other) => {
-                let mut both = [self.node(one), self.node(other)];
-                both.sort_by_key(Node::cost);
-                Node::Or(Box::new(both))
-            }
-            Key::And(keys) => self.all(keys),
+            Key::Or(keys) => Node::Or(self.nodes(keys)),
+            Key::And(keys) => Node::And(self.nodes(keys)),
         }
     }
 }
@@ -204,9 +200,13 @@ impl Node {
             Self::Field(name, text) => message.has_field(name, text)?,
             Self::Text(at) => message.has_text(*at)?,
             Self::Not(node) => !node.is_true(message, number, recent)?,
-            Self::Or(both) => {
-                let [one, other] = &**both;
-                one.is_true(message, number, recent)? || other.is_true(message, number, recent)?
+            Self::Or(all) => {
+                for node in all {
+                    if node.is_true(message, number, recent)? {
+                        return Ok(true);
+                    }
+                }
+                false
             }
             Self::And(all) => {
                 for node in all {

@@ -495,6 +495,21 @@ fn what_is_gone_is_not_found() {
     assert_eq!(mailbox.find("ALL"), [2]);
 }
 
+#[test]
+fn a_chain_of_a_thousand_keys_is_obeyed() {
+    let mut mailbox = Mailbox::new(&[PLAIN, "Subject: n7.\n\nn499.\n", "Subject: x\n\nx\n"]);
+    let any = |key: &str| (0..500).map(|n| format!("{key} n{n}.")).collect::<Vec<_>>();
+    for (key, found) in [("SUBJECT", &[2][..]), ("BODY", &[2]), ("HEADER x", &[])] {
+        let keys = any(key);
+        let right = format!("OR {}", keys[..499].join(" OR ")) + " " + &keys[499];
+        let left = "OR ".repeat(499) + &keys.join(" ");
+        assert_eq!(mailbox.find(right), found, "{key}");
+        assert_eq!(mailbox.find(left), found, "{key}");
+    }
+    assert_eq!(mailbox.find("NOT ".repeat(99) + "ALL"), [0; 0]);
+    assert_eq!(mailbox.find("OR SEEN (".repeat(100) + "ALL" + &")".repeat(100)), [1, 2, 3]);
+}
+
 /// The keys of these programs.
 const KEYS: [&str; 12] = [
     "SEEN",

@@ -212,10 +212,10 @@ fn searches_have_keys() {
     assert_eq!(
         keys("OR UNSEEN (KEYWORD $a LARGER 5) 2,4:* UID 1:7"),
         [
-            Key::Or(
-                Box::new(Key::HasNot(Flag::Seen)),
-                Box::new(Key::And(vec![Key::Has(Flag::Keyword("$a".into())), Key::Larger(5)]))
-            ),
+            Key::Or(vec![
+                Key::HasNot(Flag::Seen),
+                Key::And(vec![Key::Has(Flag::Keyword("$a".into())), Key::Larger(5)])
+            ]),
             Key::Numbers(set(&[(2, 2), (4, 0)])),
             Key::Uids(set(&[(1, 7)])),
         ]
@@ -321,12 +321,30 @@ fn searches_say_what_they_return_and_in_which_charset() {
 }
 
 #[test]
+fn a_chain_of_or_is_one_key() {
+    let numbers: Vec<String> = (1..=500).map(|n| n.to_string()).collect();
+    let right = format!("OR {} {}", numbers[..499].join(" OR "), numbers[499]);
+    let left = "OR ".repeat(499) + &numbers.join(" ");
+    let found = search(&right).unwrap().keys;
+    assert_eq!(search(&left).unwrap().keys, found);
+    let [Key::Or(keys)] = &found[..] else { panic!("{found:?}") };
+    let number = |n| Key::Numbers(set(&[(n, n)]));
+    assert_eq!(*keys, (1..=500).map(number).collect::<Vec<_>>());
+    assert_eq!(search("OR OR 1 2 OR 3 (4)").unwrap().keys, {
+        let four = Key::And(vec![number(4)]);
+        [Key::Or(vec![number(1), number(2), number(3), four])]
+    });
+    assert_eq!(search(&format!("OR ALL {left}")), Err(Error::TooMany("search keys")));
+}
+
+#[test]
 fn searches_are_bounded() {
     let deep = |n: usize| format!("{}ALL", "NOT ".repeat(n));
-    assert!(search(&deep(MAX_DEPTH - 1)).is_ok());
-    assert_eq!(search(&deep(MAX_DEPTH)), Err(Error::TooMany("keys within each other")));
-    let deep = format!("{}ALL{}", "(".repeat(20_000), ")".repeat(20_000));
-    assert_eq!(search(&deep), Err(Error::TooMany("keys within each other")));
+    assert!(search(&deep(MAX_DEPTH)).is_ok());
+    assert_eq!(search(&deep(MAX_DEPTH + 1)), Err(Error::TooMany("keys within each other")));
+    let deep = |n| format!("{}ALL{}", "(".repeat(n), ")".repeat(n));
+    assert!(search(&deep(MAX_DEPTH)).is_ok());
+    assert_eq!(search(&deep(20_000)), Err(Error::TooMany("keys within each other")));
     let many = |n| vec!["ALL"; n].join(" ");
     assert!(search(&many(MAX_KEYS)).is_ok());
     assert_eq!(search(&many(MAX_KEYS + 1)), Err(Error::TooMany("search keys")));
