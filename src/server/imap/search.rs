@@ -42,6 +42,8 @@ pub struct Program {
     root: Node,
     /// What is searched in texts; the nodes have their places.
     needles: Needles,
+    /// What `$` is.
+    saved: UidSet,
 }
 
 /// What is asked of a message; strings are folded.
@@ -50,6 +52,7 @@ enum Node {
     All,
     Numbers(UidSet),
     Uids(UidSet),
+    Saved,
     Has(Flag),
     Recent,
     Arrived(Relation, Date),
@@ -86,7 +89,7 @@ pub fn prepare(search: &Search, context: &Context<'_>) -> Result<Program, BadCha
     }
     let mut making = Making { context, charset, needles: Needles::default() };
     let root = Node::And(making.nodes(&search.keys));
-    Ok(Program { root, needles: making.needles })
+    Ok(Program { root, needles: making.needles, saved: context.saved.clone() })
 }
 
 struct Making<'a> {
@@ -119,9 +122,7 @@ impl Making<'_> {
         let saved = |set: &SequenceSet| *set == SequenceSet::Saved;
         match key {
             Key::All => Node::All,
-            Key::Numbers(set) | Key::Uids(set) if saved(set) => {
-                Node::Uids(self.context.saved.clone())
-            }
+            Key::Numbers(set) | Key::Uids(set) if saved(set) => Node::Saved,
             Key::Numbers(set) => Node::Numbers(resolved(set, self.context.largest_number)),
             Key::Uids(set) => Node::Uids(resolved(set, self.context.largest_uid)),
             Key::Has(flag) => Node::Has(flag.clone()),
@@ -169,48 +170,58 @@ impl Program {
         let Some(message) = store.message(uid).copied() else {
             return Ok(false);
         };
-        let mut candidate = Candidate::new(&self.needles, store, structures, message);
-        match self.root.is_true(&mut candidate, number, recent) {
+        let mut asked = Asked {
+            message: Candidate::new(&self.needles, store, structures, message),
+            saved: &self.saved,
+            number,
+            recent,
+        };
+        match asked.is(&self.root) {
             Err(Error::Changed) => Ok(false),
             result => result,
         }
     }
 }
 
-impl Node {
-    fn is_true(
-        &self,
-        message: &mut Candidate<'_>,
-        number: u32,
-        recent: bool,
-    ) -> Result<bool, Error> {
-        Ok(match self {
-            Self::All => true,
-            Self::Numbers(set) => set.contains(number),
-            Self::Uids(set) => set.contains(message.known.uid),
-            Self::Has(flag) => message.has(flag),
-            Self::Recent => recent,
-            Self::Arrived(relation, date) => stands(message.arrived(), *relation, *date),
-            Self::Sent(relation, date) => {
+/// A message that is asked for all of a program.
+struct Asked<'a> {
+    message: Candidate<'a>,
+    saved: &'a UidSet,
+    number: u32,
+    recent: bool,
+}
+
+impl Asked<'_> {
+    fn is(&mut self, node: &Node) -> Result<bool, Error> {
+        let message = &mut self.message;
+        Ok(match node {
+            Node::All => true,
+            Node::Numbers(set) => set.contains(self.number),
+            Node::Uids(set) => set.contains(message.known.uid),
+            Node::Saved => self.saved.contains(message.known.uid),
+            Node::Has(flag) => message.has(flag),
+            Node::Recent => self.recent,
+            Node::Arrived(relation, date) => stands(message.arrived(), *relation, *date),
+            Node::Sent(relation, date) => {
                 message.sent()?.is_some_and(|day| stands(day, *relation, *date))
             }
-            Self::Larger(size) => message.known.size > *size,
-            Self::Smaller(size) => message.known.size < *size,
-            Self::ModSeq(modseq) => message.known.modseq >= *modseq,
-            Self::Field(name, text) => message.has_field(name, text)?,
-            Self::Text(at) => message.has_text(*at)?,
-            Self::Not(node) => !node.is_true(message, number, recent)?,
-            Self::Or(all) => {
+            Node::Larger(size) => message.known.size > *size,
+            Node::Smaller(size) => message.known.size < *size,
+            Node::ModSeq(modseq) => message.known.modseq >= *modseq,
+            Node::Field(name, text) => message.has_field(name, text)?,
+            Node::Text(at) => message.has_text(*at)?,
+            Node::Not(node) => !self.is(node)?,
+            Node::Or(all) => {
                 for node in all {
-                    if node.is_true(message, number, recent)? {
+                    if self.is(node)? {
                         return Ok(true);
                     }
                 }
                 false
             }
-            Self::And(all) => {
+            Node::And(all) => {
                 for node in all {
-                    if !node.is_true(message, number, recent)? {
+                    if !self.is(node)? {
                         return Ok(false);
                     }
                 }

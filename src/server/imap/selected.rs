@@ -246,7 +246,12 @@ impl User<'_> {
             largest_uid: told.last().copied().unwrap_or(0),
             saved: &view.saved,
         };
-        let Ok(program) = search::prepare(search, &context) else {
+        let prepared = search::prepare(search, &context);
+        if has(Return::Save) {
+            // It may fail, and then nothing is saved (RFC 5182 section 2.1).
+            view.saved = UidSet::new();
+        }
+        let Ok(program) = prepared else {
             let code = Code::BadCharset(CHARSETS.to_vec());
             return (Condition::No, Some(code), "that charset is unknown".to_owned());
         };
@@ -257,12 +262,7 @@ impl User<'_> {
             match program.matches(store, &mut view.structures, number, uid, recent) {
                 Ok(true) => found.push((number, uid)),
                 Ok(false) => {}
-                Err(error) => {
-                    if has(Return::Save) {
-                        view.saved = UidSet::new();
-                    }
-                    return failed(&error);
-                }
+                Err(error) => return failed(&error),
             }
         }
         let (min, max) = (found.first().copied(), found.last().copied());
@@ -287,7 +287,7 @@ impl User<'_> {
             return ok("searched");
         }
         let returns = returns.unwrap_or_default();
-        if returns == [Return::Save] {
+        if has(Return::Save) && returns.iter().all(|one| *one == Return::Save) {
             return ok("saved");
         }
         let all = returns.is_empty() || has(Return::All);

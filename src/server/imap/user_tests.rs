@@ -30,6 +30,8 @@ struct Trouble {
     other: Rc<Cell<bool>>,
     /// Somebody else removes a message just before.
     hasty: Rc<Cell<Option<Uid>>>,
+    /// No message can be read.
+    unreadable: Rc<Cell<bool>>,
 }
 
 struct Wayward {
@@ -79,6 +81,9 @@ impl Store for Wayward {
         range: Range<u64>,
         sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<(), Error> {
+        if self.trouble.unreadable.get() {
+            return Err(io_error(io::ErrorKind::Other));
+        }
         self.store.read(uid, range, sink)
     }
 
@@ -344,4 +349,87 @@ fn what_could_not_be_sent_is_not_sent_again() {
     assert!(io::Write::flush(&mut out).is_err());
     assert!(io::Write::flush(&mut out).is_ok());
     assert_eq!(count.get(), 1);
+}
+
+/// RFC 5182 section 2.1, RFC 9051 section 6.4.4.4.
+#[test]
+fn a_search_saves_what_it_finds_and_nothing_where_it_fails() {
+    let mut memory = Memory::new(7);
+    memory.append(&["0", "1", "2", "3", "4"].map(|n| arrival(&format!("A: b\n\n{n}.\n")))).unwrap();
+    let trouble = Trouble::default();
+    for (searches, saved) in [
+        (&["RETURN (SAVE) 2:4"][..], Some("2:4")),
+        // Others leave it alone.
+        (&["RETURN (SAVE) 2:4", "1", "RETURN (ALL) 1", "RETURN () 5"], Some("2:4")),
+        (&["RETURN (SAVE) 2:4", "RETURN (SAVE) NONSENSE"], Some("2:4")),
+        (&["RETURN (SAVE) 2:4", "CHARSET nonsense ALL"], Some("2:4")),
+        (&["RETURN (SAVE) 2:4", "BODY unreadable"], Some("2:4")),
+        // These fail, or find nothing.
+        (&["RETURN (SAVE) 2:4", "RETURN (SAVE) CHARSET nonsense ALL"], None),
+        (&["RETURN (SAVE) 2:4", "RETURN (SAVE) BODY unreadable"], None),
+        (&["RETURN (SAVE) 2:4", "RETURN (SAVE MIN) ANSWERED"], None),
+        (&["RETURN (SAVE) 2:4", "RETURN (SAVE COUNT) NOT ALL"], None),
+        // What is saved is of the search, or of its ends.
+        (&["RETURN (SAVE) ALL", "RETURN (SAVE) $ NOT 3 BODY ."], Some("1:2,4:5")),
+        (&["RETURN (SAVE) 2:4", "RETURN (SAVE) NOT $"], Some("1,5")),
+        (&["RETURN (SAVE) 2:4", "RETURN (SAVE) UID $ 3:*"], Some("3:4")),
+        (&["RETURN (SAVE SAVE) 2:4"], Some("2:4")),
+        (&["RETURN (SAVE ALL) 2:4"], Some("2:4")),
+        (&["RETURN (SAVE MIN) 2:4"], Some("2")),
+        (&["RETURN (MAX SAVE) 2:4"], Some("4")),
+        (&["RETURN (MAX MIN SAVE) 2:4"], Some("2,4")),
+        (&["RETURN (MIN MAX SAVE) 3"], Some("3")),
+        (&["RETURN (MIN COUNT SAVE) 2:4"], Some("2:4")),
+        (&["RETURN (MIN MAX ALL SAVE) 2:4"], Some("2:4")),
+    ] {
+        let (_, said) = serve(&memory, &trouble, |user| {
+            for search in searches {
+                trouble.unreadable.set(search.contains("unreadable"));
+                say(user, &format!("a SEARCH {search}")).unwrap();
+            }
+            trouble.unreadable.set(false);
+            say(user, "b SEARCH RETURN (ALL) $").unwrap();
+        });
+        let all = saved.map_or_else(String::new, |saved| format!(" ALL {saved}"));
+        let wanted = format!("* ESEARCH (TAG \"b\"){all}\r\nb OK ");
+        assert!(said.contains(&wanted), "{searches:?}:\n{said}");
+    }
+}
+
+/// RFC 4731 section 3.1.
+#[test]
+fn a_search_returns_what_is_asked_for() {
+    let mut memory = Memory::new(7);
+    memory.append(&["0", "1", "2", "3", "4"].map(|n| arrival(&format!("A: b\n\n{n}.\n")))).unwrap();
+    memory.expunge(&UidSet::from(2..=2)).unwrap();
+    for (command, wanted) in [
+        ("SEARCH 2:3", "* SEARCH 2 3\r\n"),
+        ("UID SEARCH 2:3", "* SEARCH 3 4\r\n"),
+        ("SEARCH ANSWERED", "* SEARCH\r\n"),
+        ("SEARCH RETURN () 2:3", "* ESEARCH (TAG \"a\") ALL 2:3\r\n"),
+        ("UID SEARCH RETURN () ALL", "* ESEARCH (TAG \"a\") UID ALL 1,3:5\r\n"),
+        (
+            "UID SEARCH RETURN (MIN MAX COUNT) ALL",
+            "* ESEARCH (TAG \"a\") UID MIN 1 MAX 5 COUNT 4\r\n",
+        ),
+        ("SEARCH RETURN (MAX) 2:3", "* ESEARCH (TAG \"a\") MAX 3\r\n"),
+        ("SEARCH RETURN (MIN MAX ALL COUNT) ANSWERED", "* ESEARCH (TAG \"a\") COUNT 0\r\n"),
+        ("SEARCH RETURN (MIN) ANSWERED", "* ESEARCH (TAG \"a\")\r\n"),
+        ("SEARCH RETURN (SAVE) ALL", ""),
+        ("SEARCH RETURN (SAVE COUNT) ALL", "* ESEARCH (TAG \"a\") COUNT 4\r\n"),
+        ("SEARCH RETURN (COUNT) 9:*,1", "* ESEARCH (TAG \"a\") COUNT 2\r\n"),
+        ("SEARCH RETURN (ALL) UID 2,4:*", "* ESEARCH (TAG \"a\") ALL 3:4\r\n"),
+    ] {
+        let ((), said) = serve(&memory, &Trouble::default(), |user| {
+            say(user, &format!("a {command}")).unwrap();
+        });
+        let said = said.split_once("logged in\r\n").unwrap().1;
+        let (untagged, end) = said.split_once("a OK ").unwrap();
+        assert_eq!(untagged, wanted, "{command}: {end}");
+    }
+    let ((), said) = serve(&memory, &Trouble::default(), |user| {
+        user.rev2 = true;
+        say(user, "a SEARCH 2:3").unwrap();
+    });
+    assert!(said.contains("* ESEARCH (TAG \"a\") ALL 2:3\r\na OK "), "{said}");
 }
