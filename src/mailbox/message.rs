@@ -21,6 +21,8 @@ const CHUNK: u64 = 64 * 1024;
 pub struct Staged {
     /// The beginning, with its length.
     pub(super) spool: Option<(File, u64)>,
+    /// NULs of that.
+    pub(super) spooled_nuls: u64,
     /// The rest.
     pub(super) memory: Vec<u8>,
     /// Bytes of the header, its blank line included.
@@ -47,6 +49,11 @@ impl Staged {
     /// Its length with CRLF line ends.
     pub fn network_length(&self) -> u64 {
         self.length().saturating_add(self.lines.saturating_sub(self.crlf_lines))
+    }
+
+    /// How many NULs are in it.
+    pub fn nuls(&self) -> u64 {
+        self.spooled_nuls.saturating_add(memchr::memchr_iter(0, &self.memory).count() as u64)
     }
 
     /// The value of Message-ID.

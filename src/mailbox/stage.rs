@@ -242,7 +242,7 @@ impl Stager {
     }
 
     fn out(&mut self, bytes: &[u8]) -> Result<(), StageError> {
-        let Staged { memory, spool, lines, crlf_lines, .. } = &mut self.staged;
+        let Staged { memory, spool, spooled_nuls, lines, crlf_lines, .. } = &mut self.staged;
         if let Some(content) = bytes.strip_suffix(b"\n") {
             *lines += 1;
             // One of two CRs stays before its LF.
@@ -260,6 +260,7 @@ impl Stager {
         };
         file.write_all(memory).map_err(StageError::Spool)?;
         *spool = Some((file, length.saturating_add(memory.len() as u64)));
+        *spooled_nuls += memchr::memchr_iter(0, memory).count() as u64;
         memory.clear();
         Ok(())
     }
@@ -287,6 +288,7 @@ mod tests {
         staged.each(&mut take).unwrap();
         assert_eq!(staged.length(), text.len() as u64);
         assert_eq!(staged.lines, memchr::memchr_iter(b'\n', &text).count() as u64);
+        assert_eq!(staged.nuls(), memchr::memchr_iter(0, &text).count() as u64);
         let crlf = memchr::memmem::find_iter(&text, b"\r\n").count() as u64;
         assert_eq!(staged.network_length(), staged.length() + staged.lines - crlf);
         String::from_utf8(text).unwrap()
@@ -362,7 +364,7 @@ mod tests {
         input.resize(5000, b'a');
         input.extend_from_slice(b"\n\n");
         for n in 0..20_000 {
-            input.extend_from_slice(format!("From line {n} of many\n").as_bytes());
+            input.extend_from_slice(format!("From line {n} of\0many\n").as_bytes());
         }
         let staged = stage(&input, 777);
         assert_eq!(text(&staged), String::from_utf8(input).unwrap());

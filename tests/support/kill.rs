@@ -72,7 +72,7 @@ pub const CALLS: [&str; 42] = [
 const PLACES: usize = 40;
 
 /// What strace does to be a file system without extended attributes.
-const NO_ATTRIBUTES: &str = "inject=fgetxattr,fsetxattr:error=EOPNOTSUPP";
+pub const NO_ATTRIBUTES: &str = "inject=fgetxattr,fsetxattr:error=EOPNOTSUPP";
 
 /// The command on a file system that has no extended attributes.
 pub fn without_attributes(command: &Command) -> Command {

@@ -32,6 +32,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
+use super::kill::NO_ATTRIBUTES;
 use super::site::behind;
 use super::trace::{self, Call, Descriptor, Event};
 use super::{Dice, is_root};
@@ -135,6 +136,13 @@ impl Recorder {
     /// The command with strace in front of it.
     pub fn wrap(&self, command: &Command) -> Command {
         behind(&trace::arguments(&self.output, &CALLS), command)
+    }
+
+    /// The same on a file system that has no extended attributes.
+    pub fn wrap_without_attributes(&self, command: &Command) -> Command {
+        let mut strace = trace::arguments(&self.output, &CALLS);
+        strace.extend(["-e", NO_ATTRIBUTES].map(Into::into));
+        behind(&strace, command)
     }
 
     /// What strace calls the file to which the program wrote this, for [`Recorder::finish`].

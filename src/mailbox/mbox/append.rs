@@ -1,19 +1,25 @@
-//! Appending so that a killed process leaves nothing torn for longer than until our next open.
+//! Appending so that a killed process, or a power cut, leaves nothing torn for longer than until our
+//! next open.
 //!
 //! Under the locks, with the length n known:
 //!
 //! | step | killed behind it, the next opener |
 //! | --- | --- |
-//! | 1. intent kept ([`super::intent`]): inode, old size, n, place of the `F` | clears the intent |
+//! | 1. intent kept ([`super::intent`]): inode, old size, n, how many NULs are among the n bytes | clears the intent |
 //! | 2. file extended by n (NULs) | cuts it back |
 //! | 3. blank line at its new end: whatever a neighbour appends stands behind it | cuts it back, or moves down what stands behind |
-//! | 4. everything but the first byte, the `F` of `From ` | likewise |
-//! | 5. the `F`, then fsync | keeps the message |
+//! | 4. the messages | likewise, or keeps them if all is there |
+//! | 5. fsync | keeps the messages |
 //! | 6. intent cleared | has nothing to do |
 //!
-//! An append is undone only where the intent proves it: same file, the bytes before the old size
-//! as they were, a NUL where the `F` would stand. Where anything else is found a neighbour has
-//! rewritten the file, and it is left alone.
+//! What was not written yet, and what a power cut kept from the disk, reads as NULs: with more of
+//! them than the intent counts, something is missing. Other programs write into the fields of a
+//! message that is whole, so that a sum of its bytes would prove nothing.
+//!
+//! An append is undone only where it is certain that nobody else's bytes go: same file, the bytes
+//! before the old size as they were, the `From_` line ours or torn itself (no neighbour has a NUL in
+//! his), and an end, or another `From_` line, where it was to end. Else a neighbour has rewritten the
+//! file, and it is left alone.
 
 use std::fs::{File, FileTimes};
 use std::io;
@@ -24,12 +30,16 @@ use super::error::Error;
 use super::form::Batch;
 use super::identity::Identity;
 use super::intent::Intent;
+use super::window::{CAPACITY, read_full};
 use super::{Opened, redo};
 use crate::mailbox::index::Directory;
 use crate::mailbox::moment::moment;
 
 /// So many bytes before the old size prove that the file is as we left it.
 const ANCHOR: u64 = 64;
+
+/// No `From_` line of ours is longer.
+const LINE: usize = 512;
 
 /// Appends the messages, durably: all of them, or on any failure none, and the file is as before.
 /// Returns the file's new size.
@@ -55,7 +65,9 @@ pub(super) fn append(
         old,
         from,
         end,
+        nuls: messages.nuls(),
         anchor: anchor(&opened.file, old).map_err(fail)?,
+        line: crc32fast::hash(messages.first_line()),
     };
     let kept = intent.keep(opened, index)?;
     let written = write(&opened.file, &intent, separator, messages)
@@ -65,7 +77,7 @@ pub(super) fn append(
             opened.file.sync_all()
         });
     if let Err(error) = written {
-        // Without its F the append proves itself unfinished, and is undone like anybody's.
+        // With a NUL there the append proves itself unfinished, and is undone like anybody's.
         let size = opened.file.metadata().map_or(0, |m| m.size());
         if size > intent.from {
             let _ = opened.file.write_all_at(&[0], intent.from);
@@ -91,22 +103,15 @@ fn write(file: &File, intent: &Intent, separator: &[u8], messages: Batch<'_>) ->
     file.write_all_at(separator, intent.old)?;
     let mut at = intent.from;
     messages.each(&mut |bytes| {
-        let (skipped, bytes) =
-            if at == intent.from { (1, bytes.get(1..).unwrap_or_default()) } else { (0, bytes) };
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        let next = at.saturating_add(skipped);
         moment();
-        file.write_all_at(bytes, next)?;
-        at = next.saturating_add(bytes.len() as u64);
+        file.write_all_at(bytes, at)?;
+        at = at.saturating_add(bytes.len() as u64);
         Ok(())
     })?;
     if at.saturating_add(1) != intent.end {
         return Err(io::Error::other("a message changed its length"));
     }
-    moment();
-    file.write_all_at(b"F", intent.from)
+    Ok(())
 }
 
 /// The line ends that make the old file end in a blank line.
@@ -123,11 +128,11 @@ fn separator(file: &File, size: u64) -> io::Result<&'static [u8]> {
     })
 }
 
-fn anchor(file: &File, old: u64) -> io::Result<u64> {
+fn anchor(file: &File, old: u64) -> io::Result<u32> {
     let length = old.min(ANCHOR);
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
     file.read_exact_at(&mut bytes, old.saturating_sub(length))?;
-    Ok(xxhash_rust::xxh3::xxh3_64(&bytes))
+    Ok(record::sum(&bytes))
 }
 
 /// biff, shells and mutt see new mail where the access is older than the change. Our own look at
@@ -166,7 +171,6 @@ pub(super) fn recover(
             path.display()
         )),
         Verdict::Complete => {
-            close(&opened.file, &now, &intent).map_err(fail)?;
             if intent.old == 0 {
                 // Whoever was killed may not have come so far, and nobody does it later.
                 opened.spool.sync_directory();
@@ -192,11 +196,11 @@ pub(super) fn recover(
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
-    /// The file was not changed, or has been cut back.
+    /// The file was not changed, or has been cut back; or a neighbour's mail stands there.
     Nothing,
     /// Somebody has rewritten the file: nothing is proved.
     Foreign,
-    /// The message stands.
+    /// The messages stand.
     Complete,
     /// Unfinished, with nothing behind it.
     Cut,
@@ -215,7 +219,7 @@ fn judge(file: &File, now: &Identity, intent: &Intent) -> io::Result<Verdict> {
     if now.size == intent.old {
         return Ok(Verdict::Nothing);
     }
-    // Between the old size and the F there are at most two line ends of ours.
+    // Between the old size and the From_ line there are at most two line ends of ours.
     let length = now.size.min(intent.from).saturating_sub(intent.old);
     let mut between = vec![0; usize::try_from(length).unwrap_or(0)];
     file.read_exact_at(&mut between, intent.old)?;
@@ -225,38 +229,46 @@ fn judge(file: &File, now: &Identity, intent: &Intent) -> io::Result<Verdict> {
     if now.size <= intent.from {
         return Ok(Verdict::Cut);
     }
-    let mut first = [0];
-    file.read_exact_at(&mut first, intent.from)?;
-    match first {
-        [b'F'] => return Ok(Verdict::Complete),
-        [0] => {}
-        _ => return Ok(Verdict::Foreign),
+    let mut line = [0; LINE];
+    let read = read_full(file, &mut line, intent.from)?;
+    let line = line.get(..read).unwrap_or_default();
+    let line = line.split_inclusive(|b| matches!(b, 0 | b'\n')).next().unwrap_or_default();
+    if !line.ends_with(&[0]) && crc32fast::hash(line) != intent.line {
+        let is_mail = line.starts_with(b"From ") || line == b"\n";
+        return Ok(if is_mail { Verdict::Nothing } else { Verdict::Foreign });
     }
-    if now.size <= intent.end {
-        return Ok(Verdict::Cut);
+    if nuls(file, intent.old, intent.end.min(now.size))? <= intent.nuls {
+        return Ok(Verdict::Complete);
     }
-    let mut last = [0];
-    file.read_exact_at(&mut last, intent.end.saturating_sub(1))?;
-    Ok(match last {
-        [0 | b'\n'] => Verdict::Remove,
-        _ => Verdict::Foreign,
+    // Two line ends were to stand at its end, and a neighbour may begin with some.
+    let mut end = [0; 16];
+    let read = read_full(file, &mut end, intent.end.saturating_sub(2))?;
+    let end = end.get(..read).unwrap_or_default();
+    let blank = end.iter().take_while(|b| matches!(b, 0 | b'\n')).count();
+    let rest = end.get(blank..).unwrap_or_default();
+    let is_end = blank >= 2 && (rest.is_empty() || rest.starts_with(b"From "));
+    Ok(match is_end {
+        false => Verdict::Foreign,
+        true if now.size == intent.end => Verdict::Cut,
+        true => Verdict::Remove,
     })
 }
 
-/// After a power cut the blank line behind a message may be missing though its `F` is there: what
-/// a neighbour appends then must not end up on the same line.
-fn close(file: &File, now: &Identity, intent: &Intent) -> io::Result<()> {
-    let mut mended = false;
-    for at in [intent.end.saturating_sub(2), intent.end.saturating_sub(1)] {
-        let mut byte = [b'\n'];
-        if at < now.size && at > intent.from {
-            file.read_exact_at(&mut byte, at)?;
-        }
-        if byte == [0] {
-            moment();
-            file.write_all_at(b"\n", at)?;
-            mended = true;
-        }
+/// How many NULs stand there.
+fn nuls(file: &File, mut at: u64, end: u64) -> io::Result<u64> {
+    let mut buffer = vec![0; CAPACITY];
+    let mut count = 0_u64;
+    while at < end {
+        let left = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX);
+        let length = left.min(buffer.len());
+        let piece = buffer.get_mut(..length).unwrap_or_default();
+        file.read_exact_at(piece, at)?;
+        count = count.saturating_add(memchr::memchr_iter(0, piece).count() as u64);
+        at = at.saturating_add(length as u64);
     }
-    if mended { file.sync_all() } else { Ok(()) }
+    Ok(count)
 }
+
+#[cfg(test)]
+#[path = "append_tests.rs"]
+mod tests;

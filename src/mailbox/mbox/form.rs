@@ -86,6 +86,11 @@ impl Stored {
         head.saturating_add(self.text.length()).saturating_add(self.text.from_lines)
     }
 
+    /// How many NULs are in it.
+    fn nuls(&self) -> u64 {
+        self.text.nuls().saturating_add(memchr::memchr_iter(0, &self.head).count() as u64)
+    }
+
     /// Gives the bytes in their order to `sink`, in large pieces.
     fn each(&self, sink: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
         sink(&self.head)?;
@@ -116,6 +121,17 @@ impl Batch<'_> {
         let separators = u64::try_from(self.0.len().checked_sub(1)?).ok()?;
         let all = self.0.iter().try_fold(separators, |sum, one| sum.checked_add(one.length()));
         all.filter(|n| i64::try_from(*n).is_ok())
+    }
+
+    /// How many NULs are in all of it.
+    pub fn nuls(&self) -> u64 {
+        self.0.iter().fold(0, |sum, one| sum.saturating_add(one.nuls()))
+    }
+
+    /// The first message's `From_` line.
+    pub fn first_line(&self) -> &[u8] {
+        let head = self.0.first().map(|first| first.head.split_inclusive(|b| *b == b'\n'));
+        head.and_then(|mut lines| lines.next()).unwrap_or_default()
     }
 
     /// Gives the bytes in their order to `sink`, collected into large pieces.

@@ -22,10 +22,10 @@ use crate::mailbox::moment::{has_attributes, moment};
 
 pub(super) const ATTRIBUTE: &CStr = c"user.hikyaku";
 const ENDING: &str = ".append";
-const MAGIC: [u8; 8] = *b"hkappnd1";
+const MAGIC: [u8; 8] = *b"hkappnd2";
 
-/// Magic, five numbers, CRC: as small as can be, so that it fits into the inode itself.
-const RECORD: usize = 52;
+/// Magic, six numbers, CRC: as small as can be, so that it fits into the inode itself.
+const RECORD: usize = 60;
 
 /// An append that is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +33,16 @@ pub(super) struct Intent {
     pub ino: u64,
     /// The size before.
     pub old: u64,
-    /// Where the `F` stands: behind line ends that the old file lacked.
+    /// Where the `From_` line stands: behind line ends that the old file lacked.
     pub from: u64,
     /// The size behind.
     pub end: u64,
+    /// How many NULs are among what is appended.
+    pub nuls: u64,
     /// CRC of the bytes before `old`.
-    pub anchor: u64,
+    pub anchor: u32,
+    /// CRC of the `From_` line.
+    pub line: u32,
 }
 
 /// Where an intent was kept.
@@ -76,15 +80,18 @@ impl Intent {
 
     /// A torn record was never followed by a change of the mailbox, and is none.
     fn of(bytes: &[u8]) -> Option<Self> {
-        let [ino, old, from, end, anchor] = record::read(MAGIC, bytes)?;
+        let [ino, old, from, end, nuls, sums] = record::read(MAGIC, bytes)?;
         let sound = old <= from && from.saturating_sub(old) <= 2 && from < end;
-        sound.then_some(Self { ino, old, from, end, anchor })
+        let half = |sums: u64| u32::try_from(sums & u64::from(u32::MAX)).unwrap_or(0);
+        let (line, anchor) = (half(sums >> 32), half(sums));
+        sound.then_some(Self { ino, old, from, end, nuls, anchor, line })
     }
 
     /// Keeps the intent so that no later change of the mailbox reaches the disk without it. Where
     /// this fails nothing is kept.
     pub fn keep(&self, opened: &Opened, index: &Directory) -> Result<Kept, Error> {
-        let fields = [self.ino, self.old, self.from, self.end, self.anchor];
+        let sums = u64::from(self.line) << 32 | u64::from(self.anchor);
+        let fields = [self.ino, self.old, self.from, self.end, self.nuls, sums];
         let record = record::write::<RECORD>(MAGIC, &fields);
         moment();
         if has_attributes()
@@ -117,7 +124,7 @@ impl Intent {
 }
 
 impl Kept {
-    /// Not synced: an intent that comes back after a power cut finds its `F`, and proves nothing.
+    /// Not synced: an intent that comes back after a power cut finds its messages whole.
     pub fn clear(self, opened: &Opened, index: &Directory) -> Result<(), Error> {
         moment();
         match self {

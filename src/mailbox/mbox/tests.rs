@@ -20,14 +20,14 @@ use crate::mailbox::uids::UidSet;
 use crate::mailbox::{Staged, Stager};
 
 /// A mailbox in a directory of its own.
-struct Home {
+pub(super) struct Home {
     _dir: tempfile::TempDir,
-    inbox: PathBuf,
+    pub(super) inbox: PathBuf,
     index: PathBuf,
 }
 
 impl Home {
-    fn new(content: &[u8]) -> Self {
+    pub(super) fn new(content: &[u8]) -> Self {
         // In memory: there are thousands of fsyncs.
         let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
         let dir = dir.unwrap();
@@ -36,11 +36,11 @@ impl Home {
         Self { _dir: dir, inbox, index }
     }
 
-    fn open(&self) -> Mbox {
+    pub(super) fn open(&self) -> Mbox {
         Mbox::new(self.place())
     }
 
-    fn session(&self) -> MboxStore {
+    pub(super) fn session(&self) -> MboxStore {
         MboxStore::open(self.place()).unwrap()
     }
 
@@ -56,7 +56,7 @@ impl Home {
         }
     }
 
-    fn content(&self) -> String {
+    pub(super) fn content(&self) -> String {
         String::from_utf8(fs::read(&self.inbox).unwrap()).unwrap()
     }
 
@@ -66,7 +66,7 @@ impl Home {
     }
 
     /// What procmail would do: it appends, and asks no journal.
-    fn neighbour(&self, bytes: &[u8]) {
+    pub(super) fn neighbour(&self, bytes: &[u8]) {
         let mut file = fs::OpenOptions::new().append(true).open(&self.inbox).unwrap();
         file.write_all(bytes).unwrap();
     }
@@ -89,7 +89,7 @@ impl Home {
 }
 
 /// An mbox without the fields that hold marks and UIDs.
-fn plain(mbox: &str) -> String {
+pub(super) fn plain(mbox: &str) -> String {
     let own = ["Status:", "X-Status:", "X-Keywords:", "X-UID:", "X-IMAPbase:"];
     let lines = mbox.split_inclusive('\n');
     lines.filter(|line| !own.iter().any(|name| line.starts_with(name))).collect()
@@ -115,7 +115,7 @@ fn with_room(name: &str, body: &str, room: usize) -> String {
     )
 }
 
-fn message(name: &str, body: &str) -> NewMessage {
+pub(super) fn message(name: &str, body: &str) -> NewMessage {
     let mut stager = Stager::new(u64::MAX);
     stager.push(format!("\n{body}").as_bytes()).unwrap();
     NewMessage {
@@ -126,11 +126,11 @@ fn message(name: &str, body: &str) -> NewMessage {
     }
 }
 
-fn stored(names: &[&str], size: usize) -> String {
+pub(super) fn stored(names: &[&str], size: usize) -> String {
     names.iter().map(|name| text(name, &format!("{name}{}\n", "x".repeat(size))) + "\n").collect()
 }
 
-fn shown(mailbox: &mut MboxStore) -> Vec<String> {
+pub(super) fn shown(mailbox: &mut MboxStore) -> Vec<String> {
     mailbox.sync().unwrap();
     let messages = mailbox.messages().to_vec();
     let mut shown = Vec::new();
@@ -403,7 +403,7 @@ fn journals_that_prove_nothing_are_not_applied() {
 #[test]
 fn a_file_that_somebody_rewrote_behind_a_killed_append_is_left_alone() {
     let rewritten = |kept| {
-        for n in kept..8 {
+        for n in kept..7 {
             let home = Home::new(stored(&["a"], 300).as_bytes());
             assert!(killed_at(n, || {
                 home.open().append(&[message("b", "2\n")]).unwrap();
@@ -462,7 +462,7 @@ fn where_the_intent_can_be_kept_nowhere_nothing_is_written_and_mail_can_be_read(
 fn mailboxes_of_the_same_name_may_share_an_index_directory() {
     let (a, mut b) = (Home::new(b""), Home::new(b""));
     b.index.clone_from(&a.index);
-    for n in 1..6 {
+    for n in 1..5 {
         let killed = |home: &Home, action: &dyn Fn(&mut Mbox)| {
             assert!(killed_at(n, || action(&mut home.open())));
         };
