@@ -31,7 +31,7 @@ use super::form::Batch;
 use super::identity::Identity;
 use super::intent::Intent;
 use super::window::{CAPACITY, read_full};
-use super::{Opened, redo};
+use super::{Opened, record, redo};
 use crate::mailbox::index::Directory;
 use crate::mailbox::moment::moment;
 
@@ -67,7 +67,7 @@ pub(super) fn append(
         end,
         nuls: messages.nuls(),
         anchor: anchor(&opened.file, old).map_err(fail)?,
-        line: crc32fast::hash(messages.first_line()),
+        line: record::sum(messages.first_line()),
     };
     let kept = intent.keep(opened, index)?;
     let written = write(&opened.file, &intent, separator, messages)
@@ -233,7 +233,7 @@ fn judge(file: &File, now: &Identity, intent: &Intent) -> io::Result<Verdict> {
     let read = read_full(file, &mut line, intent.from)?;
     let line = line.get(..read).unwrap_or_default();
     let line = line.split_inclusive(|b| matches!(b, 0 | b'\n')).next().unwrap_or_default();
-    if !line.ends_with(&[0]) && crc32fast::hash(line) != intent.line {
+    if !line.ends_with(&[0]) && record::sum(line) != intent.line {
         let is_mail = line.starts_with(b"From ") || line == b"\n";
         return Ok(if is_mail { Verdict::Nothing } else { Verdict::Foreign });
     }

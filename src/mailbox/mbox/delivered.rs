@@ -17,7 +17,7 @@ use crate::mailbox::index::{Base, Directory, ENDING as INDEX};
 const ENDING: &str = ".delivered";
 const MAGIC: [u8; 8] = *b"hkdelvd1";
 
-/// Magic, how it looked before and behind, CRC.
+/// Magic, how it looked before and behind, sum.
 const RECORD: usize = 8 + 2 * 8 * 8 + 4;
 
 /// How the file looked before deliveries and behind them.

@@ -24,7 +24,7 @@ pub(super) const ATTRIBUTE: &CStr = c"user.hikyaku";
 const ENDING: &str = ".append";
 const MAGIC: [u8; 8] = *b"hkappnd2";
 
-/// Magic, six numbers, CRC: as small as can be, so that it fits into the inode itself.
+/// Magic, six numbers, sum: as small as can be, so that it fits into the inode itself.
 const RECORD: usize = 60;
 
 /// An append that is under way.
@@ -39,9 +39,9 @@ pub(super) struct Intent {
     pub end: u64,
     /// How many NULs are among what is appended.
     pub nuls: u64,
-    /// CRC of the bytes before `old`.
+    /// Sum of the bytes before `old`.
     pub anchor: u32,
-    /// CRC of the `From_` line.
+    /// Sum of the `From_` line.
     pub line: u32,
 }
 

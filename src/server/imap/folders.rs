@@ -166,9 +166,8 @@ impl User<'_> {
             if !is_meant(&entry.name) {
                 continue;
             }
-            let is_below = |other: &&(Entry, bool)| {
-                other.0.name.is_below(&entry.name) && is_selected(other)
-            };
+            let is_below =
+                |other: &&(Entry, bool)| other.0.name.is_below(&entry.name) && is_selected(other);
             let mut below = all.iter().filter(is_below).peekable();
             let has_below = wants(SelectOption::RecursiveMatch) && below.peek().is_some();
             // Those that the patterns mean are told of themselves (RFC 5258 section 5, example 9).
