@@ -20,7 +20,6 @@ fn mailbox(size: usize) -> String {
 /// A mailbox to which these bodies were appended, as a power cut leaves it that came before the
 /// intent was cleared.
 fn appended(before: &str, bodies: &[String]) -> Home {
-    let home = Home::new(before.as_bytes());
     let messages: Vec<_> = bodies.iter().map(|body| message("new", body)).collect();
     let append = |home: &Home| {
         home.open().append(&messages).unwrap();

@@ -50,7 +50,9 @@ struct Rewritten {
 
 impl Compaction {
     /// Removes these ranges, which hold the messages `removed`, and writes what there is room for
-    /// then. `order`: the messages as they stand.
+    /// then: at least what the first message says of the mailbox, where another one comes to be the
+    /// first. `order`: the messages as they stand; those that go, and the first one that stays, stand
+    /// there for certain.
     pub fn new(
         opened: &Opened,
         state: &State,
@@ -59,14 +61,12 @@ impl Compaction {
         ranges: &[(u64, u64)],
     ) -> io::Result<Self> {
         let mut compaction = Self::default();
-        let mut left = order.iter().copied().filter(|message| !removed.contains(message.uid));
-        // Where others stand is not certain in a file that was not looked at whole.
-        if Identity::is_verified(&state.base) {
-            let mut numbering = Numbering::new(opened, state, left.clone().next())?;
-            compaction.fill(opened, state, &mut left, &mut numbering, ranges)?;
-        } else {
-            compaction.edits = ranges.iter().map(removal).collect();
-        }
+        // Where others than the first stand is not certain in a file that was not looked at whole.
+        let certain = if Identity::is_verified(&state.base) { usize::MAX } else { 1 };
+        let left = order.iter().copied().filter(|message| !removed.contains(message.uid));
+        let left = left.take(certain);
+        let numbering = Numbering::new(opened, state, left.clone().next())?;
+        compaction.fill(opened, state, left, numbering, ranges)?;
         Ok(compaction)
     }
 
@@ -74,8 +74,8 @@ impl Compaction {
         &mut self,
         opened: &Opened,
         state: &State,
-        left: &mut (impl Iterator<Item = &'a Message> + Clone),
-        numbering: &mut Numbering,
+        left: impl Iterator<Item = &'a Message> + Clone,
+        mut numbering: Numbering,
         ranges: &[(u64, u64)],
     ) -> io::Result<()> {
         let mut waiting = left.clone().filter(|message| is_waiting(message)).count() as u64;

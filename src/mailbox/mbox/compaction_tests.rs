@@ -3,6 +3,7 @@ use std::path::Path;
 
 use super::super::MboxStore;
 use super::Compaction;
+use super::Identity;
 use crate::mailbox::index::Change;
 use crate::mailbox::store::{Flags, Marking, Marks, Store};
 use crate::mailbox::store_tests::{place, read};
@@ -131,6 +132,39 @@ fn what_does_not_fit_stays_in_the_index() {
     remove(&mut store, 2..=12);
     assert!(fs::metadata(&path).unwrap().len() < size);
     assert!(store.messages().iter().filter(|message| message.extent.named).count() > named);
+}
+
+#[test]
+fn what_the_first_one_says_goes_to_the_next_one_also_where_not_all_was_looked_at() {
+    for (is_grown, room) in [(false, 90), (true, 90), (false, 0), (true, 0)] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = place(directory.path(), "box").path;
+        let roomy = |room| format!("X-Keywords:{:room$}\n", "");
+        let text = message("a", &roomy(150), 200) + &message("b", &roomy(room), 10);
+        fs::write(&path, text).unwrap();
+        let mut store = open(directory.path());
+        if is_grown {
+            let grown = fs::read_to_string(&path).unwrap() + &message("c", "", 10);
+            fs::write(&path, grown).unwrap();
+            store.sync().unwrap();
+        }
+        assert_eq!(Identity::is_verified(&store.state().base), !is_grown);
+        remove(&mut store, [1]);
+        let (status, shown) = (store.status(), texts(&mut store));
+        let last = store.state().uid_next - 1;
+        drop(store);
+        let file = fs::read_to_string(&path).unwrap();
+        let base = format!("X-IMAPbase: {} {last:010}", status.uid_validity);
+        assert_eq!(
+            file.find(&base).map(|at| at < file.find("\n\n").unwrap()),
+            Some(true),
+            "{file}"
+        );
+        let mut store = without_index(directory.path());
+        assert_eq!(store.status().uid_validity, status.uid_validity);
+        assert_eq!(texts(&mut store), shown);
+        assert_eq!(uids(&store)[0], 2);
+    }
 }
 
 #[test]

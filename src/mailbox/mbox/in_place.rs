@@ -98,26 +98,6 @@ pub fn announce(opened: &Opened, state: &State, uid_last: Uid) -> io::Result<boo
     Ok(write(opened, &first.extent, &wanted)?.is_ok())
 }
 
-/// What the first message says of the mailbox goes to the next one before it is removed.
-pub fn keep_base(opened: &Opened, order: &[&Message], removed: &UidSet) -> io::Result<()> {
-    let is_removed = |message: &&&Message| removed.contains(message.uid);
-    let (Some(first), Some(next)) = (
-        order.first().filter(is_removed),
-        order.iter().find(|message| !removed.contains(message.uid)),
-    ) else {
-        return Ok(());
-    };
-    // It may not be the first of the file: c-client's is in nobody's list.
-    if let Some(header) = header(opened, &first.extent)?
-        && let Some(base) = own::read(&header).base
-    {
-        let wanted = Wanted { base: Some(&base), ..Wanted::default() };
-        // Without room the index alone has it.
-        let _ = write(opened, &next.extent, &wanted)?;
-    }
-    Ok(())
-}
-
 /// Writes the marks that only the index has, and returns what the index is to know.
 pub fn write_marks(opened: &Opened, state: &State) -> io::Result<Vec<Change>> {
     let (mut changes, mut done) = (Vec::new(), UidSet::new());

@@ -339,7 +339,7 @@ impl Store for MboxStore {
         let Some(mut opened) = self.lock_current(false)? else {
             return Ok(UidSet::new());
         };
-        // The one that comes to stand first is written to.
+        // The one that comes to stand first is written to, also where not all was looked at.
         let left = self.messages().iter().filter(|message| !uids.contains(message.uid));
         let first = left.min_by_key(|message| message.extent.start).map(|message| message.uid);
         self.verify(&mut opened, |message| {
@@ -351,8 +351,6 @@ impl Store for MboxStore {
         }
         let order = self.in_file_order();
         let (ranges, longer) = self.removal(&opened, &order, &uids)?;
-        in_place::keep_base(&opened, &order, &uids)
-            .map_err(|error| self.fail("be written", error))?;
         let compaction = Compaction::new(&opened, self.state(), &order, &uids, &ranges)
             .map_err(|error| self.fail("be read", error))?;
         self.doom(&uids)?;
