@@ -7,7 +7,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -90,6 +90,17 @@ impl Lan {
 }
 
 impl Host {
+    /// Whether there can be one that is alone; says why not.
+    pub fn possible_alone() -> bool {
+        need_root() && need("ip") && need("unshare") && need("nsenter")
+    }
+
+    /// A host that reaches nobody but itself. Its resolv.conf is kept in `directory`.
+    pub fn alone(directory: &Path) -> Self {
+        fs::write(directory.join("resolv.conf"), "").unwrap();
+        Self::new(directory)
+    }
+
     fn new(directory: &Path) -> Self {
         let mut command = Command::new("unshare");
         command.args(["--net", "--mount", "sh", "-c"]);
@@ -131,11 +142,20 @@ impl Host {
     }
 
     fn try_connect(&self, address: SocketAddr) -> Option<TcpStream> {
+        self.here(move || TcpStream::connect(address).ok())
+    }
+
+    /// A listening socket of this host's, for a server that runs anywhere.
+    pub fn listen(&self) -> TcpListener {
+        self.here(|| TcpListener::bind("127.0.0.1:0").unwrap())
+    }
+
+    /// A socket stays in the namespace of the thread that made it.
+    fn here<T: Send + 'static>(&self, make: impl FnOnce() -> T + Send + 'static) -> T {
         let network = fs::File::open(format!("/proc/{}/ns/net", self.keeper.pid())).unwrap();
-        // A socket stays in the namespace of the thread that made it.
         let thread = std::thread::spawn(move || {
             setns(network, CloneFlags::CLONE_NEWNET).unwrap();
-            TcpStream::connect(address).ok()
+            make()
         });
         thread.join().unwrap()
     }

@@ -461,10 +461,15 @@ impl Site {
     pub fn serve_word(&self, name: &str, word: &str) -> (Server, SocketAddr) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
+        (self.serve_word_on(name, word, listener), address)
+    }
+
+    /// The same on a socket of the caller's.
+    pub fn serve_word_on(&self, name: &str, word: &str, listener: TcpListener) -> Server {
         let mut command = self.command(name);
         let mut command = activated(command.args(["--service", word]));
         command.stdin(OwnedFd::from(listener)).stdout(Stdio::null());
-        (Server::start(&mut command), address)
+        Server::start(&mut command)
     }
 
     /// The same on a socket of the caller's.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use rustls::client::{ResolvesClientCert, WantsClientCert};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -35,6 +36,21 @@ impl Pair {
         let pair = Self { directory, name };
         pair.renew();
         pair
+    }
+
+    /// One from an authority of its own, and the authority's certificate, for a client that trusts
+    /// nothing less.
+    pub fn issued(name: &'static str) -> (Self, String) {
+        let mut authority = CertificateParams::new([]).unwrap();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        authority.distinguished_name.push(DnType::CommonName, "an authority");
+        let authority =
+            CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+        let (pair, key) = (Self::of(name), KeyPair::generate().unwrap());
+        let made = CertificateParams::new([name.to_owned()]).unwrap();
+        fs::write(pair.certificate(), made.signed_by(&key, &authority).unwrap().pem()).unwrap();
+        fs::write(pair.key(), key.serialize_pem()).unwrap();
+        (pair, authority.pem())
     }
 
     pub fn certificate(&self) -> PathBuf {
