@@ -108,9 +108,10 @@ function openInbox() {
   pane().displayFolder(root.getFolderWithFlags(Ci.nsMsgFolderFlags.Inbox).URI);
 }
 
-// The folders there are.
-async function folders() {
-  return root.descendants.map(path).join("\n");
+// Waits until there are these folders and no others.
+function folders(names) {
+  const seen = () => root.descendants.map(path).sort().join(" ");
+  return until(`the folders ${names}`, () => seen() === names);
 }
 
 // Waits until a folder's list has these messages and no others, in this order.
