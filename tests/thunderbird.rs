@@ -26,6 +26,7 @@ use support::peer::Peer;
 use support::run::Server;
 use support::site::Site;
 use support::tls::Pair;
+use support::transcript::matches;
 use support::{is_root, need, wait_until};
 
 /// Two that lie there when it comes for the first time: what is to be found is in no byte of them.
@@ -151,6 +152,30 @@ impl Office {
 fn done(peer: &mut Peer, command: &str) {
     let said = peer.imap(&format!("a {command}"));
     assert!(said.contains("a OK "), "{command}: {said}");
+}
+
+/// Plays what it said once, with what it was told, a line each; `...` stands for anything.
+#[track_caller]
+fn play(address: SocketAddr, conversation: &str) {
+    let mut peer = Peer::connect(address);
+    for line in conversation.lines() {
+        let said_by = |side| line.strip_prefix(side).map(str::trim_start);
+        if let Some(command) = said_by("C:") {
+            peer.send(format!("{command}\r\n"));
+        } else if let Some(wanted) = said_by("S:") {
+            let said = peer.line().trim_start().to_owned();
+            assert!(matches(wanted, &said), "{wanted:?}: {}", peer.dialogue());
+        }
+    }
+}
+
+#[test]
+fn what_it_says_first_is_answered_as_it_expects() {
+    let site = Site::new();
+    site.fill("hunt", SPOOL);
+    let (_server, address) = site.serve("imapd");
+    play(address, include_str!("thunderbird/folders.txt"));
+    play(address, include_str!("thunderbird/inbox.txt"));
 }
 
 #[test]
