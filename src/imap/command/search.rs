@@ -92,8 +92,7 @@ impl Key {
         match self {
             Self::ModSeq(_) => true,
             Self::Not(key) => key.wants_condstore(),
-            Self::Or(one, other) => one.wants_condstore() || other.wants_condstore(),
-            Self::And(keys) => keys.iter().any(Self::wants_condstore),
+            Self::Or(keys) | Self::And(keys) => keys.iter().any(Self::wants_condstore),
             _ => false,
         }
     }

@@ -24,7 +24,8 @@ fn appended(before: &str, bodies: &[String]) -> Home {
     let append = |home: &Home| {
         home.open().append(&messages).unwrap();
     };
-    let steps = (1..).find(|n| !killed_at(*n, || append(&Home::new(before.as_bytes())))).unwrap();
+    let steps =
+        (1..1000).find(|n| !killed_at(*n, || append(&Home::new(before.as_bytes())))).unwrap();
     let home = Home::new(before.as_bytes());
     assert!(killed_at(steps - 1, || append(&home)));
     home

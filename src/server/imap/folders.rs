@@ -171,7 +171,9 @@ impl User<'_> {
             let mut below = all.iter().filter(is_below).peekable();
             let has_below = wants(SelectOption::RecursiveMatch) && below.peek().is_some();
             // Those that the patterns mean are told of themselves (RFC 5258 section 5, example 9).
-            if !is_selected(one) && !(has_below && below.any(|(entry, _)| !is_meant(&entry.name))) {
+            let is_told =
+                is_selected(one) || has_below && below.any(|(entry, _)| !is_meant(&entry.name));
+            if !is_told {
                 continue;
             }
             let mut attributes = Vec::new();

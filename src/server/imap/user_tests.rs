@@ -382,7 +382,7 @@ fn a_search_saves_what_it_finds_and_nothing_where_it_fails() {
         (&["RETURN (MIN COUNT SAVE) 2:4"], Some("2:4")),
         (&["RETURN (MIN MAX ALL SAVE) 2:4"], Some("2:4")),
     ] {
-        let (_, said) = serve(&memory, &trouble, |user| {
+        let ((), said) = serve(&memory, &trouble, |user| {
             for search in searches {
                 trouble.unreadable.set(search.contains("unreadable"));
                 say(user, &format!("a SEARCH {search}")).unwrap();
