@@ -29,14 +29,16 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    /// At the beginning of a message.
-    pub fn new(message: &Message) -> Self {
+    /// At the beginning of a message, with the room that another one has left.
+    pub fn new(message: &Message, before: Option<Self>) -> Self {
+        let mut out = before.map(|before| before.out).unwrap_or_default();
+        out.clear();
         Self {
             message: *message,
             presenter: Presenter::new(message.extent.quoted, None),
             taken: 0,
             at: 0,
-            out: Vec::new(),
+            out,
             given: 0,
             given_out: 0,
             base: None,
@@ -102,17 +104,21 @@ impl Cursor {
             *self = Self {
                 given_out: self.given_out.max(self.at),
                 base: self.base,
-                ..Self::new(message)
+                ..Self::new(message, None)
             };
         }
         true
     }
 
-    /// What of the file comes next; nothing at the end of the message.
-    pub fn next(&self) -> Range<u64> {
+    /// What of the file comes next for who wants the message up to `end`: of a header that is wanted
+    /// alone nothing of the body. Nothing at the end of the message.
+    pub fn next(&self, end: u64) -> Range<u64> {
         let extent = self.message.extent;
         let at = extent.header_start().saturating_add(self.taken);
-        at..extent.body_end().min(at.saturating_add(CHUNK)).max(at)
+        let body = extent.header_start().saturating_add(extent.header.into());
+        let is_enough = end <= self.message.header.into() && at < body;
+        let last = if is_enough { body } else { extent.body_end() };
+        at..last.min(at.saturating_add(CHUNK)).max(at)
     }
 
     /// Takes what stands there; false where nothing more comes.

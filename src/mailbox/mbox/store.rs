@@ -250,12 +250,12 @@ impl Store for MboxStore {
         let end = range.end.min(message.size);
         let mut cursor = match self.cursor.take() {
             Some(cursor) if cursor.is_of(&message) && cursor.at() <= range.start => cursor,
-            _ => Cursor::new(&message),
+            other => Cursor::new(&message, other),
         };
         while cursor.at() < end {
             if cursor.skip_to(range.start) {
                 sink(cursor.take(end)).map_err(Error::Sink)?;
-            } else if !self.fill(&mut cursor)? {
+            } else if !self.fill(&mut cursor, end)? {
                 break;
             }
         }
@@ -439,14 +439,14 @@ impl MboxStore {
         }
     }
 
-    /// Reads on in a message; false at its end.
-    fn fill(&mut self, cursor: &mut Cursor) -> Result<bool, Error> {
+    /// Reads on in a message, of which so much is wanted; false at its end.
+    fn fill(&mut self, cursor: &mut Cursor, end: u64) -> Result<bool, Error> {
         let message = *self.message(cursor.uid()).ok_or(Error::Changed)?;
         let base = self.state().base;
         let is_known = Identity::is_verified(&base) || cursor.knows(&base);
         if cursor.follow(&message)
             && is_known
-            && let Some(bytes) = self.ahead.get(&base, &message.extent, &cursor.next())
+            && let Some(bytes) = self.ahead.get(&base, &message.extent, &cursor.next(end))
         {
             return Ok(cursor.push(bytes));
         }
@@ -467,7 +467,7 @@ impl MboxStore {
                 if !cursor.follow(&message) {
                     return Err(Error::Changed);
                 }
-                let (base, next) = (self.state().base, cursor.next());
+                let (base, next) = (self.state().base, cursor.next(end));
                 // It may have been read ahead, when it was not known yet to be of this message.
                 if let Some(bytes) = self.ahead.get(&base, &message.extent, &next) {
                     return Ok(cursor.push(bytes));
