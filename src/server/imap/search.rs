@@ -5,6 +5,7 @@
 //! charset, and what differs but in case or width ([`fold`]).
 
 mod candidate;
+mod header;
 mod needles;
 
 use jiff::civil::Date;

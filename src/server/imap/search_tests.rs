@@ -310,6 +310,7 @@ fn fields_of_the_header() {
         ("HEADER x-a two", &[4]),
         ("HEADER x-a \"\"", &[4]),
         ("HEADER x-none \"\"", &[]),
+        ("HEADER \"\" \"\"", &[]),
         ("NOT HEADER x-a one", &[1, 2, 3]),
         ("SUBJECT one", &[1]),
     ] {

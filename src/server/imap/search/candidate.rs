@@ -6,16 +6,16 @@ use std::ops::Range;
 use jiff::civil::Date;
 
 use super::super::view::system_flag;
+use super::header::Header;
 use super::needles::{Hunt, Needles};
 use crate::imap::command::Flag;
 use crate::mailbox::store::{Message, Store, keyword};
 use crate::mailbox::{Error, Structures};
+use crate::message::date;
 use crate::message::structure::{Content, Part};
 use crate::message::transfer::Decoder;
-use crate::message::{date, encoded_word};
 use crate::sys::clock;
 use crate::text::charset;
-use crate::text::fold::fold;
 
 /// So much of a header is looked at.
 const MOST_HEADER: u64 = 1024 * 1024;
@@ -27,7 +27,7 @@ pub struct Candidate<'a> {
     needles: &'a Needles,
     store: &'a mut dyn Store,
     structures: &'a mut Structures,
-    header: Option<Vec<Field>>,
+    header: Option<Header>,
     /// Which needles are in it.
     found: Option<Vec<bool>>,
 }
@@ -61,14 +61,13 @@ impl<'a> Candidate<'a> {
 
     /// The day it was sent, where that was.
     pub fn sent(&mut self) -> Result<Option<Date>, Error> {
-        let field = self.header()?.iter().find(|field| field.name.eq_ignore_ascii_case(b"Date"));
-        Ok(field.and_then(|field| date::parse(&field.value)).map(|sent| sent.day))
+        let value = self.header()?.first(b"Date");
+        Ok(value.and_then(|value| date::parse(&value)).map(|sent| sent.day))
     }
 
     /// Whether a field of this name has the text, which is folded.
     pub fn has_field(&mut self, name: &[u8], text: &str) -> Result<bool, Error> {
-        let mut fields = self.header()?.iter_mut();
-        Ok(fields.any(|field| field.name.eq_ignore_ascii_case(name) && field.has(text)))
+        Ok(self.header()?.has(name, text))
     }
 
     /// Whether the needle at this place is in it.
@@ -79,30 +78,31 @@ impl<'a> Candidate<'a> {
         Ok(self.found.as_ref().and_then(|found| found.get(at)).copied().unwrap_or(false))
     }
 
-    fn header(&mut self) -> Result<&mut [Field], Error> {
-        let fields = match self.header.take() {
-            Some(fields) => fields,
-            None => self.fields(0..u64::from(self.known.header))?,
+    fn header(&mut self) -> Result<&mut Header, Error> {
+        let header = match self.header.take() {
+            Some(header) => header,
+            None => self.header_at(0..u64::from(self.known.header))?,
         };
-        Ok(self.header.insert(fields))
+        Ok(self.header.insert(header))
     }
 
-    /// The fields of a header that stands there.
-    fn fields(&mut self, range: Range<u64>) -> Result<Vec<Field>, Error> {
+    /// The header that stands there.
+    fn header_at(&mut self, range: Range<u64>) -> Result<Header, Error> {
         let end = range.end.min(range.start.saturating_add(MOST_HEADER));
-        let mut text = Vec::new();
+        let length = end.saturating_sub(range.start);
+        let mut text = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
         self.store.read(self.known.uid, range.start..end, &mut |octets| {
             text.extend_from_slice(octets);
             Ok(())
         })?;
-        Ok(unfolded(&text))
+        Ok(Header::new(text))
     }
 
     /// Looks for all needles.
     fn look(&mut self) -> Result<Vec<bool>, Error> {
         let mut hunt = Hunt::new(self.needles);
         if hunt.wants(true) {
-            search_fields(self.header()?, &mut hunt);
+            self.header()?.search(&mut hunt);
         }
         if hunt.wants(false) {
             let structure = self.structures.of(self.store, self.known.uid)?;
@@ -133,7 +133,7 @@ impl<'a> Candidate<'a> {
     /// A part with its header.
     fn whole(&mut self, part: &Part, hunt: &mut Hunt<'_>) -> Result<(), Error> {
         if hunt.wants(true) {
-            search_fields(&self.fields(part.header())?, hunt);
+            self.header_at(part.header())?.search(hunt);
         }
         if hunt.wants(false) { self.part(part, hunt) } else { Ok(()) }
     }
@@ -159,63 +159,4 @@ impl<'a> Candidate<'a> {
         hunt.end();
         Ok(())
     }
-}
-
-fn search_fields(fields: &[Field], hunt: &mut Hunt<'_>) {
-    hunt.begin(true);
-    for field in fields {
-        if !field.name.is_empty() {
-            hunt.push(&String::from_utf8_lossy(&field.name));
-            hunt.push(": ");
-        }
-        hunt.push(&encoded_word::decode(&field.value));
-        hunt.push("\n");
-    }
-    hunt.end();
-}
-
-/// A field of a header; what is none has no name.
-struct Field {
-    name: Vec<u8>,
-    /// Unfolded.
-    value: Vec<u8>,
-    /// What it says, folded, once that was asked for.
-    folded: Option<String>,
-}
-
-impl Field {
-    fn has(&mut self, text: &str) -> bool {
-        if text.is_empty() {
-            return true;
-        }
-        let value = &self.value;
-        self.folded.get_or_insert_with(|| fold(&encoded_word::decode(value))).contains(text)
-    }
-}
-
-/// The fields of a header. Where one was folded there is one blank.
-fn unfolded(header: &[u8]) -> Vec<Field> {
-    let mut fields: Vec<Field> = Vec::new();
-    for line in header.split(|octet| *octet == b'\n') {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let is_more = matches!(line.first(), Some(b' ' | b'\t'));
-        let (name, value) = match (fields.last_mut(), memchr::memchr(b':', line)) {
-            (Some(field), _) if is_more => {
-                let more = line.trim_ascii();
-                if !field.value.is_empty() && !more.is_empty() {
-                    field.value.push(b' ');
-                }
-                field.value.extend_from_slice(more);
-                continue;
-            }
-            (_, Some(colon)) if !is_more => line.split_at(colon),
-            _ => (&b""[..], line),
-        };
-        let value = value.strip_prefix(b":").unwrap_or(value).trim_ascii();
-        if !name.is_empty() || !value.is_empty() {
-            let name = name.trim_ascii_end().to_vec();
-            fields.push(Field { name, value: value.to_vec(), folded: None });
-        }
-    }
-    fields
 }
