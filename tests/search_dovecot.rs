@@ -47,6 +47,12 @@ const TEXTS: &[(&str, &[u8])] = &[
     ("unknown_encoding", b"Content-Type: text/plain\nContent-Transfer-Encoding: x-none\n\nword\n"),
     ("json", b"Content-Type: application/json\n\nword\n"),
     ("line_ends", b"Subject: x\n\none\ntwo  three\n"),
+    ("date_short", b"Date: 21 Jun 04 03:15 JST\n\nx\n"),
+    ("date_small", b"Date: mon, 21 jun 2004 23:15:20 -0100\n\nx\n"),
+    ("date_comments", b"Date: (w) Mon, 21 (x) Jun (y)\n 2004 23:59:59 -1200 (z)\n\nx\n"),
+    ("date_leap", b"Date: Mon, 21 Jun 2004 23:59:60 +0000\n\nx\n"),
+    ("date_without_time", b"Date: 21 Jun 2004\n\nx\n"),
+    ("date_twice", b"Date: Mon, 21 Jun 2004 12:00:00 +0000\nDate: Tue, 22 Jun 2004 12:00:00 +0000\n\nx\n"),
     ("report", b"Content-Type: multipart/report; report-type=delivery-status; boundary=b\n\n--b\n\nfailed\n--b\nContent-Type: message/delivery-status\n\nDiagnostic-Code: smtp; word\n--b\nContent-Type: message/rfc822\n\nSubject: =?utf-8?q?embedded=20subject?=\n\nembedded text\n--b--\n"),
 ];
 
@@ -180,6 +186,7 @@ const PROGRAMS: &[&str] = &[
 const DIFFERENCES: &[(&str, &[&str], &str)] = &[
     ("999:*", &["report"], "the last one is in it (RFC 9051 section 9, seq-range)"),
     ("SENTBEFORE 22-Jun-2004", &[], "what has no date was not sent before a day"),
+    ("SENTON 21-Jun-2004", &["date_without_time"], "a date without a time is a day all the same"),
     ("FROM jürgen", &["eight_bit_header"], WINDOWS),
     ("FROM 下川", &["lecture"], ESCAPES),
     ("TO c@d.org", &["semicolons"], "a field is searched as it stands, and not its addresses"),
@@ -278,7 +285,18 @@ fn is_meant(names: &[&str], name: &str) -> bool {
 }
 
 /// The messages with dates.
-const DATED: [&str; 4] = ["date", "lecture", "dates", "dates_east"];
+const DATED: [&str; 10] = [
+    "date",
+    "lecture",
+    "dates",
+    "dates_east",
+    "date_short",
+    "date_small",
+    "date_comments",
+    "date_leap",
+    "date_without_time",
+    "date_twice",
+];
 
 /// The program with its strings as they may stand in a command: words that are not ASCII quoted.
 fn literals(program: &str) -> String {

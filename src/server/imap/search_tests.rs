@@ -223,8 +223,16 @@ fn numbers_and_uids() {
         ("1 UID 1", &[1]),
         ("$", &[3]),
         ("NOT UID $", &[1, 4, 5]),
+        ("4294967295:1", &[1, 3, 4, 5]),
+        ("UID 4294967295,5:4,*:*", &[4, 5]),
     ] {
         assert_eq!(mailbox.find(search), found, "{search}");
+    }
+    let odd: Vec<String> = (0..10_000).map(|n| (20_001 - 2 * n).to_string()).collect();
+    assert_eq!(mailbox.find(format!("UID {}", odd.join(","))), [3, 5]);
+    let mut empty = Mailbox::new(&[PLAIN; 0]);
+    for search in ["*", "1:*", "UID *", "NOT UID *", "$", "ALL", "OR ALL *"] {
+        assert_eq!(empty.find(search), [0; 0], "{search}");
     }
 }
 
