@@ -236,7 +236,8 @@ fn rewritten(header: &[u8], wanted: &Wanted<'_>, more: usize) -> Result<Vec<u8>,
 }
 
 /// The header with its own fields at its end, and so much room in X-Keywords; `None` where a field
-/// is folded, or the blank line is missing.
+/// is folded, or the blank line is missing. A message that stands behind no blank line is one for the
+/// field that its header begins with: `None`, too, where it would begin with none.
 fn with_room(header: &[u8], room: usize) -> Option<Vec<u8>> {
     let end = [&b"\r\n"[..], b"\n"].into_iter().find(|end| header.ends_with(end))?;
     let lines =
@@ -280,7 +281,11 @@ fn with_room(header: &[u8], room: usize) -> Option<Vec<u8>> {
         new.extend_from_slice(end);
     }
     new.extend_from_slice(end);
-    Some(new)
+    let begins = |header: &[u8]| {
+        let line = header.split(|b| *b == b'\n').next();
+        line.is_some_and(|line| fields::name(line).is_some())
+    };
+    (begins(&new) || !begins(header)).then_some(new)
 }
 
 /// The smallest edit that makes the new header of the old one, which stands at `at`.

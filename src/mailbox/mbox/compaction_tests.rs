@@ -188,6 +188,26 @@ fn lines_keep_their_ends_and_folded_fields_stay() {
 }
 
 #[test]
+fn a_message_that_is_one_for_the_field_behind_its_from_line_stays_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = place(directory.path(), "box").path;
+    // Without a blank line before it.
+    let b = message("b", "", 10).trim_end().to_owned() + "\n";
+    let c = format!("{FROM}Status: RO\nThis is no field.\nSubject: c\n\nThis is c.\n\n");
+    fs::write(&path, message("a", "", 2000) + &b + &c).unwrap();
+    let mut store = open(directory.path());
+    assert_eq!(uids(&store), [1, 2, 3]);
+    mark(&mut store, 3, Flags::FLAGGED, &[]);
+    store.checkpoint().unwrap();
+    let before = texts(&mut store);
+    remove(&mut store, [1]);
+    assert_eq!(texts(&mut store), before[1..]);
+    store.catch_up(true).unwrap();
+    assert_eq!(texts(&mut store), before[1..]);
+    assert_eq!(texts(&mut without_index(directory.path())), before[1..]);
+}
+
+#[test]
 fn a_mark_made_while_the_file_is_compacted_is_not_taken_for_written() {
     let directory = tempfile::tempdir().unwrap();
     let path = place(directory.path(), "box").path;
