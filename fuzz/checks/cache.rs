@@ -36,7 +36,7 @@ fn check_file(bytes: &[u8], dice: &mut Dice) {
         let uid = some[dice.below(some.len())];
         let digest = [u8::try_from(dice.below(256)).unwrap(); 16];
         // A message with the same digest has the same structure.
-        if known.get(&uid).is_some_and(|(known, _)| *known == digest) {
+        if bytes.windows(digest.len()).any(|window| window == digest) {
             continue;
         }
         // By a handle of its own, as another process would.
