@@ -129,17 +129,21 @@ fn mail_of_a_neighbour_in_the_place_of_a_lost_append_stays_whatever_it_has() {
 }
 
 #[test]
-fn a_neighbour_may_write_into_a_message_whose_intent_comes_back() {
+fn what_a_neighbour_writes_into_the_fields_of_a_message_does_not_make_it_torn_or_whole() {
     let before = &mailbox(BLOCK);
-    let home = appended(before, &["x".repeat(5000) + "\n"]);
-    let content = home.content();
-    let at = content.rfind("Status:    ").unwrap() + "Status: ".len();
-    let file = fs::OpenOptions::new().write(true).open(&home.inbox).unwrap();
-    file.write_all_at(b"RO", at as u64).unwrap();
-    let content = home.content();
-    assert_eq!(shown(&mut home.session()).len(), 2);
-    assert_eq!(plain(&home.content()), plain(&content));
-    assert!(home.content().contains("Status: RO"));
+    for torn in [false, true] {
+        let home = appended(before, &["x".repeat(5000) + "\n"]);
+        let at = home.content().rfind("Status:    ").unwrap() + "Status: ".len();
+        let file = fs::OpenOptions::new().write(true).open(&home.inbox).unwrap();
+        file.write_all_at(b"RO", at as u64).unwrap();
+        let content = home.content();
+        if torn {
+            assert!(lose(&home, BLOCK, |block| block == 1));
+        }
+        assert_eq!(shown(&mut home.session()).len(), if torn { 1 } else { 2 });
+        assert_eq!(plain(&home.content()), plain(if torn { before } else { &content }));
+        assert_eq!(home.content().contains("Status: RO"), !torn);
+    }
 }
 
 #[test]
