@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 
 use support::Dice;
 use support::store::Form;
-use support::stress::{Session, Stress};
+use support::stress::Stress;
+use support::stress::session::Session;
 
 /// How many sessions there are.
 const SESSIONS: usize = 8;

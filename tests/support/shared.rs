@@ -1,6 +1,7 @@
 //! A mailbox on which several programs work at once, each with the locks that Debian gives it, and
 //! what has to become of it.
 
+mod imapd;
 mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -51,6 +52,8 @@ pub struct Shared {
     flags: Mutex<BTreeMap<Letter, BTreeSet<&'static str>>>,
     /// What the UIDs of our own handles mean.
     uids: Mutex<store::Uids>,
+    /// What the UIDs of clients of our imapd mean.
+    by_imapd: Mutex<imapd::Uids>,
     /// What our own handles have marked with a keyword of theirs.
     ours: Mutex<BTreeSet<Letter>>,
     /// How many messages were read while others wrote.
@@ -70,6 +73,10 @@ pub struct Shared {
     /// Whether our own handles are there: as long as a message has marks that only our index has, we
     /// don't look at the keywords that Dovecot gives it.
     has_store: AtomicBool,
+    /// Whether Dovecot's client marks one half of the messages, and clients of our imapd the other:
+    /// of a message that both mark at once nobody can say what it has, as Dovecot writes into the
+    /// file what it knew some time ago.
+    is_parted: AtomicBool,
     /// How often mutt has opened the mailbox.
     visits: AtomicUsize,
     /// How often Dovecot was wrong about a message that mutt had rewritten.
@@ -105,12 +112,14 @@ impl Shared {
             marked: Mutex::default(),
             flags: Mutex::default(),
             uids: Mutex::default(),
+            by_imapd: Mutex::default(),
             ours: Mutex::default(),
             read: AtomicUsize::new(0),
             rewriting: RwLock::default(),
             has_remover: AtomicBool::new(false),
             has_mutt: AtomicBool::new(false),
             has_store: AtomicBool::new(false),
+            is_parted: AtomicBool::new(false),
             visits: AtomicUsize::new(0),
             stale: AtomicUsize::new(0),
         }
@@ -359,6 +368,15 @@ impl Shared {
         })
     }
 
+    /// Dovecot's client and those of our imapd mark different messages from now on.
+    pub fn part(&self) {
+        self.is_parted.store(true, Ordering::Relaxed);
+    }
+
+    fn is_parted(&self) -> bool {
+        self.is_parted.load(Ordering::Relaxed)
+    }
+
     /// Whether somebody else changes what messages are marked with.
     fn has_rewriter(&self) -> bool {
         self.has_mutt() || !self.flags.lock().unwrap().is_empty()
@@ -390,6 +408,9 @@ impl Shared {
                         self.marked.lock().unwrap().insert(letter);
                         imap.command(&format!("UID STORE {uid} +FLAGS (\\Deleted)"))?;
                         marked.push((uid, letter));
+                        continue;
+                    }
+                    if self.is_parted() && letter.number % 2 == 1 {
                         continue;
                     }
                     let flag = FLAGS[dice.below(FLAGS.len())];

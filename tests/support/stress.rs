@@ -5,7 +5,7 @@
 //! flags of it that are [`OWNED`], and therefore knows them.
 
 mod quiet;
-mod session;
+pub mod session;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -18,8 +18,6 @@ use super::imap::{Imap, Value};
 use super::run::{Server, run};
 use super::site::Site;
 use super::store::{Form, USER};
-
-pub use session::Session;
 
 /// Flags that only the owner of a message sets and takes off.
 pub const OWNED: [&str; 5] = ["\\flagged", "\\draft", "k1", "k2", "$label3"];
