@@ -13,10 +13,12 @@
 
 mod support;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use support::run::Server;
 use support::shared::{Actor, Shared};
-use support::{mutt, need};
+use support::{mutt, need, wait_until};
 
 /// How long they work at it.
 fn time() -> Duration {
@@ -31,6 +33,14 @@ fn deliver(shared: &Shared) -> Vec<Actor<'_>> {
     actors
 }
 
+/// Looks at all that is there, when nobody is at work any more.
+fn look(shared: &Shared, server: &Server, address: SocketAddr, keywords: bool) {
+    shared.look_by_imapd(address, keywords);
+    wait_until("the sessions to end", || server.monitors().is_empty().then_some(()));
+    shared.look();
+    assert!(!server.log().contains("panicked"));
+}
+
 #[test]
 fn our_imapd_dovecot_and_mutt_work_on_one_mailbox_while_mail_comes() {
     if !(need("procmail") && need("doveadm") && mutt::possible_as_user()) {
@@ -42,12 +52,10 @@ fn our_imapd_dovecot_and_mutt_work_on_one_mailbox_while_mail_comes() {
     actors.extend((0..3).map(|number| shared.imapd(address, number)));
     actors.extend([shared.popd(), shared.imap(), shared.mutt()]);
     shared.by(actors);
-    shared.look_by_imapd(address, false);
-    shared.look();
-    assert!(!server.log().contains("panicked"));
+    look(&shared, &server, address, false);
 }
 
-/// Without mutt, which could not bear it, clients wait by IDLE as well, and no mark is lost.
+/// Without mutt, which could not bear it, clients wait by IDLE as well, and no mark of Dovecot's is lost.
 #[test]
 fn our_imapd_and_dovecot_work_on_one_mailbox_while_clients_wait() {
     if !(need("procmail") && need("doveadm")) {
@@ -61,9 +69,7 @@ fn our_imapd_and_dovecot_work_on_one_mailbox_while_clients_wait() {
     actors.extend((0..2).map(|_| shared.idler(address)));
     actors.extend([shared.popd(), shared.imap(), shared.lda(0)]);
     shared.by(actors);
-    shared.look_by_imapd(address, true);
-    shared.look();
-    assert!(!server.log().contains("panicked"));
+    look(&shared, &server, address, false);
 }
 
 /// Among programs that only deliver and remove no keyword may be lost either. (mutt and Dovecot write
@@ -79,7 +85,5 @@ fn our_imapd_loses_no_keyword_while_mail_comes_and_goes() {
     actors.extend((0..4).map(|number| shared.imapd(address, number)));
     actors.extend([shared.popd(), shared.idler(address), shared.lmtp(9)]);
     shared.by(actors);
-    shared.look_by_imapd(address, true);
-    shared.look();
-    assert!(!server.log().contains("panicked"));
+    look(&shared, &server, address, true);
 }
