@@ -111,6 +111,11 @@ impl Imap {
         imap
     }
 
+    /// The same connection, for who sends while this one hears.
+    pub fn another_end(&self) -> TcpStream {
+        self.stream.try_clone().unwrap()
+    }
+
     /// Where it comes from.
     pub fn address(&self) -> SocketAddr {
         self.stream.local_addr().unwrap()
