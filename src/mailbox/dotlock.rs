@@ -148,7 +148,11 @@ fn write_pid(file: &mut File) -> io::Result<()> {
         Ok(true) => format!("{pid:010}\n"),
         _ => format!("{pid}\n"),
     };
-    file.write_all(text.as_bytes())
+    match file.write_all(text.as_bytes()) {
+        // Mail can be read on a disk that is full. Without a pid the lock is as good as procmail's.
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => file.set_len(0),
+        written => written,
+    }
 }
 
 /// A lock file that stands in our way.
