@@ -25,6 +25,8 @@ mod mirror;
 mod mutt;
 #[path = "imap_clients/offlineimap.rs"]
 mod offlineimap;
+#[path = "imap_clients/openings.rs"]
+mod openings;
 #[path = "imap_clients/python.rs"]
 mod python;
 #[path = "imap_clients/work.rs"]

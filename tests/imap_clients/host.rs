@@ -40,7 +40,12 @@ impl Host {
         Self { pair, site, imap, imaps }
     }
 
-    /// The port of imapd without TLS, or for STARTTLS.
+    /// Where imapd is, without TLS or for STARTTLS.
+    pub fn address(&self) -> SocketAddr {
+        self.imap.1
+    }
+
+    /// Its port.
     pub fn port(&self) -> u16 {
         self.imap.1.port()
     }
