@@ -13,6 +13,8 @@ mod support;
 
 #[path = "imap_clients/curl.rs"]
 mod curl;
+#[path = "imap_clients/fetchers.rs"]
+mod fetchers;
 #[path = "imap_clients/host.rs"]
 mod host;
 #[path = "imap_clients/letters.rs"]

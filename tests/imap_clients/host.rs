@@ -8,7 +8,7 @@ use std::process::Command;
 
 use super::letters::{delivered, id, id_of, letter, lines};
 use super::support::peer::Peer;
-use super::support::run::Server;
+use super::support::run::{Server, run};
 use super::support::site::Site;
 use super::support::store::{Form, SENDER, USER};
 use super::support::tls::Pair;
@@ -71,6 +71,22 @@ impl Host {
         for number in numbers {
             self.site.local_deliver(USER, SENDER, &letter(number)).expect(0);
         }
+    }
+
+    /// popd, with this spoken there.
+    pub fn popd(&self, word: &str) -> (Server, SocketAddr) {
+        self.site.serve_word("popd", word)
+    }
+
+    /// Adds a user with keys of SCRAM, whose password is the same.
+    pub fn add_user(&self, name: &str, scheme: &str) {
+        let account = Site::account("bob");
+        let (uid, gid) = (account.uid.to_string(), account.gid.to_string());
+        let home = self.site.home("bob").display().to_string();
+        let words = ["user", "add", name, "--uid", &uid, "--gid", &gid, "--home", &home];
+        let words = [&words[..], &["--scheme", scheme]].concat();
+        let input = format!("{PASSWORD}\n");
+        run(self.site.command("mailctl").args(words), input.as_bytes()).expect(0);
     }
 
     /// A session beside the client's, without TLS.
@@ -168,6 +184,7 @@ impl Session {
     /// The UID of the message of this number.
     #[track_caller]
     pub fn uid(&mut self, number: usize) -> u32 {
+        self.ok("NOOP");
         let said = self.ok(&format!("UID SEARCH HEADER Message-ID {}", id(number)));
         let found = said.lines().find_map(|line| line.strip_prefix("* SEARCH ")).unwrap();
         found.parse().unwrap()

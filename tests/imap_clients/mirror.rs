@@ -133,7 +133,6 @@ impl Mirror<'_> {
                 let mut number = 30;
                 while number < 34 || !is_over.load(Ordering::Relaxed) && number < 60 {
                     host.deliver([number]);
-                    other.ok("NOOP");
                     match number % 3 {
                         0 => drop(other.of("STORE", number, "+FLAGS (\\Flagged)")),
                         1 => other.expunge(number),

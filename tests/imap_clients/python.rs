@@ -248,7 +248,6 @@ fn disconnected_it_knows_after_each_look_what_others_know() {
         assert_eq!(flags(&inbox, 50), "\\Draft");
         assert_eq!(flags(&inbox, 4).contains("\\Flagged"), is_flagged);
         has(&host.folder("Archive"), [1, 3]);
-        other.ok("NOOP");
         other.of("STORE", 50, "-FLAGS.SILENT (\\Draft)");
         other.expunge(0);
         look(&[format!("+FLAGS {} (\\Seen)", id(2))]);
