@@ -84,9 +84,17 @@ impl Office {
         let (imapd, imaps) = serve("imapd", "imaps");
         let (smtpd, submission) = serve("smtpd", "submission");
         let (other, imap) = site.serve("imapd");
-        let servers = [imapd, smtpd, other];
-        let (_pair, _servers) = (pair, servers);
-        Self { site, authority, desk, directory, _pair, _servers, imaps, submission, imap }
+        Self {
+            site,
+            authority,
+            desk,
+            directory,
+            imaps,
+            submission,
+            imap,
+            _pair: pair,
+            _servers: [imapd, smtpd, other],
+        }
     }
 
     /// Hunt comes to work.

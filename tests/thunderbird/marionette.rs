@@ -14,14 +14,14 @@ use std::time::Duration;
 
 use crate::support::lan::Host;
 use crate::support::run::Server;
-use crate::support::{find, wait_until};
+use crate::support::{find, note, wait_until};
 
 /// What it can be told to do, by names.
 const HANDS: &str = include_str!("hands.js");
 
 /// How long one of these may take, and how long until its answer must be here.
 const LONGEST: Duration = Duration::from_secs(50);
-const ANSWER: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_mins(1);
 
 /// What keeps it at work, and off the network: it asks for no update and reports nothing; what it
 /// would fetch by HTTP, it would have to fetch from a port of this host where nobody is.
@@ -139,8 +139,8 @@ impl Thunderbird {
     /// Ends it as a person would.
     pub fn quit(mut self) {
         self.command("Marionette:Quit", "{\"flags\": [\"eAttemptQuit\"]}");
-        let (status, log) = self.process.join();
-        assert!(status.success(), "{status}: {log}");
+        let status = wait_until("the end of Thunderbird", || self.process.ended());
+        assert!(status.success(), "{status}: {}", self.process.log());
     }
 
     /// What was said by IMAP, a line each, with which connection said it in front; a client's lines
@@ -161,8 +161,8 @@ impl Thunderbird {
 
     /// Whether it waits for news of the inbox.
     pub fn is_idle(&self) -> bool {
-        let said = self.said().into_iter().filter(|line| line.contains(":S-INBOX "));
-        said.last().is_some_and(|line| line.ends_with(" S: + idling"))
+        let mut said = self.said().into_iter().filter(|line| line.contains(":S-INBOX "));
+        said.next_back().is_some_and(|line| line.ends_with(" S: + idling"))
     }
 
     #[track_caller]
@@ -184,6 +184,16 @@ impl Thunderbird {
         let mut message = vec![0; length.parse().unwrap()];
         self.stream.read_exact(&mut message).unwrap();
         String::from_utf8(message).unwrap()
+    }
+}
+
+impl Drop for Thunderbird {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let said = self.said();
+            let last = said.len().saturating_sub(80);
+            note(&format!("what was said by IMAP:\n{}", said[last..].join("\n")));
+        }
     }
 }
 
