@@ -270,6 +270,15 @@ fn folders_and_what_is_put_into_them_arrive_there(office: &Office, thunderbird: 
     office.wait_for(there, 0, "ALL");
     thunderbird.does("rename('下川 & co', 'friends')");
     office.wait_for("friends", 0, "ALL");
+    thunderbird.does("create('gone')");
+    thunderbird.does("copy('INBOX', 'plain', 'gone', false)");
+    thunderbird.does("throwAway('gone')");
+    office.wait_for("Trash/gone", 1, "SUBJECT plain");
+    thunderbird.does("emptyTrash()");
+    office.wait_for("Trash", 0, "ALL");
+    thunderbird.does("folders('INBOX Lists Lists/rust Trash friends')");
+    let said = office.other().imap("a LIST \"\" Trash/*");
+    assert!(said.starts_with("a OK "), "{said}");
     thunderbird.does("open('INBOX')");
 }
 

@@ -201,6 +201,16 @@ async function copy(where, subject, target, move) {
   );
 }
 
+async function throwAway(where) {
+  const folder = await find(where);
+  const trash = await find("Trash");
+  await finished(listener => MailServices.copy.copyFolder(folder, trash, true, listener, null));
+}
+
+async function emptyTrash() {
+  (await find("Trash")).emptyTrash(null);
+}
+
 // Moves a message to the trash, or does away with it.
 async function remove(where, subject, forGood) {
   const wanted = await message(where, subject);
