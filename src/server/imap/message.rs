@@ -70,6 +70,9 @@ impl User<'_> {
     pub(super) fn announced(&mut self, to: AppendTo) -> bool {
         let place = if to.message.size > self.largest {
             Err(no(Some(Word::TooBig), &format!("more than {} octets are not taken", self.largest)))
+        } else if to.message.size == 0 {
+            // Who has nothing to append wants to append nothing (RFC 3502 section 6.3.11).
+            Err(no(None, "a message without an octet is none"))
         } else {
             self.place(&to.mailbox).map_err(try_create)
         };
