@@ -18,6 +18,8 @@ pub struct Told {
     asked: Vec<Asked>,
     mailbox: Option<Mailbox>,
     rev2: bool,
+    /// The line that is sent next ends an IDLE.
+    idles: bool,
 }
 
 #[derive(Default)]
@@ -44,10 +46,13 @@ impl Told {
         let verb = words.nth(1).unwrap_or_default();
         let verb =
             if verb == "UID" { format!("UID {}", words.next().unwrap_or_default()) } else { verb };
-        let amid = self.asked.first().map(|asked| asked.verb.as_str());
-        if !matches!(amid, Some("IDLE" | "AUTHENTICATE")) {
-            self.asked.push(Asked { tag, verb });
+        let amid = self.asked.last().map(|asked| asked.verb.as_str());
+        if std::mem::take(&mut self.idles) || amid == Some("AUTHENTICATE") {
+            // DONE, or what is wrong there.
+            return;
         }
+        self.idles = verb == "IDLE";
+        self.asked.push(Asked { tag, verb });
     }
 
     /// How many messages there are.
