@@ -250,11 +250,13 @@ impl View {
         self.tell_new_keywords(out);
         let mut kept: Vec<Told> = Vec::with_capacity(self.store.messages().len());
         let mut changed: Vec<usize> = Vec::new();
+        let mut fewer_recent = false;
         self.behind = false;
         for told in &self.told {
             match self.store.message(told.uid).map(|message| message.marks) {
                 None if telling.expunges => {
                     reply::numbered(kept.len().saturating_add(1), "EXPUNGE", out);
+                    fewer_recent |= self.recent.contains(told.uid);
                 }
                 None => {
                     self.behind = true;
@@ -273,12 +275,13 @@ impl View {
         let count = kept.len();
         kept.extend(new.map(|message| Told { uid: message.uid, marks: message.marks }));
         self.told = kept;
-        if self.told.len() > count {
+        let more = self.told.len() > count;
+        if more {
             self.claim(count);
             reply::numbered(self.told.len(), "EXISTS", out);
-            if !telling.rev2 {
-                reply::numbered(self.recent(), "RECENT", out);
-            }
+        }
+        if !telling.rev2 && (more || fewer_recent) {
+            reply::numbered(self.recent(), "RECENT", out);
         }
         for at in changed {
             self.tell_marks(at, telling, out);
