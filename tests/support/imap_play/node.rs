@@ -358,11 +358,13 @@ fn one(pattern: &Node, node: &Node, kept: &mut Kept) -> bool {
     match (pattern, node) {
         (Node::Word(any), _) if any == "..." => true,
         // What is an atom may be quoted.
-        (Node::Word(wanted), Node::Word(found) | Node::Text(found)) => fits(wanted, found, kept),
-        (Node::Text(wanted), Node::Word(found)) => wanted == found && found != "NIL",
-        (Node::Text(wanted), Node::Text(found)) | (Node::Binary(wanted), Node::Binary(found)) => {
+        (Node::Word(wanted), Node::Word(found) | Node::Text(found) | Node::Binary(found)) => {
             fits(wanted, found, kept)
         }
+        (Node::Text(wanted), Node::Word(found)) => wanted == found && found != "NIL",
+        // What could be a literal may be a literal8.
+        (Node::Text(wanted) | Node::Binary(wanted), Node::Binary(found))
+        | (Node::Text(wanted), Node::Text(found)) => fits(wanted, found, kept),
         (Node::List(wanted), Node::List(found)) | (Node::Code(wanted), Node::Code(found)) => {
             all(wanted, found, kept)
         }

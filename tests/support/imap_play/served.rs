@@ -211,12 +211,11 @@ impl Host for Dovecot {
         self.pair.client(VERSIONS)
     }
 
-    /// CONDSTORE, and how many are recent still when some have gone.
+    /// CONDSTORE.
     fn adds(&self, response: &Response) -> bool {
         let word = response.code().and_then(|code| code.first());
         let is = |text: &str| word == Some(&Node::Word(text.into()));
-        let modseq = is("HIGHESTMODSEQ") || is("NOMODSEQ");
-        response.word(0) == "*" && modseq || matches!(response.kind(), ("RECENT", Some(_)))
+        response.word(0) == "*" && (is("HIGHESTMODSEQ") || is("NOMODSEQ"))
     }
 }
 
