@@ -3,7 +3,7 @@
 
 use super::cache::Cache;
 use super::index::Directory;
-use super::store::Store;
+use super::store::{Message, Store};
 use super::uids::Uid;
 use super::{Error, Place};
 use crate::message::structure::{Parser, Structure};
@@ -34,8 +34,7 @@ impl Structures {
     pub fn of(&mut self, store: &mut dyn Store, uid: Uid) -> Result<Structure, Error> {
         // What a store reads is what had this digest, or nothing.
         let digest = store.message(uid).ok_or(Error::Changed)?.digest;
-        if let Some(structure) = self.cache.get(uid, &digest) {
-            self.hits = self.hits.saturating_add(1);
+        if let Some(structure) = self.known(uid, &digest) {
             return Ok(structure);
         }
         let mut parser = Parser::default();
@@ -43,10 +42,30 @@ impl Structures {
             parser.push(octets);
             Ok(())
         })?;
+        Ok(self.learned(uid, &digest, parser))
+    }
+
+    /// The structure of a message that was read anyway: this is its text.
+    pub fn of_text(&mut self, message: &Message, text: &[u8]) -> Structure {
+        if let Some(structure) = self.known(message.uid, &message.digest) {
+            return structure;
+        }
+        let mut parser = Parser::default();
+        parser.push(text);
+        self.learned(message.uid, &message.digest, parser)
+    }
+
+    fn known(&mut self, uid: Uid, digest: &[u8; 16]) -> Option<Structure> {
+        let structure = self.cache.get(uid, digest)?;
+        self.hits = self.hits.saturating_add(1);
+        Some(structure)
+    }
+
+    fn learned(&mut self, uid: Uid, digest: &[u8; 16], parser: Parser) -> Structure {
         let structure = parser.finish();
         self.misses = self.misses.saturating_add(1);
-        self.cache.put(uid, &digest, &structure);
-        Ok(structure)
+        self.cache.put(uid, digest, &structure);
+        structure
     }
 
     /// Drops those of messages that are gone, where they are many. To be called now and then.

@@ -479,6 +479,28 @@ fn a_message_is_read_once_for_all_keys_and_not_at_all_for_some() {
     assert!(read("BODY first", true) < 50_000);
 }
 
+/// Also where its structure is not known yet.
+#[test]
+fn a_small_message_is_read_once() {
+    let parts = (0..50).map(|n| format!("--b\nX-{n}: y\n\ntext {n}\n"));
+    let parts: String = parts.collect();
+    let message =
+        format!("Subject: x\nContent-Type: multipart/mixed; boundary=b\n\n{parts}--b--\n");
+    for search in ["BODY none", "TEXT none BODY none NOT TEXT x", "NOT BODY \"text 49\"", "TEXT x"]
+    {
+        let mut mailbox = Mailbox::new(&[&message]);
+        for _ in 0..2 {
+            mailbox.store.octets = 0;
+            mailbox.find(search);
+            assert_eq!(mailbox.store.octets, mailbox.store.messages()[0].size, "{search}");
+        }
+    }
+    let mut mailbox = Mailbox::new(&[&message]);
+    let header = u64::from(mailbox.store.messages()[0].header);
+    assert_eq!(mailbox.find("SUBJECT none BODY none"), [0; 0]);
+    assert_eq!(mailbox.store.octets, header);
+}
+
 #[test]
 fn what_lies_across_pieces_is_found() {
     // The store gives 1000 octets at once, a search has 32 KiB.

@@ -20,6 +20,10 @@ use crate::text::charset;
 /// So much of a header is looked at.
 const MOST_HEADER: u64 = 1024 * 1024;
 
+/// A message up to this size is read as a whole where its text is searched: its structure may not be
+/// known yet.
+const MOST_WHOLE: u64 = 256 * 1024;
+
 /// A message that may be one that is searched for.
 pub struct Candidate<'a> {
     /// What is known of it without reading.
@@ -28,6 +32,8 @@ pub struct Candidate<'a> {
     store: &'a mut dyn Store,
     structures: &'a mut Structures,
     header: Option<Header>,
+    /// All of it, if that was read.
+    whole: Option<Vec<u8>>,
     /// Which needles are in it.
     found: Option<Vec<bool>>,
 }
@@ -40,7 +46,7 @@ impl<'a> Candidate<'a> {
         structures: &'a mut Structures,
         known: Message,
     ) -> Self {
-        Self { known, needles, store, structures, header: None, found: None }
+        Self { known, needles, store, structures, header: None, whole: None, found: None }
     }
 
     /// Whether it has a flag.
@@ -91,21 +97,52 @@ impl<'a> Candidate<'a> {
         let end = range.end.min(range.start.saturating_add(MOST_HEADER));
         let length = end.saturating_sub(range.start);
         let mut text = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
-        self.store.read(self.known.uid, range.start..end, &mut |octets| {
+        self.read(range.start..end, &mut |octets| {
             text.extend_from_slice(octets);
             Ok(())
         })?;
         Ok(Header::new(text))
     }
 
+    fn read(
+        &mut self,
+        range: Range<u64>,
+        sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<(), Error> {
+        let Some(whole) = &self.whole else {
+            return self.store.read(self.known.uid, range, sink);
+        };
+        let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX).min(whole.len());
+        let octets = whole.get(place(range.start)..place(range.end)).unwrap_or_default();
+        sink(octets).map_err(Error::Sink)
+    }
+
+    /// Reads all of it, where it is small.
+    fn read_whole(&mut self) -> Result<(), Error> {
+        if self.known.size <= MOST_WHOLE {
+            let length = usize::try_from(self.known.size).unwrap_or_default();
+            let mut text = Vec::with_capacity(length);
+            self.read(0..u64::MAX, &mut |octets| {
+                text.extend_from_slice(octets);
+                Ok(())
+            })?;
+            self.whole = Some(text);
+        }
+        Ok(())
+    }
+
     /// Looks for all needles.
     fn look(&mut self) -> Result<Vec<bool>, Error> {
         let mut hunt = Hunt::new(self.needles);
+        self.read_whole()?;
         if hunt.wants(true) {
             self.header()?.search(&mut hunt);
         }
         if hunt.wants(false) {
-            let structure = self.structures.of(self.store, self.known.uid)?;
+            let structure = match &self.whole {
+                Some(text) => self.structures.of_text(&self.known, text),
+                None => self.structures.of(self.store, self.known.uid)?,
+            };
             self.part(&structure.root, &mut hunt)?;
         }
         Ok(hunt.found())
@@ -145,7 +182,7 @@ impl<'a> Candidate<'a> {
         let charset = part.parameters.iter().find(|p| p.name.eq_ignore_ascii_case(b"charset"));
         let mut text = charset::Decoder::new(charset.map(|charset| charset.value.as_slice()));
         hunt.begin(false);
-        let read = self.store.read(self.known.uid, part.text(), &mut |octets| {
+        let read = self.read(part.text(), &mut |octets| {
             decoder.push(octets, &mut |octets| text.push(octets, &mut |text| hunt.push(text)));
             // All that is searched for is found: no more has to be read.
             if hunt.wants(false) { Ok(()) } else { Err(io::ErrorKind::Interrupted.into()) }
