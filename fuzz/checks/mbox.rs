@@ -298,7 +298,10 @@ fn check_reopening(home: &Home, store: &mut MboxStore, file: &[u8]) {
     }
     // The file's own UIDs are believed as they ascend in it, where its first message still had room
     // for the UIDVALIDITY.
-    let same = store.status().uid_validity == found.status().uid_validity;
+    // (A new one is of the same second.)
+    let said = format!("X-IMAPbase: {} ", found.status().uid_validity);
+    let same = store.status().uid_validity == found.status().uid_validity
+        && memchr::memmem::find(&content, said.as_bytes()).is_some();
     let named = messages.iter().all(|stored| stored.extent.named);
     if same && named && messages.is_sorted_by_key(|message| message.uid) {
         assert!(before.iter().zip(&after).all(|(a, b)| a.0 == b.0), "UIDs in {}", text(file));

@@ -25,7 +25,7 @@ fn appended(before: &str, bodies: &[String]) -> Home {
         home.open().append(&messages).unwrap();
     };
     let steps =
-        (1..1000).find(|n| !killed_at(*n, || append(&Home::new(before.as_bytes())))).unwrap();
+        (1..100).find(|n| !killed_at(*n, || append(&Home::new(before.as_bytes())))).unwrap();
     let home = Home::new(before.as_bytes());
     assert!(killed_at(steps - 1, || append(&home)));
     home

@@ -235,16 +235,17 @@ fn rewritten(header: &[u8], wanted: &Wanted<'_>, more: usize) -> Result<Vec<u8>,
     })
 }
 
-/// The header with its own fields at its end, and so much room in X-Keywords; `None` where a field
-/// is folded, or the blank line is missing. A message that stands behind no blank line is one for the
-/// field that its header begins with: `None`, too, where it would begin with none.
+/// The header with its own fields at its beginning, as our deliveries have them, and so much room in
+/// X-Keywords; `None` where one is folded, or the blank line is missing. (A message that stands
+/// behind no blank line is one only for the field that its header begins with.)
 fn with_room(header: &[u8], room: usize) -> Option<Vec<u8>> {
     let end = [&b"\r\n"[..], b"\n"].into_iter().find(|end| header.ends_with(end))?;
     let lines =
         header.strip_suffix(end).filter(|lines| lines.is_empty() || lines.ends_with(end))?;
-    let mut new = Vec::with_capacity(header.len().saturating_add(room));
     let mut fields: Vec<(Hidden, &[u8])> = Vec::new();
-    let mut follows = false;
+    let mut others = Vec::with_capacity(header.len());
+    // What is folded at the beginning would belong to them, too.
+    let mut follows = true;
     for line in lines.split_inclusive(|b| *b == b'\n') {
         if let Some(b' ' | b'\t') = line.first() {
             if follows {
@@ -259,7 +260,7 @@ fn with_room(header: &[u8], room: usize) -> Option<Vec<u8>> {
                 continue;
             }
         }
-        new.extend_from_slice(line);
+        others.extend_from_slice(line);
     }
     for (field, name) in [
         (Hidden::Status, "Status:"),
@@ -270,6 +271,7 @@ fn with_room(header: &[u8], room: usize) -> Option<Vec<u8>> {
             fields.push((field, name.as_bytes()));
         }
     }
+    let mut new = Vec::with_capacity(header.len().saturating_add(room));
     for (field, line) in fields {
         new.extend_from_slice(line);
         let blanks = match field {
@@ -280,12 +282,9 @@ fn with_room(header: &[u8], room: usize) -> Option<Vec<u8>> {
         new.resize(new.len().saturating_add(blanks), b' ');
         new.extend_from_slice(end);
     }
+    new.extend_from_slice(&others);
     new.extend_from_slice(end);
-    let begins = |header: &[u8]| {
-        let line = header.split(|b| *b == b'\n').next();
-        line.is_some_and(|line| fields::name(line).is_some())
-    };
-    (begins(&new) || !begins(header)).then_some(new)
+    Some(new)
 }
 
 /// The smallest edit that makes the new header of the old one, which stands at `at`.
