@@ -74,8 +74,9 @@ bench:
 	tests/bench/receive
 	tests/bench/relay
 	tests/bench/deliver
-	$(CARGO) build --locked --release --example store_bench
+	$(CARGO) build --locked --release --example store_bench --example imap_bench
 	tests/bench/store
+	tests/bench/imap
 
 # By the stable toolchain: no sanitizer. What is new goes below fuzz/target; the corpora in the tree
 # stay as they are.
