@@ -14,7 +14,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ usage: imap_bench PORT USER CERTIFICATE|- WHAT
 WHAT: login N
       first | mailbox | texts | expunge
       delivery MESSAGE PROGRAM [ARGUMENT ...]
-      sessions N inbox|none UID PROCESS ...";
+      sessions N inbox|none UID PROCESS";
 
 /// So many times is done what is quick; the median counts.
 const TIMES: usize = 100;
@@ -81,8 +81,8 @@ fn run(server: &Server, what: &[&str]) -> Outcome {
         ["delivery", message, program, arguments @ ..] => {
             delivery(server, message, program, arguments)
         }
-        ["sessions", number, mailbox, uid, names @ ..] => {
-            sessions(server, number.parse()?, *mailbox == "inbox", uid.parse()?, names)
+        ["sessions", number, mailbox, uid, root] => {
+            sessions(server, number.parse()?, *mailbox == "inbox", uid.parse()?, root.parse()?)
         }
         _ => Err(USAGE.into()),
     }
@@ -140,9 +140,9 @@ fn delivery(server: &Server, message: &str, program: &str, arguments: &[&str]) -
 }
 
 /// The memory of idle sessions: of the processes that are this user's, of the others that have come
-/// with them, a session each; and of all that were there before.
-fn sessions(server: &Server, number: usize, selects: bool, uid: u32, names: &[&str]) -> Outcome {
-    let before: HashSet<PathBuf> = processes(names)?.into_iter().collect();
+/// with them, a session each; and of all that were there before. `root` is the server's first process.
+fn sessions(server: &Server, number: usize, selects: bool, uid: u32, root: u32) -> Outcome {
+    let before: HashSet<u32> = descendants(root)?.into_iter().collect();
     let mut clients = Vec::new();
     for _ in 0..number {
         let mut client = server.log_in()?;
@@ -155,11 +155,12 @@ fn sessions(server: &Server, number: usize, selects: bool, uid: u32, names: &[&s
     }
     std::thread::sleep(Duration::from_secs(1));
     let (mut own, mut others, mut shared) = (0, 0, 0);
-    for process in processes(names)? {
-        let pss = pss(&process)?;
+    for process in descendants(root)? {
+        let path = Path::new("/proc").join(process.to_string());
+        let pss = pss(&path)?;
         if before.contains(&process) {
             shared += pss;
-        } else if process.metadata()?.uid() == uid {
+        } else if path.metadata()?.uid() == uid {
             own += pss;
         } else {
             others += pss;
@@ -170,16 +171,24 @@ fn sessions(server: &Server, number: usize, selects: bool, uid: u32, names: &[&s
     Ok(())
 }
 
-/// The processes of these names.
-fn processes(names: &[&str]) -> Outcome<Vec<PathBuf>> {
-    let mut found = Vec::new();
+/// A process and all that came of it.
+fn descendants(root: u32) -> Outcome<Vec<u32>> {
+    let mut parents = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let path = entry?.path();
         // Others end meanwhile.
-        let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
-        if names.contains(&name.trim_end()) {
-            found.push(path);
-        }
+        let text = fs::read_to_string(path.join("stat")).unwrap_or_default();
+        let mut words = text.rsplit(')').next().unwrap_or_default().split_whitespace().skip(1);
+        let process = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+        let parent = words.next().and_then(|word| word.parse().ok());
+        parents.extend(process.zip(parent));
+    }
+    let mut found = vec![root];
+    let mut at = 0;
+    while let Some(parent) = found.get(at).copied() {
+        let children = parents.iter().filter(|(_, other): &&(u32, u32)| *other == parent);
+        found.extend(children.map(|(process, _)| process));
+        at += 1;
     }
     Ok(found)
 }
