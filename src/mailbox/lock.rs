@@ -146,11 +146,12 @@ impl Drop for Held {
     }
 }
 
-/// A random time to sleep before the next try, growing with the number of tries.
+/// A random time to sleep before the next try, growing with the number of tries. It is short at first:
+/// a delivery, of which an idle session has just heard, is over in a few milliseconds.
 pub(super) fn pause(tries: u32) -> Duration {
     let mut random = [0; 2];
     let _ = getrandom::fill(&mut random);
-    let most = 10_u64.saturating_mul(u64::from(tries)).clamp(20, 200);
+    let most = 2_u64.saturating_pow(tries).clamp(4, 200);
     let random = u64::from(u16::from_ne_bytes(random)) % most;
     Duration::from_millis(random.saturating_add(most / 4))
 }
