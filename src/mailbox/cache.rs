@@ -34,6 +34,8 @@ const HEADER: u64 = 16;
 const HEAD: u64 = 40;
 /// The longest body that is written or believed.
 const MAX_BODY: u32 = 32 << 20;
+/// How much is read at once, when frames are asked for one behind the other.
+const AHEAD: usize = 16 << 10;
 /// How much is read at once, when only heads are wanted.
 const WINDOW: usize = 64 << 10;
 /// So much that nobody needs is no reason to write the file anew.
@@ -49,6 +51,11 @@ pub struct Cache {
     /// So far it was read.
     end: u64,
     frames: BTreeMap<Uid, Frame>,
+    /// Octets of the file, and where they stand.
+    ahead: Vec<u8>,
+    ahead_at: u64,
+    /// Behind the frame that was asked for last.
+    next: u64,
 }
 
 /// Where a frame is.
@@ -122,13 +129,32 @@ impl Cache {
         None
     }
 
-    fn read(&self, uid: Uid, digest: &[u8; 16], frame: Frame) -> Option<Structure> {
-        let mut octets = vec![0; usize::try_from(frame.length()).ok()?];
-        self.file.as_ref()?.read_exact_at(&mut octets, frame.at).ok()?;
-        let head = Head::of(&octets)?;
+    fn read(&mut self, uid: Uid, digest: &[u8; 16], frame: Frame) -> Option<Structure> {
+        let octets = self.octets(frame)?;
+        let head = Head::of(octets)?;
         let body = octets.get(usize::try_from(HEAD).ok()?..)?;
         let is_it = (head.uid, head.body, &head.digest) == (uid, frame.body, digest);
         (is_it && head.sum == xxh3_64(body)).then(|| decode(body))?
+    }
+
+    /// The octets of a frame; some may be of a frame that stood there before.
+    fn octets(&mut self, frame: Frame) -> Option<&[u8]> {
+        let length = usize::try_from(frame.length()).ok()?;
+        let from = |at: u64| usize::try_from(frame.at.checked_sub(at)?).ok();
+        let there = from(self.ahead_at).map(|from| self.ahead.len().saturating_sub(from));
+        if there.is_none_or(|there| there < length) {
+            // Who asks for one behind the other gets some at once.
+            let known = usize::try_from(self.end.saturating_sub(frame.at)).unwrap_or(AHEAD);
+            let most = if frame.at == self.next { AHEAD.min(known) } else { 0 };
+            self.ahead.clear();
+            self.ahead.resize(length.max(most), 0);
+            let read = self.file.as_ref()?.read_at(&mut self.ahead, frame.at);
+            self.ahead.truncate(read.unwrap_or(0));
+            self.ahead_at = frame.at;
+        }
+        self.next = frame.at.saturating_add(frame.length());
+        let from = from(self.ahead_at)?;
+        self.ahead.get(from..from.checked_add(length)?)
     }
 
     /// Keeps the structure of a message.
@@ -188,6 +214,7 @@ impl Cache {
         let generation = generation(file);
         if generation != Some(self.generation) || size < self.end {
             self.frames.clear();
+            self.ahead.clear();
             self.end = HEADER;
             self.generation = generation.unwrap_or_default();
         }
@@ -231,6 +258,7 @@ impl Cache {
 
     /// Writes a header that nobody knows yet.
     fn begin(&mut self, file: &File) -> io::Result<()> {
+        self.ahead.clear();
         let mut octets = [0; 8];
         getrandom::fill(&mut octets).map_err(|error| io::Error::other(error.to_string()))?;
         self.generation = u64::from_le_bytes(octets).max(1);
