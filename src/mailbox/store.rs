@@ -12,7 +12,7 @@ use std::os::fd::BorrowedFd;
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::uids::{Uid, UidSet};
+use super::uids::{Uid, UidSet, place_of};
 use super::{Error, NewMessage};
 
 /// So many keywords a mailbox may have: they are the bits of a number.
@@ -286,8 +286,7 @@ pub trait Store {
     /// Message `uid`, if it is there.
     fn message(&self, uid: Uid) -> Option<&Message> {
         let messages = self.messages();
-        let at = messages.binary_search_by_key(&uid, |message| message.uid).ok()?;
-        messages.get(at)
+        messages.get(place_of(messages, uid, |message| message.uid)?)
     }
 
     /// Gives octets of a message to `sink`, in pieces, as a client gets them; a range beyond the

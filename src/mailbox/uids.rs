@@ -6,6 +6,18 @@ use std::ops::RangeInclusive;
 /// (RFC 9051 section 2.3.1.1).
 pub type Uid = u32;
 
+/// Where `uid` is in a list that ascends by its UIDs. Between two UIDs there are no more than numbers:
+/// where few are missing it is looked at few, however long the list is.
+pub fn place_of<T>(list: &[T], uid: Uid, uid_of: impl Fn(&T) -> Uid) -> Option<usize> {
+    let before = usize::try_from(uid.checked_sub(uid_of(list.first()?))?).ok()?;
+    let behind = usize::try_from(uid_of(list.last()?).checked_sub(uid)?).ok()?;
+    let last = list.len().saturating_sub(1);
+    let first = last.saturating_sub(behind);
+    let possible = list.get(first..=before.min(last))?;
+    let at = possible.binary_search_by_key(&uid, uid_of).ok()?;
+    Some(first.saturating_add(at))
+}
+
 /// A set of UIDs: ascending ranges that don't touch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UidSet(Vec<RangeInclusive<Uid>>);
@@ -90,7 +102,17 @@ impl From<RangeInclusive<Uid>> for UidSet {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::UidSet;
+    use super::{UidSet, place_of};
+
+    #[test]
+    fn a_uid_is_found_wherever_some_are_missing() {
+        for list in [&[][..], &[7], &[1, 2, 3], &[3, 4, 9, 10, 11, 90], &[1, 5, u32::MAX]] {
+            for uid in (0..100).chain([u32::MAX - 1, u32::MAX]) {
+                let place = list.iter().position(|other| *other == uid);
+                assert_eq!(place_of(list, uid, |uid| *uid), place, "{uid} in {list:?}");
+            }
+        }
+    }
 
     #[test]
     fn a_set_is_the_same_in_whatever_order_it_was_filled() {

@@ -9,7 +9,7 @@ use crate::imap::command::{FetchItem, Flag, SequenceSet};
 use crate::imap::reply::{self, Code, Condition, FetchLine};
 use crate::mailbox::folders::Name;
 use crate::mailbox::store::{self, Flags, Marks, Store, Version};
-use crate::mailbox::uids::{Uid, UidSet};
+use crate::mailbox::uids::{Uid, UidSet, place_of};
 use crate::mailbox::{Error, Structures};
 
 /// The system flags, as they are written.
@@ -78,12 +78,13 @@ impl View {
     ) -> Self {
         let mut warnings = Vec::new();
         let before = if read_only { None } else { claim(store.as_mut(), &mut warnings) };
-        let status = store.status();
         let version = store.version();
         let told: Vec<Told> =
             store.messages().iter().map(|m| Told { uid: m.uid, marks: m.marks }).collect();
         let mut recent = UidSet::new();
-        let old = told.len().saturating_sub(status.recent);
+        // Counted only where nothing is claimed: all messages are looked at for it.
+        let unclaimed = if before.is_none() { store.status().recent } else { 0 };
+        let old = told.len().saturating_sub(unclaimed);
         for (number, told) in told.iter().enumerate() {
             let is_recent = match before {
                 Some(before) => told.uid > before,
@@ -224,7 +225,7 @@ impl View {
 
     /// The client knows these marks of a message.
     pub fn has_told(&mut self, uid: Uid, marks: Marks) {
-        if let Ok(at) = self.told.binary_search_by_key(&uid, |told| told.uid)
+        if let Some(at) = place_of(&self.told, uid, |told| told.uid)
             && let Some(told) = self.told.get_mut(at)
         {
             told.marks = marks;
@@ -233,7 +234,7 @@ impl View {
 
     /// What the client knows of a message's marks.
     pub fn known(&self, uid: Uid) -> Option<Marks> {
-        let at = self.told.binary_search_by_key(&uid, |told| told.uid).ok()?;
+        let at = place_of(&self.told, uid, |told| told.uid)?;
         self.told.get(at).map(|told| told.marks)
     }
 
@@ -252,8 +253,11 @@ impl View {
         let mut changed: Vec<usize> = Vec::new();
         let mut fewer_recent = false;
         self.behind = false;
+        // Both ascend.
+        let mut here = self.store.messages().iter().peekable();
         for told in &self.told {
-            match self.store.message(told.uid).map(|message| message.marks) {
+            while here.next_if(|message| message.uid < told.uid).is_some() {}
+            match here.next_if(|message| message.uid == told.uid).map(|message| message.marks) {
                 None if telling.expunges => {
                     reply::numbered(kept.len().saturating_add(1), "EXPUNGE", out);
                     fewer_recent |= self.recent.contains(told.uid);
