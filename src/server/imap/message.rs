@@ -11,6 +11,7 @@ use super::user::{Answer, End, User, bad, failed, no, ok};
 use super::view::{View, system_flag};
 use crate::imap::command::{AppendTo, Flag, SequenceSet};
 use crate::imap::reply::{self, Code, Condition, Word};
+use crate::mailbox::folders::Name;
 use crate::mailbox::store::{self, Arrival, Flags, Store};
 use crate::mailbox::uids::{Uid, UidSet};
 use crate::mailbox::{self, Error, NewMessage, Place, StageError, Stager};
@@ -21,6 +22,7 @@ const TOGETHER: u64 = 4 * 1024 * 1024;
 /// A message that is coming by APPEND.
 pub struct Incoming {
     tag: String,
+    name: Name,
     place: Place,
     stager: Option<Stager>,
     failed: Option<Answer>,
@@ -77,10 +79,11 @@ impl User<'_> {
             self.place(&to.mailbox).map_err(try_create)
         };
         match place {
-            Ok((_, place)) => {
+            Ok((name, place)) => {
                 let (flags, keywords) = marks_of(&to.message.flags);
                 self.incoming = Some(Incoming {
                     tag: to.tag,
+                    name,
                     place,
                     stager: Some(Stager::of_mailbox(self.largest)),
                     failed: None,
@@ -114,7 +117,8 @@ impl User<'_> {
             return Ok(());
         };
         let tag = incoming.tag.clone();
-        let answer = match append(incoming) {
+        let selected = self.selected.as_mut().filter(|view| view.name == incoming.name);
+        let answer = match append(incoming, selected.map(|view| view.store.as_mut())) {
             Ok((uid_validity, uids)) => {
                 let uids = reply::set_text(uids.ranges().iter().cloned());
                 let code = Code::AppendUid { uid_validity, uids };
@@ -212,13 +216,23 @@ fn take_back(store: &mut dyn Store, copies: impl Iterator<Item = Uid>) {
     let _ = store.expunge(&copies.collect());
 }
 
-fn append(mut incoming: Incoming) -> Result<(u32, UidSet), Answer> {
+/// Puts a message into its mailbox, which may be open already.
+fn append(
+    mut incoming: Incoming,
+    open: Option<&mut (dyn Store + 'static)>,
+) -> Result<(u32, UidSet), Answer> {
     if let Some(answer) = incoming.failed {
         return Err(answer);
     }
     let stager = incoming.stager.take().unwrap_or_else(|| Stager::of_mailbox(0));
     let text = stager.finish().map_err(|error| stage_failed(&error))?;
-    let mut store = mailbox::open(incoming.place).map_err(|error| failed(&error))?;
+    let mut opened;
+    let store = if let Some(store) = open {
+        store
+    } else {
+        opened = mailbox::open(incoming.place).map_err(|error| failed(&error))?;
+        opened.as_mut()
+    };
     let message =
         NewMessage { sender: Vec::new(), at: incoming.at, trace: Vec::new(), text: Rc::new(text) };
     let arrival = Arrival { message, flags: incoming.flags, keywords: incoming.keywords };
