@@ -201,11 +201,12 @@ impl User<'_> {
             let marks = view.store.message(uid).map_or(message.marks, |message| message.marks);
             // A look at the mailbox, for a text, may have brought new ones of others.
             view.tell_new_keywords(&mut self.out.buffer);
-            let flags: Vec<String> = view
-                .flags(marks, !self.rev2 && view.is_recent(uid))
-                .into_iter()
-                .map(str::to_owned)
-                .collect();
+            let flags: Vec<String> = if with_flags || becomes_seen {
+                let recent = !self.rev2 && view.is_recent(uid);
+                view.flags(marks, recent).into_iter().map(str::to_owned).collect()
+            } else {
+                Vec::new()
+            };
             let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
             let mut wanted = &items;
             let with_seen;
