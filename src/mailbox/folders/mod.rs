@@ -109,7 +109,12 @@ impl Folders {
         if name.is_inbox() {
             return Ok(self.inbox.clone());
         }
-        let located = self.locate(name)?;
+        let mut located = self.locate(name)?;
+        if self.is_pending() {
+            // What has its new name already gets its index at the end.
+            let _ = self.lock();
+            located = self.locate(name)?;
+        }
         match located.mailbox {
             Some((path, thing)) => Ok(self.place_at(&path, thing)),
             None if located.stands() => Err(Error::Cannot(format!("{name} has no messages"))),

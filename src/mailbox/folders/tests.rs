@@ -656,6 +656,20 @@ fn a_journal_that_is_torn_was_never_begun() {
 }
 
 #[test]
+fn who_asks_for_a_folder_amid_its_rename_finds_its_index() {
+    let home = Home::with(&["a"]);
+    home.index("a");
+    let folders = home.open();
+    let journal = "hikyaku-folders 1\nname a\tb\npart a\tb\nmailbox a\tb\nend\n";
+    home.write_small(".folders", journal);
+    fs::rename(home.root.join("a"), home.root.join("b")).unwrap();
+    let place = folders.place(&name("b")).unwrap();
+    let stem = stem(&place.path).into_string().unwrap();
+    assert_eq!(home.read(&format!("mail/.index/{stem}.index")), "a");
+    assert!(matches!(folders.place(&name("a")), Err(Error::NonExistent(_))));
+}
+
+#[test]
 fn a_rename_that_could_be_done_in_part_only_is_not_begun() {
     let home = Home::with(&["a", "a.sbd/b"]);
     home.index("a");
