@@ -229,3 +229,53 @@ fn fifty_sessions_of_one_mailbox_hear_the_same() {
         }
     }
 }
+
+#[test]
+fn a_folder_that_gets_another_name_under_clients_that_wait_keeps_its_marks() {
+    for form in FORMS {
+        let plan = match form {
+            Form::Mbox => form.plan(),
+            Form::Maildir => form.plan().set("paths", "folders", "\"%h/Maildir\""),
+        };
+        let site = plan.build();
+        let (server, address) = site.serve("imapd");
+        let mut imap = Imap::log_in(address, USER, "Watts?Watt?");
+        imap.must("CREATE New");
+        imap.must("CREATE First");
+        for _ in 0..5 {
+            imap.ask_with("APPEND First", b"Subject: x\r\n\r\nx\r\n").unwrap();
+        }
+        // UIDs are known from now on.
+        imap.must("STATUS First (UIDNEXT)");
+        for number in 0..10 {
+            let (from, to) =
+                if number % 2 == 0 { ("First", "New/Name") } else { ("New/Name", "First") };
+            let mut waiting: Vec<Imap> = (0..4)
+                .map(|_| {
+                    let mut imap = Imap::log_in(address, USER, "Watts?Watt?");
+                    imap.must(&format!("SELECT {from}"));
+                    imap
+                })
+                .collect();
+            let flag = format!("k{number}");
+            waiting[0].must(&format!("STORE 2:3 +FLAGS ({flag} \\Flagged)"));
+            waiting.iter_mut().for_each(go);
+            imap.must(&format!("RENAME {from} {to}"));
+            for one in &mut waiting {
+                // The mailbox by that name is gone.
+                while one.hear().is_ok() {}
+            }
+            let said = format!("{:?}", imap.must(&format!("EXAMINE {to}")));
+            assert!(said.contains("Number(5, \"EXISTS\")"), "{form:?}, {number}: {said}");
+            let said = imap.must("FETCH 2 (UID FLAGS)");
+            let said = format!("{said:?}");
+            assert!(
+                said.contains(&flag) && said.contains("\\\\Flagged"),
+                "{form:?}, {number}: {said}"
+            );
+            assert!(said.contains("(\"UID\", Word(\"2\"))"), "{form:?}, {number}: {said}");
+            imap.must("UNSELECT");
+        }
+        assert!(!server.log().contains("panicked"));
+    }
+}

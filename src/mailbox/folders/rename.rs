@@ -131,6 +131,7 @@ impl Folders {
         if let Some((_, part)) = renaming.parts.first() {
             self.make_above(part)?;
         }
+        self.forget_new_names(&renaming)?;
         self.keep(&lock, &renaming)?;
         if let Err(error) = self.move_parts(&renaming) {
             self.move_back(&lock, &renaming);
@@ -138,6 +139,15 @@ impl Folders {
         }
         // It has another name now. What can't be done yet is done by whoever comes next.
         let _ = self.finish(&lock, &renaming);
+        Ok(())
+    }
+
+    /// What is known of mailboxes that had the new names before is none of those that get them.
+    fn forget_new_names(&self, renaming: &Renaming) -> Result<(), Error> {
+        let mut files = IndexFiles::read(&self.inbox.index, self.inbox.owner)?;
+        for (_, to) in &renaming.mailboxes {
+            files.remove(&self.root.path.join(to))?;
+        }
         Ok(())
     }
 

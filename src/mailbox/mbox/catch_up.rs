@@ -41,8 +41,9 @@ impl MboxStore {
     ) -> Result<bool, Error> {
         let directory = self.mbox.directory();
         let Some(mut opened) = self.mbox.lock_for_writing(&directory, false)? else {
-            return self.forget_all().map(|()| true);
+            return self.show_nothing().map(|()| true);
         };
+        self.gone = None;
         self.refresh()?;
         if self.describes(Some(&opened.identity)) && !whole {
             return Ok(true);
@@ -181,6 +182,30 @@ impl MboxStore {
         }
         let delivered = Delivered::read(self.index.directory())?;
         Ok(delivered.is_some_and(|delivered| delivered.explains(base, &opened.identity)))
+    }
+
+    /// There is no file: no message is there. The index keeps what it knows, for the file may have
+    /// another name, or get one, and the index with it: what comes under this name is compared with
+    /// it when it is there.
+    pub(super) fn show_nothing(&mut self) -> Result<(), Error> {
+        match self.index.opened() {
+            index::Opened::Loaded => {}
+            // Both are gone: it has another name now, or was deleted.
+            index::Opened::Missing if self.index.state().uid_validity != 0 => {
+                return Err(self.mbox.missing());
+            }
+            _ => return self.forget_all(),
+        }
+        if self.index.state().messages.is_empty() {
+            return Ok(());
+        }
+        let mut state = self.index.state().clone();
+        state.messages.clear();
+        state.base = Base::default();
+        // None that was or will be: what comes next is another one, whatever it is.
+        state.modseq = 0;
+        self.gone = Some(state);
+        Ok(())
     }
 
     /// There is no file: no message is left.

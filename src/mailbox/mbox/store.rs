@@ -39,6 +39,8 @@ const VERIFY: Duration = Duration::from_mins(1);
 pub struct MboxStore {
     pub(super) mbox: Mbox,
     pub(super) index: Index,
+    /// What it shows instead of what the index has, while there is no file.
+    pub(super) gone: Option<State>,
     cursor: Option<Cursor>,
     ahead: Ahead,
     watch: Option<Watch>,
@@ -60,6 +62,7 @@ impl MboxStore {
         let mut store = Self {
             mbox: Mbox::new(place),
             index,
+            gone: None,
             cursor: None,
             ahead: Ahead::default(),
             watch: None,
@@ -73,7 +76,7 @@ impl MboxStore {
     }
 
     pub(super) fn state(&self) -> &State {
-        self.index.state()
+        self.gone.as_ref().unwrap_or_else(|| self.index.state())
     }
 
     pub(super) fn fail(&self, doing: &'static str, error: io::Error) -> Error {
@@ -115,6 +118,7 @@ impl MboxStore {
             let Some(mut opened) = self.mbox.lock_for_writing(&directory, create)? else {
                 return Ok(None);
             };
+            self.gone = None;
             self.refresh()?;
             if self.describes(Some(&opened.identity)) {
                 return Ok(Some(opened));
@@ -421,6 +425,7 @@ impl Store for MboxStore {
 impl MboxStore {
     /// Looks at what others did, here and in the index.
     fn look_again(&mut self) -> Result<(), Error> {
+        self.gone = None;
         self.refresh()?;
         for _ in 0..TRIES {
             let now = self.mbox.look()?;
@@ -435,7 +440,7 @@ impl MboxStore {
         let directory = self.mbox.directory();
         match self.mbox.lock_for_writing(&directory, false)? {
             Some(mut opened) => self.catch_up_under(&mut opened, true),
-            None => self.forget_all(),
+            None => self.show_nothing(),
         }
     }
 
