@@ -19,7 +19,7 @@ CARGO = cargo
 FEATURES =
 # How long each fuzz target runs, and which ones do.
 FUZZ_SECONDS = 60
-FUZZ_TARGETS = addresses aliases cache command data forward header imap_command index mbox proxy search session structure
+FUZZ_TARGETS = addresses aliases cache command data forward header imap_command imap_session index mbox proxy search session structure
 # Where `install` finds the programs.
 BIN = $(or $(CARGO_TARGET_DIR),target)/release
 

@@ -32,10 +32,14 @@ mod header;
 mod home;
 #[path = "../fuzz/checks/imap_command.rs"]
 mod imap_command;
+#[path = "../fuzz/checks/imap_session.rs"]
+mod imap_session;
 #[path = "../fuzz/checks/index.rs"]
 mod index;
 #[path = "../fuzz/checks/mbox.rs"]
 mod mbox;
+#[path = "support/imap_play/node.rs"]
+mod node;
 #[path = "../fuzz/checks/proxy.rs"]
 mod proxy;
 #[path = "../fuzz/checks/search.rs"]
@@ -46,6 +50,8 @@ mod session;
 mod structure;
 #[path = "../fuzz/checks/text.rs"]
 mod text;
+#[path = "support/imap_play/told.rs"]
+mod told;
 
 fn replay(target: &str, check: impl Fn(&[u8])) {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
@@ -97,6 +103,11 @@ fn a_message_is_one_in_the_mailbox_and_comes_back_as_it_was() {
 #[test]
 fn an_imap_command_reads_the_same_when_it_is_written_again_and_ends_where_it_ends() {
     replay("imap_command", imap_command::check);
+}
+
+#[test]
+fn an_imap_client_is_told_what_may_be_told_and_each_command_is_answered_once() {
+    replay("imap_session", imap_session::check);
 }
 
 #[test]

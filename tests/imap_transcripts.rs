@@ -14,8 +14,9 @@
 
 mod support;
 
-use support::imap_play::play::play_all;
+use support::imap_play::play::{parse, play_all};
 use support::imap_play::served::{Dovecot, Ours};
+use support::rules::check_rules;
 use support::{need, need_root};
 
 fn asked(who: &str) -> bool {
@@ -41,4 +42,10 @@ fn dovecot_keeps_the_same_rules() {
     if asked("dovecot") && need("dovecot") && need_root() {
         play_all(&mut Dovecot::start());
     }
+}
+
+#[test]
+fn the_table_of_rules_names_every_transcript_and_nothing_that_is_not_there() {
+    let differs = |name: &str, text: &str| parse(name, text).differs("dovecot");
+    check_rules("imap", "Dovecot", &differs);
 }

@@ -14,14 +14,13 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
 
 use rustls::ClientConnection;
 use support::dns::Dns;
 use support::reference::Postfix;
+use support::rules::check_rules;
 use support::run::{Server, run};
 use support::site::{HOST, Plan, Site};
 use support::tls::{Pair, VERSIONS};
@@ -161,73 +160,8 @@ fn postfix_keeps_the_same_rules() {
     }
 }
 
-/// A row of `RULES.md`: the transcripts and test functions that show its rule, and what is said of
-/// Postfix.
-struct Row {
-    line: String,
-    shown_by: Vec<String>,
-    postfix: String,
-}
-
-fn rows(table: &str) -> Vec<Row> {
-    let cells = |line: &str| -> Option<Vec<String>> {
-        let inside = line.strip_prefix("| ")?.strip_suffix('|')?;
-        Some(inside.split(" | ").map(|cell| cell.trim().to_owned()).collect())
-    };
-    let all = table.lines().filter_map(|line| cells(line).map(|cells| (line, cells)));
-    all.filter(|(_, cells)| cells[0] != "section" && !cells[0].starts_with("---"))
-        .map(|(line, cells)| {
-            let [_, _, shown_by, postfix] = cells.as_slice() else {
-                panic!("RULES.md: four cells are wanted: {line}");
-            };
-            let names = shown_by.split('`').skip(1).step_by(2).map(str::to_owned).collect();
-            Row { line: line.to_owned(), shown_by: names, postfix: postfix.clone() }
-        })
-        .collect()
-}
-
 #[test]
 fn the_table_of_rules_names_every_transcript_and_nothing_that_is_not_there() {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-    let directory = tests.join("transcripts/smtp");
-    // The transcripts, and whether Postfix differs.
-    let mut transcripts = BTreeMap::new();
-    for entry in fs::read_dir(&directory).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        if path.extension().is_some_and(|extension| extension == "txt") {
-            let transcript = parse(&name, &fs::read_to_string(&path).unwrap());
-            transcripts.insert(name, transcript.differs("postfix"));
-        }
-    }
-    let rows = rows(&fs::read_to_string(directory.join("RULES.md")).unwrap());
-    let mut wrong = Vec::new();
-    for row in &rows {
-        if row.shown_by.is_empty() {
-            wrong.push(format!("nothing shows {}", row.line));
-        }
-        for name in &row.shown_by {
-            let is_there = match name.split_once("::") {
-                None => transcripts.contains_key(name),
-                Some((suite, function)) => fs::read_to_string(tests.join(format!("{suite}.rs")))
-                    .is_ok_and(|text| text.contains(&format!("#[test]\nfn {function}()"))),
-            };
-            if !is_there {
-                wrong.push(format!("there is no {name}"));
-            }
-        }
-        let differs = row.shown_by.iter().any(|name| transcripts.get(name) == Some(&true));
-        if !row.postfix.is_empty() && !differs {
-            wrong.push(format!("no transcript says that Postfix differs: {}", row.line));
-        }
-    }
-    for (name, differs) in &transcripts {
-        let mut naming = rows.iter().filter(|row| row.shown_by.contains(name)).peekable();
-        if naming.peek().is_none() {
-            wrong.push(format!("{name} is not in the table"));
-        } else if *differs && naming.all(|row| row.postfix.is_empty()) {
-            wrong.push(format!("that Postfix differs in {name} is not in the table"));
-        }
-    }
-    assert!(wrong.is_empty(), "RULES.md:\n{}", wrong.join("\n"));
+    let differs = |name: &str, text: &str| parse(name, text).differs("postfix");
+    check_rules("smtp", "Postfix", &differs);
 }

@@ -3,6 +3,7 @@
 
 pub mod client;
 pub mod node;
+pub mod pattern;
 pub mod play;
 pub mod served;
 pub mod told;

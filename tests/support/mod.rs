@@ -31,6 +31,7 @@ pub mod powercut;
 pub mod processes;
 pub mod reference;
 pub mod report;
+pub mod rules;
 pub mod run;
 pub mod scram;
 pub mod sessions;

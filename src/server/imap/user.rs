@@ -51,7 +51,7 @@ const READ: usize = 16 * 1024;
 
 /// Why a session is over.
 #[derive(Debug)]
-pub(super) enum End {
+pub enum End {
     /// The client has said LOGOUT, or was told BYE.
     Said(&'static str),
     /// It can't go on, for which the client is told why.
@@ -123,17 +123,17 @@ fn is_lost(error: &Error) -> bool {
 }
 
 /// A user's session.
-pub(super) struct User<'a> {
-    pub folders: Folders,
-    pub out: Out<'a>,
-    pub session: Session,
-    pub selected: Option<View>,
+pub struct User<'a> {
+    pub(super) folders: Folders,
+    pub(super) out: Out<'a>,
+    pub(super) session: Session,
+    pub(super) selected: Option<View>,
     /// It has enabled IMAP4rev2.
-    pub rev2: bool,
+    pub(super) rev2: bool,
     /// The largest message that is taken, in octets.
-    pub largest: u64,
-    pub incoming: Option<Incoming>,
-    pub warnings: Vec<String>,
+    pub(super) largest: u64,
+    pub(super) incoming: Option<Incoming>,
+    pub(super) warnings: Vec<String>,
     /// The last look at the mailbox has failed.
     is_behind: bool,
     /// When marks are to be written into the mailbox.
@@ -187,7 +187,7 @@ pub fn session(
         }
         match user.wait(&client, &signals, &mut buffer, &mut report) {
             Ok(0) => break End::Gone(io::ErrorKind::UnexpectedEof.into()),
-            Ok(length) => user.session.push(buffer.get(..length).unwrap_or_default()),
+            Ok(length) => user.push(buffer.get(..length).unwrap_or_default()),
             Err(end) => break end,
         }
     };
@@ -227,6 +227,11 @@ impl<'a> User<'a> {
             is_behind: false,
             settle_at: None,
         }
+    }
+
+    /// Takes input.
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.session.push(bytes);
     }
 
     /// Does what there is to do, and sends what there is to say.
@@ -341,7 +346,7 @@ impl<'a> User<'a> {
     }
 
     /// Ends a command: tells what has happened meanwhile, and how it went.
-    pub fn finish(
+    pub(super) fn finish(
         &mut self,
         tag: &str,
         answer: &Answer,
@@ -354,7 +359,7 @@ impl<'a> User<'a> {
     }
 
     /// Only how it went.
-    pub fn say(&mut self, tag: &str, (condition, code, text): &Answer) {
+    pub(super) fn say(&mut self, tag: &str, (condition, code, text): &Answer) {
         reply::status(Some(tag), *condition, code.as_ref(), text, &mut self.out.buffer);
     }
 
@@ -382,7 +387,7 @@ impl<'a> User<'a> {
     }
 
     /// A name of the client's, and its place.
-    pub fn place(&self, name: &str) -> Result<(Name, Place), Answer> {
+    pub(super) fn place(&self, name: &str) -> Result<(Name, Place), Answer> {
         let name = Name::parse(name).map_err(|why| no(Some(Word::Cannot), &why))?;
         let place = self.folders.place(&name).map_err(|error| folder_failed(&error))?;
         Ok((name, place))

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::super::peer::{Heard, Peer};
-use super::node::{CONDITIONS, Response};
+use super::node::{CONDITIONS, Response, show, size_of_literal};
 use super::told::Told;
 
 /// A client of an IMAP server.
@@ -95,35 +95,4 @@ impl Client {
         self.told.hears(&response).map_err(|what| format!("{what}: {text}"))?;
         Ok(Said::Response(response, text))
     }
-}
-
-/// The size of the literal that a line announces.
-fn size_of_literal(line: &str) -> Option<usize> {
-    let digits = line.strip_suffix('}')?.rsplit_once('{')?.1;
-    let digits = digits.strip_suffix('+').unwrap_or(digits);
-    digits.parse().ok()
-}
-
-/// Octets as a transcript has them: LF for CRLF, and `\xNN` for what is no character.
-fn show(octets: &[u8]) -> String {
-    let mut shown = String::new();
-    for chunk in octets.utf8_chunks() {
-        let mut chars = chunk.valid().chars().peekable();
-        while let Some(c) = chars.next() {
-            match c {
-                '\r' if chars.peek() == Some(&'\n') => {
-                    chars.next();
-                    shown.push('\n');
-                }
-                c if c.is_control() && c != '\t' => {
-                    shown.push_str(&format!("\\x{:02x}", u32::from(c)));
-                }
-                c => shown.push(c),
-            }
-        }
-        for byte in chunk.invalid() {
-            shown.push_str(&format!("\\x{byte:02x}"));
-        }
-    }
-    shown
 }

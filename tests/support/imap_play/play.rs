@@ -21,7 +21,7 @@
 //! X: tls                   shakes hands for TLS; `reset`: the connection is dropped by a reset
 //! ```
 //!
-//! Patterns are those of `node`. What was remembered as `<name>` may stand in C lines, too.
+//! Patterns are those of `pattern`. What was remembered as `<name>` may stand in C lines, too.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -35,7 +35,8 @@ use rustls::ClientConnection;
 use super::super::peer::Peer;
 use super::super::transcript::unescape;
 use super::client::{Client, Said};
-use super::node::{Kept, Response, matches};
+use super::node::Response;
+use super::pattern::{Kept, matches};
 
 /// How long nothing must come for `<silence>`.
 const SILENCE: Duration = Duration::from_millis(250);

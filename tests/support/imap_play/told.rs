@@ -55,7 +55,11 @@ impl Told {
         self.asked.push(Asked { tag, verb });
     }
 
-    /// How many messages there are.
+    /// How many messages it was told of, where it has a mailbox.
+    pub fn messages(&self) -> Option<usize> {
+        self.mailbox.as_ref().map(|mailbox| mailbox.uids.len())
+    }
+
     fn count(&self) -> u32 {
         self.mailbox.as_ref().map_or(0, |mailbox| u32::try_from(mailbox.uids.len()).unwrap())
     }
@@ -77,6 +81,10 @@ impl Told {
             "+" => return Ok(()),
             "*" => {}
             tag => return self.answered(tag, response),
+        }
+        if kind == "BAD" && self.asked.first().is_some_and(|asked| !is_tag(&asked.tag)) {
+            self.asked.remove(0);
+            return Ok(());
         }
         let closed = response.code().is_some_and(|code| code == [Node::Word("CLOSED".into())]);
         if closed {
@@ -212,8 +220,7 @@ impl Told {
             return Err(format!("no command has the tag {tag}, or it was answered before"));
         };
         let (verb, ok) = (self.asked.remove(at).verb, response.word(1) == "OK");
-        // What stood before it was no command, and was told so without a tag.
-        self.asked.drain(..at);
+        self.idles &= verb != "IDLE";
         match verb.as_str() {
             "SELECT" | "EXAMINE" if ok => {
                 let rev2 = self.rev2;
@@ -250,6 +257,12 @@ impl Told {
         }
         Ok(())
     }
+}
+
+/// Whether an answer may begin with it.
+fn is_tag(tag: &str) -> bool {
+    let is_char = |byte: u8| byte.is_ascii_graphic() && !b"(){%*\"\\+".contains(&byte);
+    (1..=255).contains(&tag.len()) && tag.bytes().all(is_char)
 }
 
 /// A word, in capitals.
