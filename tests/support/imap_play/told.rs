@@ -84,6 +84,7 @@ impl Told {
         }
         if kind == "BAD" && self.asked.first().is_some_and(|asked| !is_tag(&asked.tag)) {
             self.asked.remove(0);
+            self.idles = false;
             return Ok(());
         }
         let closed = response.code().is_some_and(|code| code == [Node::Word("CLOSED".into())]);
