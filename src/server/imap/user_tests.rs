@@ -251,7 +251,7 @@ fn what_somebody_else_has_moved_is_in_one_place() {
     });
     assert_eq!(count, 1, "{said}");
     assert_eq!(marked(&memory), []);
-    let wanted = " 2 2] moved\r\n* 1 EXPUNGE\r\n* 1 EXPUNGE\r\nb NO [EXPUNGEISSUED]";
+    let wanted = " 2 2] moved\r\n* 1 EXPUNGE\r\n* 1 EXPUNGE\r\n* 0 RECENT\r\nb NO [EXPUNGEISSUED]";
     assert!(said.contains(wanted), "{said}");
 }
 
