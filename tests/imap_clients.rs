@@ -17,6 +17,8 @@ mod curl;
 mod fetchers;
 #[path = "imap_clients/host.rs"]
 mod host;
+#[path = "imap_clients/imapfilter.rs"]
+mod imapfilter;
 #[path = "imap_clients/letters.rs"]
 mod letters;
 #[path = "imap_clients/mbsync.rs"]
