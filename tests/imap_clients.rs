@@ -11,6 +11,8 @@
 
 mod support;
 
+#[path = "imap_clients/alpine.rs"]
+mod alpine;
 #[path = "imap_clients/curl.rs"]
 mod curl;
 #[path = "imap_clients/fetchers.rs"]

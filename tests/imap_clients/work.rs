@@ -64,7 +64,7 @@ impl Terminal {
         let screen = home.join("screen");
         let mut command = super::host::client("script", home);
         command.args(["-qefc", &format!("stty cols 100 rows 40; exec {inside}")]).arg(&screen);
-        command.env("TERM", "vt100").stdin(Stdio::piped()).stdout(Stdio::null());
+        command.env("TERM", "xterm").stdin(Stdio::piped()).stdout(Stdio::null());
         let mut child = spawn(command.stderr(Stdio::null()));
         let keyboard = child.stdin.take().unwrap();
         Self { child, keyboard, screen, seen: 0 }
