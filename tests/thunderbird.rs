@@ -217,8 +217,7 @@ fn a_day_with_thunderbird() {
 fn it_shows_folders_and_messages(thunderbird: &mut Thunderbird) {
     thunderbird.does("lists('INBOX', ['plain', '日本語'])");
     thunderbird.does("read('INBOX', 'plain', 'One.')");
-    let attached = thunderbird.does("read('INBOX', '日本語', '下川さん')");
-    assert_eq!(attached, "numbers");
+    thunderbird.does("read('INBOX', '日本語', '下川さん', ['numbers'])");
     thunderbird.does("folders('INBOX Lists Lists/rust Trash')");
     thunderbird.does("open('Lists/rust')");
     thunderbird.does("lists('Lists/rust', ['plain'])");

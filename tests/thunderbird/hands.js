@@ -9,8 +9,7 @@ const { setTimeout } = ChromeUtils.importESModule("resource://gre/modules/Timer.
 
 const PATIENCE = 25000;
 const account = MailServices.accounts.defaultAccount;
-const server = account.incomingServer;
-const root = server.rootFolder;
+const root = account.incomingServer.rootFolder;
 
 async function until(what, condition) {
   const end = Date.now() + PATIENCE;
@@ -126,8 +125,8 @@ async function marked(where, subject, marks) {
   await until(`${marks} at ${subject}`, () => show(wanted).endsWith(`: ${marks}`));
 }
 
-// Clicks on a message of the list that is open; waits until this can be read. What is attached to it.
-async function read(where, subject, text) {
+// Clicks on a message of the list that is open, and reads it: this text, these attachments.
+async function read(where, subject, text, attached = []) {
   const wanted = await message(where, subject);
   const reader = pane().messageBrowser.contentWindow;
   await until(`the line of ${subject}`, () => {
@@ -135,10 +134,13 @@ async function read(where, subject, text) {
     pane().threadTree.selectedIndex = line;
     return line < pane().gDBView.rowCount;
   });
-  await until(`the text of ${subject}`, () =>
-    reader.getMessagePaneBrowser().contentDocument.body.textContent.includes(text)
-  );
-  return reader.currentAttachments.map(it => it.name).join("\n");
+  await until(`the text of ${subject}`, () => {
+    const shown = reader.getMessagePaneBrowser().contentDocument.body.textContent;
+    const names = reader.currentAttachments.map(it => it.name);
+    return shown.includes(text) && `${names}` === `${attached}`;
+  });
+  // It is marked when all of it was shown, if nobody has gone on to another one by then.
+  await until(`${subject} to be read`, () => wanted.isRead);
 }
 
 // Asks the server; the subjects of what it found.

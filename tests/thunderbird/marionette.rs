@@ -23,14 +23,16 @@ const HANDS: &str = include_str!("hands.js");
 const LONGEST: Duration = Duration::from_secs(50);
 const ANSWER: Duration = Duration::from_mins(1);
 
-/// What keeps it at work, and off the network: it asks for no update and reports nothing; what it
-/// would fetch by HTTP, it would have to fetch from a port of this host where nobody is.
+/// What keeps it at work, and off the network: it asks for no update, reports nothing, and starts no
+/// process that it does not need. What it would fetch by HTTP, it would have to fetch from a port of
+/// this host where nobody is.
 const QUIET: &[(&str, &str)] = &[
     ("app.donation.eoy.version.viewed", "999"),
     ("app.update.enabled", "false"),
     ("browser.safebrowsing.blockedURIs.enabled", "false"),
     ("datareporting.healthreport.uploadEnabled", "false"),
     ("datareporting.policy.dataSubmissionEnabled", "false"),
+    ("dom.ipc.processPrelaunch.enabled", "false"),
     ("dom.push.connection.enabled", "false"),
     ("extensions.systemAddon.update.enabled", "false"),
     ("extensions.update.enabled", "false"),
@@ -41,6 +43,7 @@ const QUIET: &[(&str, &str)] = &[
     ("mailnews.start_page.enabled", "false"),
     ("marionette.port", "0"),
     ("media.gmp-manager.updateEnabled", "false"),
+    ("media.rdd-process.enabled", "false"),
     ("network.captive-portal-service.enabled", "false"),
     ("network.connectivity-service.enabled", "false"),
     ("network.dns.disableIPv6", "true"),
@@ -56,6 +59,7 @@ const QUIET: &[(&str, &str)] = &[
     ("security.OCSP.enabled", "0"),
     ("services.settings.server", "\"data:,none\""),
     ("toolkit.telemetry.enabled", "false"),
+    ("ui.prefersReducedMotion", "1"),
 ];
 
 /// Somebody's Thunderbird at work.
