@@ -164,7 +164,7 @@ impl User<'_> {
             Ok(target) => target,
             Err(error) => return failed(&error),
         };
-        let copies = match copy(view.store.as_mut(), &uids, target.as_mut()) {
+        let copies = match copy(view, &uids, target.as_mut()) {
             Ok(copies) => copies,
             Err(answer) => return answer,
         };
@@ -241,13 +241,16 @@ fn append(
 }
 
 /// Copies messages, all or none; the UIDs of the copies.
-fn copy(from: &mut dyn Store, uids: &[Uid], to: &mut dyn Store) -> Result<Vec<Uid>, Answer> {
+fn copy(from: &mut View, uids: &[Uid], to: &mut dyn Store) -> Result<Vec<Uid>, Answer> {
     let mut copies: Vec<Uid> = Vec::new();
     let mut batch: Vec<Arrival> = Vec::new();
     let mut size = 0_u64;
     let mut done = Ok(());
     for (at, uid) in uids.iter().enumerate() {
-        done = arrival(from, *uid).and_then(|arrival| {
+        done = arrival(from.store.as_mut(), *uid).and_then(|arrival| {
+            if from.is_other() {
+                return Err(failed(&Error::Changed));
+            }
             size = size.saturating_add(arrival.message.length());
             batch.push(arrival);
             if size >= TOGETHER || at.saturating_add(1) == uids.len() {

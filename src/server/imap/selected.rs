@@ -177,10 +177,16 @@ impl User<'_> {
             items.insert(0, FetchItem::Uid);
         }
         let with_flags = items.contains(&FetchItem::Flags);
-        let mut sets_seen = fetch::sets_seen(&items) && !view.read_only;
+        // Nothing is marked in a mailbox that may be another one.
+        let mut sets_seen =
+            fetch::sets_seen(&items) && !view.read_only && matches!(view.look(), Ok(true));
         let revision = if self.rev2 { Revision::Two } else { Revision::One };
         let (mut gone, mut trouble) = (false, None);
         for (number, uid) in messages {
+            if view.is_other() {
+                // The answer is that the session ends.
+                break;
+            }
             let Some(message) = view.store.message(uid).copied() else {
                 gone = true;
                 continue;

@@ -28,6 +28,8 @@ struct Trouble {
     gone: Rc<Cell<bool>>,
     /// It is another one now.
     other: Rc<Cell<bool>>,
+    /// It becomes another one when a message is read.
+    other_when_read: Rc<Cell<bool>>,
     /// Somebody else removes a message just before.
     hasty: Rc<Cell<Option<Uid>>>,
     /// No message can be read.
@@ -37,9 +39,15 @@ struct Trouble {
 struct Wayward {
     store: Memory,
     trouble: Trouble,
+    /// It is another one, and was looked at since.
+    is_other: bool,
 }
 
 impl Wayward {
+    fn look(&mut self) {
+        self.is_other = self.trouble.other.get();
+    }
+
     fn write(&self) -> Result<(), Error> {
         if self.trouble.full.get() { Err(io_error(io::ErrorKind::StorageFull)) } else { Ok(()) }
     }
@@ -54,6 +62,7 @@ impl Store for Wayward {
         if self.trouble.gone.get() {
             return Err(io_error(io::ErrorKind::NotFound));
         }
+        self.look();
         self.store.sync()
     }
 
@@ -63,7 +72,7 @@ impl Store for Wayward {
 
     fn version(&self) -> Version {
         let version = self.store.version();
-        let uid_validity = version.uid_validity + u32::from(self.trouble.other.get());
+        let uid_validity = version.uid_validity + u32::from(self.is_other);
         Version { uid_validity, ..version }
     }
 
@@ -84,7 +93,10 @@ impl Store for Wayward {
         if self.trouble.unreadable.get() {
             return Err(io_error(io::ErrorKind::Other));
         }
-        self.store.read(uid, range, sink)
+        self.store.read(uid, range, sink)?;
+        self.trouble.other.set(self.trouble.other.get() || self.trouble.other_when_read.get());
+        self.look();
+        Ok(())
     }
 
     fn append(&mut self, arrivals: &[Arrival]) -> Result<Vec<Uid>, Error> {
@@ -100,6 +112,7 @@ impl Store for Wayward {
         unchanged_since: Option<u64>,
     ) -> Result<UidSet, Error> {
         self.write()?;
+        self.look();
         self.store.mark(uids, marking, flags, keywords, unchanged_since)
     }
 
@@ -172,7 +185,7 @@ fn place(home: &Path) -> Place {
 fn serve<T>(memory: &Memory, trouble: &Trouble, act: impl FnOnce(&mut User) -> T) -> (T, String) {
     let home = tempfile::tempdir().unwrap();
     let place = place(home.path());
-    let store = Wayward { store: memory.another(), trouble: trouble.clone() };
+    let store = Wayward { store: memory.another(), trouble: trouble.clone(), is_other: false };
     let view = View::new(Name::inbox(), Box::new(store), Structures::open(&place), false);
     let sent = RefCell::new(Vec::new());
     let mut sink = |bytes: &[u8]| {
@@ -217,8 +230,14 @@ fn what_others_want_to_keep_after_all_stays_at_close() {
 
 #[test]
 fn uids_of_another_mailbox_are_not_taken_for_those_of_this_one() {
-    let commands =
-        ["a STORE 1 +FLAGS (\\Deleted)", "a EXPUNGE", "a UID EXPUNGE 2", "a MOVE 1 x", "a CLOSE"];
+    let commands = [
+        "a STORE 1 +FLAGS (\\Deleted)",
+        "a FETCH 1 BODY[]",
+        "a EXPUNGE",
+        "a UID EXPUNGE 2",
+        "a MOVE 1 x",
+        "a CLOSE",
+    ];
     for command in commands {
         let mut memory = mailbox();
         memory.mark(&UidSet::from(2..=2), Marking::Add, Flags::DELETED, &[], None).unwrap();
@@ -303,6 +322,25 @@ fn a_client_knows_the_keywords_that_it_is_told_of_messages() {
         let known = said.find("* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft new)");
         let told = said.find("* 1 FETCH (");
         assert!(known.is_some() && told.is_some() && known < told, "{command}: {said}");
+    }
+}
+
+#[test]
+fn of_a_mailbox_that_is_replaced_amid_a_command_no_message_is_taken_for_another() {
+    for command in ["a FETCH 1:2 BODY.PEEK[TEXT]", "a FETCH 1:2 BODY[TEXT]", "a COPY 1:2 work"] {
+        let trouble = Trouble::default();
+        let memory = mailbox();
+        let ((done, copied), said) = serve(&memory, &trouble, |user| {
+            user.create("work", &[]);
+            trouble.other_when_read.set(true);
+            let done = say(user, command);
+            io::Write::flush(&mut user.out).unwrap();
+            let (_, place) = user.place("work").unwrap();
+            (done, crate::mailbox::open(place).unwrap().messages().len())
+        });
+        assert!(matches!(done, Err(End::Told(..))), "{command}: {said}");
+        assert!(!said.contains("* 2 FETCH") && copied == 0, "{command}: {said}");
+        assert!(!marked(&memory)[1].has(Flags::SEEN));
     }
 }
 

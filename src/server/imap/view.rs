@@ -113,7 +113,12 @@ impl View {
     /// client has said are those of other messages.
     pub fn look(&mut self) -> Result<bool, Error> {
         self.store.sync()?;
-        Ok(self.store.version().uid_validity == self.version.uid_validity)
+        Ok(!self.is_other())
+    }
+
+    /// Whether it is another mailbox now.
+    pub fn is_other(&self) -> bool {
+        self.store.version().uid_validity != self.version.uid_validity
     }
 
     /// Something that the operator should know.
@@ -242,7 +247,7 @@ impl View {
     /// now, and the numbers mean nothing.
     pub fn tell(&mut self, telling: Telling, out: &mut Vec<u8>) -> bool {
         let version = self.store.version();
-        if version.uid_validity != self.version.uid_validity {
+        if self.is_other() {
             return false;
         }
         if version == self.version && !(self.behind && telling.expunges) {
