@@ -26,13 +26,20 @@ pub const CONDITIONS: [&str; 5] = ["OK", "NO", "BAD", "BYE", "PREAUTH"];
 impl Response {
     /// Reads one. What stands in literals comes with LF for CRLF, `strict` where a server said it.
     pub fn read(text: &str, strict: bool) -> Result<Self, String> {
-        let mut reader = Reader { rest: text, strict };
-        let mut nodes = Vec::new();
+        // A bracket in a tag is one like any other character.
+        let (first, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let mut reader = Reader { rest, strict };
+        let mut nodes = vec![Node::Word(first.to_owned())];
+        if first == "+" {
+            return Ok(Self {
+                nodes,
+                words: Some(rest.to_owned()).filter(|rest| !rest.is_empty()),
+            });
+        }
         loop {
             let node = reader.node(&[])?;
             let is_condition = nodes.len() == 1
                 && matches!(&node, Node::Word(word) if CONDITIONS.contains(&word.as_str()));
-            let goes_on = nodes.is_empty() && node == Node::Word("+".into());
             nodes.push(node);
             if reader.rest.is_empty() {
                 break;
@@ -43,7 +50,7 @@ impl Response {
                 nodes.push(Node::Code(reader.nodes(']')?));
                 reader.rest = reader.rest.strip_prefix(' ').unwrap_or(reader.rest);
             }
-            if is_condition || goes_on {
+            if is_condition {
                 let words = reader.rest.to_owned();
                 return Ok(Self { nodes, words: Some(words).filter(|words| !words.is_empty()) });
             }
