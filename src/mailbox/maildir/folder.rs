@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::dir::{Dir, Type};
@@ -61,8 +62,21 @@ impl Folder {
         Error::io(&self.place.path, doing, error.into())
     }
 
+    /// That the Maildir still has its name, by which its index is called. Another one may be called
+    /// so by now, whose index is no business of who has this one open.
+    pub fn still(&self) -> Result<(), Error> {
+        let fail = |error| self.fail("be looked at", error);
+        let there = std::fs::metadata(&self.place.path).map_err(fail)?;
+        let ours = fstat(&self.parts.root).map_err(|error| fail(error.into()))?;
+        if (there.dev(), there.ino()) == (ours.st_dev, ours.st_ino) {
+            return Ok(());
+        }
+        Err(fail(io::ErrorKind::NotFound.into()))
+    }
+
     /// How the directories look; and whether each later change will show in that.
     pub fn look(&self) -> Result<(Base, bool), Error> {
+        self.still()?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut base = Base::default();
         let mut is_settled = true;

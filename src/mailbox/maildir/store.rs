@@ -66,6 +66,7 @@ impl MaildirStore {
     /// The same; with `anew` also an index that is sound.
     pub(super) fn lock_with(&mut self, anew: bool) -> Result<Session<'_>, Error> {
         let mut locked = self.index.lock()?;
+        self.folder.still()?;
         if anew || locked.opened() != Opened::Loaded {
             if let Opened::Damaged(damaged) = locked.opened() {
                 self.warnings.push(format!(

@@ -262,6 +262,27 @@ fn a_size_in_a_name_that_can_not_be_is_counted_and_a_wrong_one_ends_the_reading(
 }
 
 #[test]
+fn a_session_whose_maildir_has_another_name_does_nothing_to_the_one_that_has_its_name() {
+    let host = Host::new();
+    let mut before = host.open();
+    before.append(&[arrival("a", Flags::default(), &[])]).unwrap();
+    fs::rename(host.path(""), host.directory.path().join("other")).unwrap();
+    let is_gone = |result: Result<(), Error>| matches!(result, Err(Error::Io { .. }));
+    assert!(is_gone(before.sync()));
+    let mut now = host.open();
+    now.append(&[arrival("b", Flags::FLAGGED, &["new"])]).unwrap();
+    let known = shown(&now).into_iter().map(|(uid, ..)| uid).collect::<Vec<_>>();
+    assert!(is_gone(before.sync()));
+    assert!(is_gone(before.append(&[arrival("c", Flags::default(), &[])]).map(drop)));
+    assert!(is_gone(before.mark(&one(1), Marking::Add, Flags::SEEN, &[], None).map(drop)));
+    assert!(is_gone(before.expunge(&one(1)).map(drop)));
+    assert!(is_gone(before.claim_recent().map(drop)));
+    now.sync().unwrap();
+    assert_eq!(shown(&now), [(known[0], Flags::FLAGGED, vec!["new"])]);
+    assert_eq!(host.names("cur").len() + host.names("new").len(), 1);
+}
+
+#[test]
 fn what_is_no_message_is_left_alone() {
     let host = Host::new();
     let mut store = host.open();
