@@ -177,6 +177,8 @@ pub(super) fn shared(old: &[u8], new: &[u8]) -> (usize, usize) {
     (front + more, back + rest)
 }
 
+const BASE: &str = "X-IMAPbase";
+
 /// A line of a header that is the mailbox's own.
 #[derive(Debug)]
 struct Line {
@@ -273,7 +275,7 @@ impl<'a> Layout<'a> {
         if let Some(at) = self.lines_of(field)?.first() {
             return self.set(*at, text.to_vec());
         }
-        let name = if field == Hidden::Uid { "X-UID" } else { "X-IMAPbase" };
+        let name = if field == Hidden::Uid { "X-UID" } else { BASE };
         self.made.push((name, text.to_vec()));
         Ok(())
     }
@@ -353,11 +355,21 @@ impl<'a> Layout<'a> {
             }
             at = line.place.end;
         }
-        if !in_place && self.home.is_empty() {
+        if !in_place && (self.home.is_empty() || !self.base_stands_first()) {
             return Err(NoRoom);
         }
         new.extend_from_slice(self.header.get(at..).unwrap_or_default());
         Ok(new)
+    }
+
+    /// Whether a new X-IMAPbase would stand before the X-UID: to Dovecot and c-client one behind says
+    /// nothing, and they number all messages anew.
+    fn base_stands_first(&self) -> bool {
+        let is_made = self.made.iter().any(|(name, _)| *name == BASE);
+        let uid = self.lines.iter().position(|line| line.field == Hidden::Uid);
+        !is_made
+            || uid
+                .is_none_or(|at| at >= self.home.start && !(self.behind && self.home.contains(&at)))
     }
 
     /// The home's lines with other widths, as long as before together. Where that is not enough,
@@ -375,11 +387,11 @@ impl<'a> Layout<'a> {
             let keywords = lines.iter().find(|line| line.field == Hidden::Keywords);
             let keywords = keywords.ok_or(NoRoom)?;
             let end = self.bytes(&(keywords.value.end..keywords.place.end));
-            let made = self.made.iter().map(|(name, text)| {
-                let line = [name.as_bytes(), b": ", text, end].concat();
-                line.into_iter()
-            });
-            let made: Vec<u8> = made.flatten().collect();
+            let made = |is_meant: fn(&str) -> bool| -> Vec<u8> {
+                let made = self.made.iter().filter(|(name, _)| is_meant(name));
+                made.flat_map(|(name, text)| [name.as_bytes(), b": ", text, end].concat()).collect()
+            };
+            let (base, made) = (made(|name| name == BASE), made(|name| name != BASE));
             let others = lines.iter().filter(|line| line.place != keywords.place);
             let others: usize =
                 others.map(|line| line.place.len() - line.width() + width(line)).sum();
@@ -388,15 +400,19 @@ impl<'a> Layout<'a> {
                 Some(text) => needed(text),
                 None => needed(self.bytes(&keywords.value).trim_ascii()),
             };
-            let Some(rest) = total.checked_sub(others + made.len() + frame) else {
+            let Some(rest) = total.checked_sub(others + base.len() + made.len() + frame) else {
                 continue;
             };
             if rest < least {
                 continue;
             }
             let mut new = Vec::with_capacity(total);
+            let mut base = Some(base);
             for line in lines {
                 let is_keywords = line.place == keywords.place;
+                if (is_keywords || line.field == Hidden::Uid) && !self.behind {
+                    new.extend(base.take().unwrap_or_default());
+                }
                 if is_keywords && !self.behind {
                     new.extend_from_slice(&made);
                 }
@@ -405,6 +421,7 @@ impl<'a> Layout<'a> {
                 new.extend_from_slice(self.bytes(&(line.value.end..line.place.end)));
             }
             if self.behind {
+                new.extend(base.take().unwrap_or_default());
                 new.extend_from_slice(&made);
             }
             return Ok(new);

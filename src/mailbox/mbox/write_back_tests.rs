@@ -1,5 +1,5 @@
 use super::super::own::{self, ImapBase, Own};
-use super::{NoRoom, Wanted, shown, write_back, write_back_at};
+use super::{BASE, NoRoom, Wanted, shown, write_back, write_back_at};
 use crate::mailbox::store::Flags;
 
 /// The header with what is written.
@@ -73,6 +73,31 @@ fn a_uid_and_a_base_are_made_of_the_room_of_the_keywords() {
             "X-IMAPbase: 1764000000 0000012345 a b\nX-UID: 12345\nX-Keywords"
         )
     );
+}
+
+#[test]
+fn a_base_stands_before_the_uid_or_nowhere() {
+    let base = ImapBase { uid_validity: 1_764_000_000, uid_last: 7, keywords: vec![] };
+    let wanted = Wanted { base: Some(&base), ..Wanted::default() };
+    let with = |uid: &str| ours(90).replace("X-Keywords", &format!("{uid}X-Keywords"));
+    let made = written(&with("X-UID: 3\n"), &wanted).unwrap();
+    let lines = "X-IMAPbase: 1764000000 0000000007\nX-UID: 3\n";
+    assert_eq!(made, ours(90 - 34).replace("X-Keywords", &format!("{lines}X-Keywords")));
+    let behind = ours(90).replace("B: 2\n", "B: 2\nX-UID: 3\n");
+    assert!(written(&behind, &wanted).unwrap().find(BASE) < behind.find("X-UID"));
+    let before = ours(90).replace("A: 1\n", "X-UID: 3\nA: 1\n");
+    assert_eq!(written(&before, &wanted), Err(NoRoom));
+    // Wherever a block of the disk ends.
+    let header = with("X-UID: 3\n");
+    for start in 0..4096 {
+        if let Ok(edit) = write_back_at(header.as_bytes(), start, &wanted) {
+            let edit = edit.unwrap();
+            let mut new = header.clone().into_bytes();
+            new[edit.at..edit.at + edit.bytes.len()].copy_from_slice(&edit.bytes);
+            let new = String::from_utf8(new).unwrap();
+            assert!(new.find(BASE).unwrap() < new.find("X-UID").unwrap(), "{start}");
+        }
+    }
 }
 
 #[test]
