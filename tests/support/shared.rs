@@ -81,6 +81,8 @@ pub struct Shared {
     visits: AtomicUsize,
     /// How often Dovecot was wrong about a message that mutt had rewritten.
     stale: AtomicUsize,
+    /// How often it answered that it had not set a flag.
+    forgotten: AtomicUsize,
 }
 
 /// Somebody who works on the mailbox until time is over.
@@ -122,6 +124,7 @@ impl Shared {
             is_parted: AtomicBool::new(false),
             visits: AtomicUsize::new(0),
             stale: AtomicUsize::new(0),
+            forgotten: AtomicUsize::new(0),
         }
     }
 
@@ -154,13 +157,14 @@ impl Shared {
         }
         super::note(&format!(
             "{by_agent:?}: {} delivered, {} expunged, {} read meanwhile, {} flagged by IMAP; mutt \
-             came {} times, Dovecot was wrong about {} of its messages",
+             came {} times, Dovecot was wrong about {} of its messages, and forgot {} flags at once",
             count(&self.sent),
             count(&self.gone),
             self.read.load(Ordering::Relaxed),
             self.flags.lock().unwrap().len(),
             self.visits.load(Ordering::Relaxed),
             self.stale.load(Ordering::Relaxed),
+            self.forgotten.load(Ordering::Relaxed),
         ));
     }
 
@@ -416,7 +420,17 @@ impl Shared {
                     let flag = FLAGS[dice.below(FLAGS.len())];
                     let set = dice.below(3) > 0;
                     let sign = if set { '+' } else { '-' };
-                    imap.command(&format!("UID STORE {uid} {sign}FLAGS ({flag})"))?;
+                    let answers = imap.command(&format!("UID STORE {uid} {sign}FLAGS ({flag})"))?;
+                    // Where somebody has removed messages since it last looked, Dovecot forgets the
+                    // flag that is being set, also where a file is only made shorter by hand. It
+                    // says so: what it answers is held to be so.
+                    let mut answers = answers.iter().filter(|one| one.number("UID") == Some(uid));
+                    if answers
+                        .any(|one| one.text.split([' ', '(', ')']).any(|is| is == flag) != set)
+                    {
+                        self.forgotten.fetch_add(1, Ordering::Relaxed);
+                        continue;
+                    }
                     let mut flags = self.flags.lock().unwrap();
                     let flags = flags.entry(letter).or_default();
                     if set {

@@ -131,7 +131,7 @@ impl Shared {
             if store.status().uid_validity != validity {
                 return Ok(());
             }
-            let letter = super::proven(&text, View::Ours);
+            let letter = self.proven(store, message.uid, &text);
             self.read.fetch_add(1, Ordering::Relaxed);
             self.uids.lock().unwrap().see((validity, message.uid), (letter, message.digest));
             if letter.fate() == Fate::Expunge {
@@ -178,7 +178,7 @@ impl Shared {
                 fs::remove_dir_all(self.site.home("hunt").join("mail/.index")).unwrap();
                 let mut store = MboxStore::open(self.place()).unwrap();
                 // What only the index knew may have another UID now.
-                let again = Self::letters(&mut store);
+                let again = self.letters(&mut store);
                 assert_eq!(again.values().collect::<BTreeSet<_>>(), found.values().collect());
                 if store.status().uid_validity == validity {
                     for uid in &named {
@@ -197,13 +197,33 @@ impl Shared {
         });
     }
 
-    fn letters(store: &mut MboxStore) -> BTreeMap<u32, Letter> {
-        let messages = store.messages().to_vec();
-        let mut letter = |message: &hikyaku::mailbox::store::Message| {
-            let text = read(store, message.uid).unwrap().unwrap();
-            (message.uid, super::proven(&text, View::Ours))
+    fn letters(&self, store: &mut MboxStore) -> BTreeMap<u32, Letter> {
+        let uids: Vec<u32> = store.messages().iter().map(|message| message.uid).collect();
+        let mut letter = |uid| {
+            let text = read(store, uid).unwrap().unwrap();
+            (uid, self.proven(store, uid, &text))
         };
-        messages.iter().map(&mut letter).collect()
+        uids.into_iter().map(&mut letter).collect()
+    }
+
+    /// Which message a store has given; all that is known of it, where it is torn.
+    #[track_caller]
+    fn proven(&self, store: &MboxStore, uid: u32, text: &[u8]) -> Letter {
+        Letter::prove(text, View::Ours).unwrap_or_else(|why| {
+            let message = store.message(uid);
+            let file = fs::read(self.site.inbox("hunt")).unwrap_or_default();
+            let there = message.map_or(&[][..], |message| {
+                let place = |at: u64| usize::try_from(at).unwrap().min(file.len());
+                let from = place(message.extent.start.saturating_sub(500));
+                &file[from..place(message.extent.end() + 500)]
+            });
+            panic!(
+                "a torn message: {why}\nthe index has {message:?}\nthere and around it stands now: \
+                 {}\nthe text: {}",
+                there.escape_ascii(),
+                text.escape_ascii()
+            )
+        })
     }
 
     /// Reads all, and holds the UIDs to what they meant before.
@@ -212,7 +232,7 @@ impl Shared {
         let validity = store.status().uid_validity;
         for message in store.messages().to_vec() {
             let text = read(store, message.uid).unwrap().unwrap();
-            let letter = super::proven(&text, View::Ours);
+            let letter = self.proven(store, message.uid, &text);
             found.insert(message.uid, letter);
             self.uids.lock().unwrap().see((validity, message.uid), (letter, message.digest));
         }
