@@ -55,9 +55,7 @@ fn main() -> ExitCode {
 
 fn run(server: &Server, what: &[&str]) -> Outcome {
     match what {
-        ["login", times] => {
-            median("login", times.parse()?, |_| server.log_in()?.leave())
-        }
+        ["login", times] => median("login", times.parse()?, |_| server.log_in()?.leave()),
         ["first"] => {
             let mut client = server.log_in()?;
             tell("first", client.timed("SELECT INBOX")?);
@@ -383,11 +381,7 @@ fn timed<T>(action: impl FnOnce() -> Outcome<T>) -> Outcome<Duration> {
     Ok(began.elapsed())
 }
 
-fn median(
-    name: &str,
-    times: usize,
-    mut action: impl FnMut(usize) -> Outcome<Duration>,
-) -> Outcome {
+fn median(name: &str, times: usize, mut action: impl FnMut(usize) -> Outcome<Duration>) -> Outcome {
     let mut all = (0..times).map(&mut action).collect::<Outcome<Vec<Duration>>>()?;
     all.sort();
     tell(name, all.get(times / 2).copied().unwrap_or_default());

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
@@ -56,6 +57,32 @@ pub fn flock(file: &File) -> io::Result<()> {
 pub fn unlock_flock(file: &File) -> io::Result<()> {
     fs2::FileExt::unlock(file)
 }
+
+/// Whether somebody else has this file open, one that is ours and open for writing. False also where
+/// the file system can't tell.
+///
+/// It is asked by a lease, held for no longer than that: who opens the file meanwhile waits, or gets
+/// EWOULDBLOCK if he would not.
+#[allow(unsafe_code, reason = "nix has no F_SETLEASE")]
+pub fn is_open_elsewhere(file: &File) -> bool {
+    let fcntl = |command: i32, argument: i32| {
+        // SAFETY: both commands take an int, and nothing of ours is written to.
+        unsafe { libc::fcntl(file.as_raw_fd(), command, argument) == 0 }
+    };
+    // The usual signal to the holder of a lease that is wanted back, SIGIO, would kill us.
+    if !fcntl(F_SETSIG, libc::SIGURG) {
+        return false;
+    }
+    let is_alone = fcntl(libc::F_SETLEASE, libc::F_WRLCK);
+    let is_refused = !is_alone && nix::Error::last() == nix::Error::EAGAIN;
+    if is_alone {
+        fcntl(libc::F_SETLEASE, libc::F_UNLCK);
+    }
+    is_refused
+}
+
+/// As Linux has it on all machines; libc leaves it out.
+const F_SETSIG: i32 = 10;
 
 /// Bytes free for an unprivileged writer on the file system of `path`.
 pub fn free_space(path: &std::path::Path) -> io::Result<u64> {

@@ -46,7 +46,8 @@ pub struct Claims {
 /// All have one MODSEQ, the next one.
 ///
 /// A message that is known keeps its UID wherever it stands now. One that is not gets the UID that
-/// the mailbox has for it, if no message can have had it before, or else the next one.
+/// the mailbox has for it, or that it must have by those around it, if no message can have had it
+/// before; or else the next one.
 pub fn reconcile(
     state: &State,
     from: Option<u64>,
@@ -79,8 +80,13 @@ pub fn reconcile(
         }
     }
 
+    let between: HashMap<usize, Uid> = between(found, from.is_none(), is_new)
+        .filter(|(first, ..)| *first >= state.uid_next)
+        .map(|(_, at, uid)| (at, uid))
+        .collect();
     let claimed = |at: &usize| {
-        found.get(*at).and_then(|found| found.uid).filter(|uid| *uid >= state.uid_next)
+        let uid = found.get(*at).and_then(|found| found.uid);
+        uid.filter(|uid| *uid >= state.uid_next).or_else(|| between.get(at).copied())
     };
     let (mut named, others): (Vec<usize>, Vec<usize>) =
         (0..found.len()).filter(is_new).partition(|at| claimed(at).is_some());
@@ -107,6 +113,34 @@ pub fn reconcile(
         add(&at, next, emit);
         next = next.saturating_add(1);
     }
+}
+
+/// New messages without a UID of their own whose UIDs follow from those around them: as many stand
+/// between two that have theirs as there are UIDs between these. (Dovecot has given them, and has not
+/// written them yet.) For each, the first UID of its row, which of the found it is, and its own UID.
+fn between(
+    found: &[Found],
+    is_whole: bool,
+    is_new: impl Fn(&usize) -> bool,
+) -> impl Iterator<Item = (Uid, usize, Uid)> {
+    let (mut before, mut row) = (is_whole.then_some(0), 0..0);
+    found.iter().enumerate().flat_map(move |(at, one)| {
+        let mut fitting = 0..0;
+        let mut first = 0;
+        match one.uid {
+            Some(uid) => {
+                first = before.map_or(0, |before: Uid| before.saturating_add(1));
+                if first > 0 && uid.saturating_sub(first) as usize == row.len() {
+                    fitting = row.clone();
+                }
+                (before, row) = (Some(uid), at + 1..at + 1);
+            }
+            None if is_new(&at) => row.end = at + 1,
+            // What it has is between them, or is not: that is not known.
+            None => (before, row) = (None, at + 1..at + 1),
+        }
+        fitting.zip(first..).map(move |(at, uid)| (first, at, uid))
+    })
 }
 
 fn message(found: &Found, uid: Uid, keywords: u64, modseq: u64) -> Message {
@@ -137,28 +171,34 @@ pub fn list(state: &mut State, found: Vec<Found>, claims: Option<Claims>) -> Res
     let modseq = state.next_modseq();
     let mut names = Names::new(&[]);
     let mut recent = 0;
-    let mut add = |state: &mut State, found: &Found| {
+    let mut add = |state: &mut State, found: &Found, uid: Option<Uid>| {
         let mut made = Vec::new();
         let keywords = names.bits(words(found), &mut |change| made.push(change));
         made.into_iter().try_for_each(|change| state.apply(change))?;
-        let uid = found.uid.unwrap_or(0).max(state.uid_next);
+        let uid = uid.unwrap_or(0).max(state.uid_next);
         if found.old {
             recent = uid;
         }
         state.apply(Change::New(message(found, uid, keywords, modseq)))
     };
-    let mut others = Vec::new();
+    let between: Vec<(Uid, usize, Uid)> = between(&found, true, |_| true).collect();
+    let mut between = between.into_iter().peekable();
+    let (mut others, mut at) = (Vec::new(), 0..);
     each_given_up(found, |found| {
-        if claims.is_some() && found.uid.is_none() {
+        let at = at.next();
+        let uid = found
+            .uid
+            .or_else(|| between.next_if(|(_, other, _)| Some(*other) == at).map(|(.., uid)| uid));
+        if claims.is_some() && uid.is_none() {
             others.push(found);
             return Ok(());
         }
-        add(state, &found)
+        add(state, &found, uid)
     })?;
     if let Some(claims) = claims {
         state.apply(Change::UidNext(claims.uid_last.saturating_add(1)))?;
     }
-    each_given_up(others, |found| add(state, &found))?;
+    each_given_up(others, |found| add(state, &found, None))?;
     state.apply(Change::Recent(recent))
 }
 

@@ -102,16 +102,36 @@ fn of_equal_messages_the_first_keeps_the_first_uid() {
 #[test]
 fn uids_of_the_mailbox_count_where_nobody_had_them() {
     let mut messages = found("abcd");
-    messages[0].uid = Some(7);
+    messages[0].uid = Some(6);
     messages[2].uid = Some(9);
     let claims = Some(Claims { uid_validity: 5, uid_last: 20 });
     let mut state = State::new(5, 10);
     follow(&mut state, &messages, claims);
-    assert_eq!(shown(&state), [(7, 'a', 0), (9, 'c', 2), (21, 'b', 1), (22, 'd', 3)]);
+    assert_eq!(shown(&state), [(6, 'a', 0), (9, 'c', 2), (21, 'b', 1), (22, 'd', 3)]);
     let mut messages = found("abcde");
     messages[4].uid = Some(3);
     follow(&mut state, &messages, claims);
     assert_eq!(state.messages.last().unwrap().uid, 23, "3 may have been another's");
+}
+
+#[test]
+fn a_uid_that_a_neighbour_gave_and_has_not_written_follows_from_those_around_it() {
+    let mut messages = found("abcdef");
+    for (at, uid) in [(1, 2), (4, 5)] {
+        messages[at].uid = Some(uid);
+    }
+    let claims = Some(Claims { uid_validity: 5, uid_last: 5 });
+    let mut state = State::new(5, 10);
+    follow(&mut state, &messages, claims);
+    let all = [(1, 'a', 0), (2, 'b', 1), (3, 'c', 2), (4, 'd', 3), (5, 'e', 4), (6, 'f', 5)];
+    assert_eq!(shown(&state), all);
+    // Not where another one has had it.
+    let mut messages = found("abxef");
+    for (at, uid) in [(1, 2), (3, 4), (4, 6)] {
+        messages[at].uid = Some(uid);
+    }
+    follow(&mut state, &messages, claims);
+    assert_eq!(shown(&state)[4..], [(7, 'x', 2)]);
 }
 
 #[test]

@@ -1,14 +1,18 @@
 //! Which of the UIDs that stand in an mbox can be believed.
 //!
 //! An `X-UID` counts only after an `X-IMAPbase` of the first message, only if it is larger than all
-//! before it, and not above the UIDLAST that the base names: anything else is what a stranger wrote,
-//! or is left of a mailbox where the message stood before.
+//! before it, and not far above the UIDLAST that the base names: anything else is what a stranger
+//! wrote, or is left of a mailbox where the message stood before.
 
 use super::own::{ImapBase, Own};
 use crate::mailbox::uids::Uid;
 
 /// A UIDLAST above this is a lie, too: it would leave no UIDs for mail to come.
 const MOST_LAST: Uid = Uid::MAX - 1_000_000;
+
+/// So far above UIDLAST a UID may be. A live Dovecot writes the UIDs of the messages that it moves, and
+/// UIDLAST only when it closes the mailbox. A stranger can't use up many UIDs by so small a lie.
+const AHEAD: Uid = 1000;
 
 /// Looks at the messages of a mailbox in their order, c-client's pseudo message with them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,7 +40,7 @@ impl Believed {
             self.base = own.base.as_ref().and_then(numbers);
         }
         let (_, last) = self.base?;
-        let uid = own.uid.filter(|uid| *uid > self.highest && *uid <= last)?;
+        let uid = own.uid.filter(|uid| *uid > self.highest && *uid - last.min(*uid) <= AHEAD)?;
         self.highest = uid;
         Some(uid)
     }
@@ -53,7 +57,7 @@ fn numbers(base: &ImapBase) -> Option<(u32, Uid)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Believed, ImapBase, MOST_LAST, Own};
+    use super::{AHEAD, Believed, ImapBase, MOST_LAST, Own};
 
     fn believed(base: Option<u32>, uids: &[u32]) -> Vec<Option<u32>> {
         let base = base.map(|uid_last| ImapBase { uid_validity: 7, uid_last, keywords: vec![] });
@@ -67,11 +71,12 @@ mod tests {
     }
 
     #[test]
-    fn a_uid_counts_behind_a_base_where_it_grows_up_to_the_last() {
-        let all = [Some(1), Some(3), None, None, Some(4), None, Some(9), None];
+    fn a_uid_counts_behind_a_base_where_it_grows_not_far_above_the_last() {
+        let all = [Some(1), Some(3), None, None, Some(4), None, Some(9), Some(10)];
         assert_eq!(believed(Some(9), &[1, 3, 3, 2, 4, 0, 9, 10]), all);
+        assert_eq!(believed(Some(9), &[9 + AHEAD + 1, 9 + AHEAD]), [None, Some(9 + AHEAD)]);
         assert_eq!(believed(None, &[1, 2]), [None, None]);
-        assert_eq!(believed(Some(0), &[1, 2]), [None, None]);
+        assert_eq!(believed(Some(0), &[AHEAD + 1, 2]), [None, Some(2)]);
         assert_eq!(believed(Some(MOST_LAST), &[MOST_LAST]), [Some(MOST_LAST)]);
         assert_eq!(believed(Some(MOST_LAST + 1), &[1]), [None]);
     }

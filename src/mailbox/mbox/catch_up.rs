@@ -5,16 +5,17 @@
 //! is more than one read is read without the write locks, one read after the other under the read
 //! locks; only then the write locks are taken, and what has come meanwhile is read.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::time::Instant;
 
+use super::Opened;
 use super::delivered::Delivered;
 use super::identity::Identity;
+use super::in_place::{self, Standing};
 use super::listing::Listing;
 use super::scan::{self, Scanner};
 use super::store::MboxStore;
-use super::{Opened, in_place};
 use crate::mailbox::Error;
 use crate::mailbox::index::{self, Base, Change, Locked, State, list, reconcile};
 use crate::mailbox::store::Message;
@@ -146,7 +147,7 @@ impl MboxStore {
             && let Some(mut changes) = changes(locked.state(), &listing)
         {
             let durable = !opened.tells_all || !changes.iter().all(is_in_file);
-            name_new(opened, locked.state(), &listing, &mut changes)?;
+            name(opened, locked.state(), &listing, &mut changes)?;
             changes.push(Change::Base(opened.stamp(verified)?));
             return locked.commit(changes, durable);
         }
@@ -239,22 +240,51 @@ fn changes(state: &State, listing: &Listing) -> Option<Vec<Change>> {
     (left > 0).then_some(changes)
 }
 
-/// Gives the new messages among these changes their UIDs in the file.
-fn name_new(
+/// Gives messages their UIDs in the file: the new ones among these changes, and where all were found
+/// also those that could not have them before.
+fn name(
     opened: &Opened,
     state: &State,
     listing: &Listing,
-    changes: &mut [Change],
+    changes: &mut Vec<Change>,
 ) -> Result<(), Error> {
     let before = state.uid_next.saturating_sub(1);
     let uid_last = new_ones(changes).last().map_or(before, |last| last.uid);
-    let new: HashSet<u64> = new_ones(changes).map(|message| message.extent.start).collect();
-    let others = listing.found.iter().filter(|found| found.uid.is_none());
-    let others = others.map(|found| found.extent.start).filter(|at| !new.contains(at));
-    let unnamed = others.chain(unnamed_before(state, listing.from)).min();
     let names = (state.uid_validity, uid_last);
-    in_place::name(opened, listing.first.as_ref(), names, unnamed, new_ones(changes))
-        .map_err(|error| opened.fail("be written", error))
+    let mut known = if listing.from.is_none() { unnamed(state, changes) } else { Vec::new() };
+    let blocked = match listing.from {
+        Some(from) => unnamed_before(state, Some(from)).or_else(|| {
+            // The last one that is known is the first of these.
+            let last = listing.found.first().filter(|last| last.uid.is_none());
+            last.map(|last| last.extent.start)
+        }),
+        None => None,
+    };
+    let standing = Standing::of(&listing.found);
+    let messages = new_ones(changes).chain(&mut known);
+    in_place::name(opened, listing.first.as_ref(), names, &standing, blocked, messages)
+        .map_err(|error| opened.fail("be written", error))?;
+    let named = known.iter().filter(|message| message.extent.named);
+    changes.extend(named.map(|m| Change::Placed { uid: m.uid, extent: m.extent }));
+    Ok(())
+}
+
+/// The known messages that have no UID in the file after these changes, as they are then.
+fn unnamed(state: &State, changes: &[Change]) -> Vec<Message> {
+    let (mut gone, mut placed) = (HashSet::new(), HashMap::new());
+    for change in changes {
+        match change {
+            Change::Expunge { uids, .. } => gone.extend(uids.iter()),
+            Change::Placed { uid, extent } => drop(placed.insert(*uid, *extent)),
+            _ => {}
+        }
+    }
+    let left = state.messages.iter().filter(|message| !gone.contains(&message.uid));
+    let now = |message: &Message| {
+        let extent = placed.get(&message.uid).copied().unwrap_or(message.extent);
+        Message { extent, ..*message }
+    };
+    left.map(now).filter(|message| !message.extent.named).collect()
 }
 
 /// Where a message stands, of those before `from`, that has no UID in the file.
@@ -287,6 +317,7 @@ fn rewrite(
         // What was given stays given, also where the file could not say so.
         claims.uid_last = claims.uid_last.max(old.uid_next.saturating_sub(1));
     }
+    let standing = Standing::of(&found);
     let damaged = |damaged| opened.fail("be listed", io::Error::other(damaged));
     if anew {
         list(&mut state, found, claims).map_err(damaged)?;
@@ -308,7 +339,7 @@ fn rewrite(
     // Where the others stand is not certain.
     let from = from.unwrap_or(0);
     let found_here = state.messages.iter_mut().filter(|message| message.extent.start >= from);
-    in_place::name(opened, first.as_ref(), names, unnamed, found_here)
+    in_place::name(opened, first.as_ref(), names, &standing, unnamed, found_here)
         .map_err(|error| opened.fail("be written", error))?;
     state.base = opened.stamp(verified)?;
     locked.replace(state)

@@ -6,7 +6,7 @@
 //! the next time.
 //! Marks go before UIDs: somebody made them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 
 use super::fields::{self, Hidden};
@@ -64,8 +64,9 @@ impl Compaction {
         // Where others than the first stand is not certain in a file that was not looked at whole.
         let certain = if Identity::is_verified(&state.base) { usize::MAX } else { 1 };
         let left = order.iter().copied().filter(|message| !removed.contains(message.uid));
-        let left = left.take(certain);
-        let numbering = Numbering::new(opened, state, left.clone().next())?;
+        let left: Vec<&Message> = left.take(certain).collect();
+        let left = left.iter().copied();
+        let numbering = Numbering::new(opened, state, left.clone())?;
         compaction.fill(opened, state, left, numbering, ranges)?;
         Ok(compaction)
     }
@@ -104,6 +105,10 @@ impl Compaction {
                 let names = state.names(message.marks.keywords);
                 let marks = message.extent.unwritten.then_some((message.marks.flags, &names[..]));
                 let base = numbering.base.as_ref();
+                // What another program has given stays.
+                let is_free = numbering.highest.is_some() && own::read(&old).uid.is_none();
+                let uid = uid.filter(|_| is_free);
+                let is_numbered = is_numbered && (uid.is_some() || base.is_some());
                 let all = is_numbered.then_some((Wanted { marks, uid, base }, put_by));
                 let only_marks = is_waiting.then_some((Wanted { marks, ..Wanted::default() }, 0));
                 let start = message.extent.header_start();
@@ -174,14 +179,29 @@ struct Numbering {
     base: Option<ImapBase>,
     /// The largest UID so far; `None` where no more may be given.
     highest: Option<Uid>,
+    /// Those before a message that has a smaller one in the file.
+    misplaced: HashSet<Uid>,
 }
 
 impl Numbering {
-    fn new(opened: &Opened, state: &State, first: Option<&Message>) -> io::Result<Self> {
+    fn new<'a>(
+        opened: &Opened,
+        state: &State,
+        mut left: impl DoubleEndedIterator<Item = &'a Message> + Clone,
+    ) -> io::Result<Self> {
+        let mut smallest = Uid::MAX;
+        let misplaced = left.clone().rev().filter(|message| {
+            let is_misplaced = message.uid > smallest;
+            if message.extent.named {
+                smallest = smallest.min(message.uid);
+            }
+            is_misplaced
+        });
+        let misplaced = misplaced.map(|message| message.uid).collect();
         let front = Scanner::with_window(&opened.file, opened.identity.size, 0).first_header()?;
         // Not behind c-client's message, in which we don't write.
-        let Some((first, front)) = first.zip(front.filter(|front| !front.internal)) else {
-            return Ok(Self { base: None, highest: None });
+        let Some((first, front)) = left.next().zip(front.filter(|front| !front.internal)) else {
+            return Ok(Self { base: None, highest: None, misplaced });
         };
         let is_current = |base: &ImapBase| {
             base.uid_validity == state.uid_validity
@@ -189,18 +209,23 @@ impl Numbering {
         };
         let header = header(opened, &first.extent)?;
         let said = header.and_then(|header| own::read(&header).base);
-        let base = (!said.is_some_and(|base| is_current(&base))).then(|| ImapBase {
+        // What the mailbox says of itself stays, whoever has it open.
+        let is_alone = opened.is_alone();
+        let is_due = !said.is_some_and(|base| is_current(&base));
+        let base = (is_due && (is_alone || front.own.base.is_some())).then(|| ImapBase {
             uid_validity: state.uid_validity,
             uid_last: state.uid_next.saturating_sub(1),
             keywords: front.own.base.map(|base| base.keywords).unwrap_or_default(),
         });
-        Ok(Self { base, highest: Some(0) })
+        Ok(Self { base, highest: is_alone.then_some(0), misplaced })
     }
 
     /// Whether the next message lacks its UID, or what the first one has to say, and may get it.
     fn takes(&mut self, message: &Message) -> bool {
-        self.highest = self.highest.filter(|highest| message.uid > *highest).map(|_| message.uid);
-        self.highest.is_some() && (!message.extent.named || self.base.is_some())
+        let ascends =
+            |highest: &Uid| message.uid > *highest && !self.misplaced.contains(&message.uid);
+        self.highest = self.highest.filter(ascends).map(|_| message.uid);
+        self.base.is_some() || (self.highest.is_some() && !message.extent.named)
     }
 
     /// Whether the message has all that was asked for.

@@ -10,7 +10,7 @@ use super::Opened;
 use super::identity::Identity;
 use super::own::{self, ImapBase};
 use super::write_back::{NoRoom, Wanted, write_back_at};
-use crate::mailbox::index::{Change, State};
+use crate::mailbox::index::{Change, Found, State};
 use crate::mailbox::moment::moment;
 use crate::mailbox::store::{Extent, Message};
 use crate::mailbox::uids::{Uid, UidSet};
@@ -27,19 +27,52 @@ pub struct First {
     pub internal: bool,
 }
 
+/// The UIDs that stand in a file and can be believed, each with where its message stands.
+#[derive(Debug)]
+pub struct Standing(Vec<(u64, Uid)>);
+
+impl Standing {
+    /// Those of messages that were found, in their order.
+    pub fn of(found: &[Found]) -> Self {
+        let uid = |found: &Found| found.uid.map(|uid| (found.extent.start, uid));
+        Self(found.iter().filter_map(uid).collect())
+    }
+
+    /// Whether a message that stands there has one.
+    fn has(&self, start: u64) -> bool {
+        self.0.binary_search_by_key(&start, |(start, _)| *start).is_ok()
+    }
+
+    /// Whether they would all still ascend with the one of this message.
+    fn takes(&self, message: &Message) -> bool {
+        let at = self.0.partition_point(|(start, _)| *start < message.extent.start);
+        let (before, behind) = self.0.split_at_checked(at).unwrap_or_default();
+        before.last().is_none_or(|(_, uid)| *uid < message.uid)
+            && behind.first().is_none_or(|(_, uid)| message.uid < *uid)
+    }
+}
+
 /// Gives messages their UIDs in the file, where there is room: those that have none there yet.
 ///
 /// A UID counts only up to the UIDLAST that stands in the first message, so that is written first.
+/// It counts only where they ascend, so none is written that would not, or that would keep those
+/// behind it from counting: a live Dovecot then gives new ones to all of these, forgets their flags,
+/// and tears the file where it is just removing messages.
 /// None is written behind a message without one, the first of which stands at `unnamed_at` if it is
 /// not among these: Dovecot gives new UIDs to all that stand behind such a message.
+/// And none while another program has the file open: it may have given others.
 pub fn name<'a>(
     opened: &Opened,
     first: Option<&First>,
     (uid_validity, uid_last): (u32, Uid),
+    standing: &Standing,
     unnamed_at: Option<u64>,
     messages: impl Iterator<Item = &'a mut Message>,
 ) -> io::Result<()> {
-    let mut unnamed: Vec<&mut Message> = messages.filter(|message| !message.extent.named).collect();
+    // What another program has given stays as it is there.
+    let is_unnamed =
+        |message: &&mut Message| !message.extent.named && !standing.has(message.extent.start);
+    let mut unnamed: Vec<&mut Message> = messages.filter(is_unnamed).collect();
     unnamed.sort_by_key(|message| message.extent.start);
     let mut unnamed = unnamed.into_iter().peekable();
     let Some(first) = first.filter(|first| !first.internal) else {
@@ -53,10 +86,17 @@ pub fn name<'a>(
     let keywords = first.base.as_ref().map(|base| base.keywords.clone()).unwrap_or_default();
     let base = ImapBase { uid_validity, uid_last, keywords };
     let wanted = Wanted { base: Some(&base), ..Wanted::default() };
+    if !opened.is_alone() {
+        if is_late {
+            let _ = write(opened, &first.extent, &wanted)?;
+        }
+        return Ok(());
+    }
     // Its own UID comes with it, so that the disk gets both or none.
     let own = unnamed.next_if(|message| message.extent.start == first.extent.start);
+    let own_fits = own.as_ref().is_none_or(|message| standing.takes(message));
     let both = Wanted { uid: own.as_ref().map(|message| message.uid), ..wanted };
-    if write(opened, &first.extent, &both)?.is_ok() {
+    if own_fits && write(opened, &first.extent, &both)?.is_ok() {
         if let Some(own) = own {
             own.extent.named = true;
         }
@@ -66,8 +106,8 @@ pub fn name<'a>(
     let limit = unnamed_at.unwrap_or(u64::MAX);
     for message in unnamed.take_while(|message| message.extent.start < limit) {
         let wanted = Wanted { uid: Some(message.uid), ..Wanted::default() };
-        let has_room = !message.extent.no_room;
-        message.extent.named = has_room && write(opened, &message.extent, &wanted)?.is_ok();
+        let fits = standing.takes(message) && !message.extent.no_room;
+        message.extent.named = fits && write(opened, &message.extent, &wanted)?.is_ok();
         if !message.extent.named {
             break;
         }
@@ -77,13 +117,13 @@ pub fn name<'a>(
 
 /// Says in the first message that UIDs up to `uid_last` are given, of which messages that are
 /// appended will have theirs from the beginning. False, and nothing is written, where there is no
-/// room, or where those UIDs would not count, as for [`name`].
+/// room, or where those UIDs would not count or be other ones, as for [`name`].
 pub fn announce(opened: &Opened, state: &State, uid_last: Uid) -> io::Result<bool> {
     let first = state.messages.first().filter(|first| first.extent.start == 0);
     let Some(first) = first.filter(|_| Identity::is_verified(&state.base)) else {
         return Ok(false);
     };
-    if state.messages.iter().any(|message| !message.extent.named) {
+    if state.messages.iter().any(|message| !message.extent.named) || !opened.is_alone() {
         return Ok(false);
     }
     let base = header(opened, &first.extent)?.and_then(|header| own::read(&header).base);

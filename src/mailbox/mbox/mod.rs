@@ -43,12 +43,12 @@ mod write_back;
 use std::fs::File;
 use std::io;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::index::{Base, Directory};
 use super::lock::{self, Attempt, Held, Locker, Trouble};
 use super::{Growth, NewMessage, Place};
-use crate::sys::lock::Kind;
+use crate::sys::lock::{Kind, is_open_elsewhere};
 use crate::sys::signal;
 
 pub use believed::Believed;
@@ -64,6 +64,9 @@ use form::{Batch, Stored};
 use identity::Identity;
 use intent::Intent;
 use open::Spool;
+
+/// So often it is asked whether somebody else has a file open.
+const ALONE_TRIES: u64 = 3;
 
 /// An mbox file.
 #[derive(Debug)]
@@ -95,6 +98,18 @@ impl Opened {
 
     fn fail(&self, doing: &'static str, error: io::Error) -> Error {
         Error::io(&self.spool.path, doing, error)
+    }
+
+    /// Whether nobody else has the file open, and so may number its messages. A live Dovecot gives
+    /// UIDs in its index alone, and leaves out those of messages that it has removed since: it would
+    /// take ours for the UIDs of others.
+    fn is_alone(&self) -> bool {
+        let mut tries = (0..ALONE_TRIES).map(|tries| {
+            // One of ours that wants the locks has it open for a moment.
+            std::thread::sleep(Duration::from_millis(tries));
+            !is_open_elsewhere(&self.file)
+        });
+        tries.any(|is_alone| is_alone)
     }
 }
 

@@ -120,6 +120,75 @@ fn no_uid_is_written_behind_a_message_that_has_none() {
     assert_eq!(uids, [1, 2, 6, 7, 8]);
 }
 
+/// A mailbox with these messages, each with the UID that Dovecot has given it, and the last one.
+fn numbered(uids: &[(&str, u32)], last: u32) -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = place(directory.path(), "box").path;
+    let mut text = String::new();
+    for (number, (name, uid)) in uids.iter().enumerate() {
+        let base = if number == 0 { format!("X-IMAPbase: 77 {last:010}\n") } else { String::new() };
+        let uid = if *uid > 0 { format!("X-UID: {uid}\n") } else { String::new() };
+        text.push_str(&message(name, &(base + &uid)));
+    }
+    fs::write(&path, text).unwrap();
+    (directory, path)
+}
+
+/// The UIDs of the messages as they stand, in the file, and to us.
+fn both(path: &PathBuf, store: &MboxStore) -> Vec<(u32, u32)> {
+    let text = fs::read_to_string(path).unwrap();
+    let there = text.split(FROM).skip(1).map(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("X-UID:"));
+        line.map_or(0, |uid| uid.trim().parse().unwrap())
+    });
+    let ours = store.in_file_order().into_iter().map(|message| message.uid);
+    there.zip(ours).collect()
+}
+
+#[test]
+fn no_uid_is_written_where_those_in_the_file_would_not_ascend_any_more() {
+    let (directory, path) = numbered(&[("a", 3), ("b", 0), ("c", 6), ("d", 0)], 6);
+    let mut store = MboxStore::open(place(directory.path(), "box")).unwrap();
+    assert_eq!(both(&path, &store), [(3, 3), (0, 7), (6, 6), (0, 8)]);
+    // Neither when there is more room.
+    store.expunge(&UidSet::from(3..=3)).unwrap();
+    assert_eq!(both(&path, &store), [(0, 7), (6, 6), (0, 8)]);
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.find("X-IMAPbase: 77 0000000008\n").unwrap() < text.find("X-UID").unwrap());
+}
+
+#[test]
+fn a_uid_that_can_be_no_other_one_is_written() {
+    let (directory, path) = numbered(&[("a", 3), ("b", 0), ("c", 0), ("d", 6), ("e", 0)], 4);
+    let store = MboxStore::open(place(directory.path(), "box")).unwrap();
+    assert_eq!(both(&path, &store), [(3, 3), (4, 4), (5, 5), (6, 6), (7, 7)]);
+}
+
+#[test]
+fn while_another_program_has_the_mailbox_open_uids_are_in_the_index_alone() {
+    for (uid, is_ours) in [(2, true), (3, false)] {
+        let (directory, path) = numbered(&[("a", 1), ("b", 0)], 1);
+        let other = fs::File::open(&path).unwrap();
+        let mut store = MboxStore::open(place(directory.path(), "box")).unwrap();
+        assert_eq!(both(&path, &store), [(1, 1), (0, 2)]);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains("X-IMAPbase: 77 0000000002\n"), "no UID is given again");
+        // It writes down what it has given, and goes.
+        let b = format!("Subject: b\nX-UID: {uid}\n");
+        let text = text.replace("0000000002", "0000000003").replace("Subject: b\n", &b);
+        fs::write(&path, &text).unwrap();
+        drop(other);
+        store.sync().unwrap();
+        assert_eq!(both(&path, &store), [(1, 1), (uid, 2)]);
+        assert_eq!(store.messages()[1].extent.named, is_ours);
+        // Or it goes as it came.
+        fs::write(&path, text.replace(&format!("X-UID: {uid}\n"), "")).unwrap();
+        store.sync().unwrap();
+        assert_eq!(both(&path, &store), [(1, 1), (2, 2)]);
+        assert!(store.messages()[1].extent.named);
+    }
+}
+
 /// A mailbox of more than one read, whose second message has a keyword that only the index has, and
 /// what `meanwhile` did to it when all of it was half read.
 fn read_while(meanwhile: impl Fn(&mut MboxStore, &PathBuf)) -> (tempfile::TempDir, MboxStore) {

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, fstat, fstatat};
@@ -14,6 +15,9 @@ use nix::unistd::Uid;
 use super::error::Error;
 use crate::mailbox::directory;
 use crate::mailbox::moment::moment;
+
+/// So often a file with a lease is tried to be opened, a millisecond apart.
+const LEASE_TRIES: u32 = 1000;
 
 /// A mailbox's place: its directory, held open, and its name there.
 #[derive(Debug)]
@@ -51,11 +55,18 @@ impl Spool {
         let access = if write { OFlag::O_RDWR } else { OFlag::O_RDONLY };
         let flags = access | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let open = |more| openat(&self.dir, self.name.as_os_str(), flags | more, Mode::empty());
-        let opened = match open(OFlag::O_NOATIME) {
+        let open = || match open(OFlag::O_NOATIME) {
             // It is somebody else's.
             Err(nix::Error::EPERM) => open(OFlag::empty()),
             opened => opened,
         };
+        let mut opened = open();
+        let mut tries = 0..LEASE_TRIES;
+        // One of ours is just asking whether it has the file for itself.
+        while matches!(opened, Err(nix::Error::EWOULDBLOCK)) && tries.next().is_some() {
+            std::thread::sleep(Duration::from_millis(1));
+            opened = open();
+        }
         match opened {
             Ok(fd) => {
                 let file = File::from(fd);

@@ -1,7 +1,7 @@
 //! A session over mailboxes that fail, and that others change at the wrong moment.
 
 use std::cell::{Cell, RefCell};
-use std::io;
+use std::io::{self, Write};
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
@@ -334,9 +334,9 @@ fn of_a_mailbox_that_is_replaced_amid_a_command_no_message_is_taken_for_another(
             user.create("work", &[]);
             trouble.other_when_read.set(true);
             let done = say(user, command);
-            io::Write::flush(&mut user.out).unwrap();
+            user.out.flush().unwrap();
             let (_, place) = user.place("work").unwrap();
-            (done, crate::mailbox::open(place).unwrap().messages().len())
+            (done, mailbox::open(place).unwrap().messages().len())
         });
         assert!(matches!(done, Err(End::Told(..))), "{command}: {said}");
         assert!(!said.contains("* 2 FETCH") && copied == 0, "{command}: {said}");
@@ -384,8 +384,8 @@ fn what_could_not_be_sent_is_not_sent_again() {
     };
     let mut out = Out::new(&mut sink);
     out.buffer.extend_from_slice(b"* 1 EXISTS\r\n");
-    assert!(io::Write::flush(&mut out).is_err());
-    assert!(io::Write::flush(&mut out).is_ok());
+    assert!(Write::flush(&mut out).is_err());
+    assert!(Write::flush(&mut out).is_ok());
     assert_eq!(count.get(), 1);
 }
 
