@@ -199,7 +199,7 @@ enum Last {
 fn take_response(rest: &mut &[u8]) -> String {
     let mut text = String::new();
     loop {
-        let end = memchr::memmem::find(rest, b"\r\n").expect("a line ends in CRLF");
+        let end = memchr::memmem::find(rest, b"\r\n").unwrap();
         text.push_str(&show(&rest[..end]));
         *rest = &rest[end + 2..];
         let is_data = text.starts_with("* ")
@@ -231,7 +231,7 @@ fn take_command(rest: &mut &[u8]) -> Vec<Vec<u8>> {
         while announced(&line).is_some_and(|(size, _)| size > MOST) {
             line.pop();
         }
-        let part = parts.last_mut().expect("one part");
+        let part = parts.last_mut().unwrap();
         part.extend_from_slice(&line);
         part.extend_from_slice(b"\r\n");
         let Some((size, waits)) = announced(&line) else {
@@ -242,7 +242,7 @@ fn take_command(rest: &mut &[u8]) -> Vec<Vec<u8>> {
         }
         let (octets, behind) = rest.split_at(size.min(rest.len()));
         *rest = behind;
-        let part = parts.last_mut().expect("one part");
+        let part = parts.last_mut().unwrap();
         part.extend_from_slice(octets);
         part.resize(part.len() + size - octets.len(), b'x');
     }

@@ -1,5 +1,7 @@
 //! What IMAP answers are made of.
 
+use std::fmt::Write;
+
 /// A part of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Node {
@@ -233,13 +235,13 @@ pub fn show(octets: &[u8]) -> String {
                     shown.push('\n');
                 }
                 c if c.is_control() && c != '\t' => {
-                    shown.push_str(&format!("\\x{:02x}", u32::from(c)));
+                    write!(shown, "\\x{:02x}", u32::from(c)).unwrap();
                 }
                 c => shown.push(c),
             }
         }
         for byte in chunk.invalid() {
-            shown.push_str(&format!("\\x{byte:02x}"));
+            write!(shown, "\\x{byte:02x}").unwrap();
         }
     }
     shown

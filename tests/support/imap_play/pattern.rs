@@ -69,10 +69,11 @@ fn pairs_at(at: usize, pattern: &Response, response: &Response, kept: &mut Kept)
 fn pairs(pattern: &[Node], nodes: &[Node], kept: &mut Kept) -> bool {
     let more = Node::Word("...".into());
     let (pattern, open) = match pattern.split_last() {
-        Some((last, rest)) if *last == more && rest.len() % 2 == 0 => (rest, true),
+        Some((last, rest)) if *last == more && rest.len().is_multiple_of(2) => (rest, true),
         _ => (pattern, false),
     };
-    if pattern.len() % 2 != 0 || nodes.len() % 2 != 0 || !open && pattern.len() != nodes.len() {
+    let are_pairs = pattern.len().is_multiple_of(2) && nodes.len().is_multiple_of(2);
+    if !are_pairs || !open && pattern.len() != nodes.len() {
         return false;
     }
     let mut left: Vec<&[Node]> = nodes.chunks(2).collect();

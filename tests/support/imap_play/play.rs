@@ -348,8 +348,9 @@ impl Play<'_> {
                 client.peer.start_tls(tls).map_err(|error| format!("no handshake: {error}"))
             }
             "reset" => {
-                let client = self.clients[number].take();
-                client.into_iter().for_each(|client| client.peer.reset());
+                if let Some(client) = self.clients[number].take() {
+                    client.peer.reset();
+                }
                 Ok(())
             }
             _ => Err(format!("no action {action:?}")),

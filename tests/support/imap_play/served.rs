@@ -63,8 +63,8 @@ impl Users {
             for directory in ["", "cur", "new", "tmp"] {
                 own_directory(&maildir.join(directory));
             }
-            for (number, message) in inbox.iter().enumerate() {
-                own_file(&maildir.join(format!("new/{}.x.host", CAME as usize + number)), message);
+            for (number, message) in (CAME..).zip(inbox) {
+                own_file(&maildir.join(format!("new/{number}.x.host")), message);
             }
         } else {
             let text = |message: &Vec<u8>| [FROM.as_bytes(), message, b"\n"].concat();
