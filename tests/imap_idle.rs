@@ -235,7 +235,7 @@ fn a_folder_that_gets_another_name_under_clients_that_wait_keeps_its_marks() {
     for form in FORMS {
         let plan = match form {
             Form::Mbox => form.plan(),
-            Form::Maildir => form.plan().set("paths", "folders", "\"%h/Maildir\""),
+            Form::Maildir => form.plan().set("paths", "folders", "\"%h/Maildir/\""),
         };
         let site = plan.build();
         let (server, address) = site.serve("imapd");

@@ -185,7 +185,7 @@ impl Imap {
         self.used = 0;
         let left = deadline.saturating_duration_since(Instant::now());
         self.stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-        let mut chunk = [0; 64 * 1024];
+        let mut chunk = vec![0; 64 * 1024];
         match self.stream.read(&mut chunk) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(length) => {

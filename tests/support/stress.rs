@@ -185,7 +185,7 @@ impl Stress {
     pub fn new(form: Form, sessions: usize) -> Self {
         let plan = match form {
             Form::Mbox => form.plan(),
-            Form::Maildir => form.plan().set("paths", "folders", "\"%h/Maildir\""),
+            Form::Maildir => form.plan().set("paths", "folders", "\"%h/Maildir/\""),
         };
         let site = plan.set("imap", "max_connections_per_ip", "200").build();
         form.fill(&form.inbox(&site));

@@ -103,10 +103,10 @@ impl View {
                 }
                 self.lines.resize(now, Line::default());
             }
-            Said::Number(number, word) if word == "RECENT" => {
-                if usize::try_from(*number).unwrap() > count {
-                    return Err(format!("RECENT of {count}"));
-                }
+            Said::Number(number, word)
+                if word == "RECENT" && usize::try_from(*number).unwrap() > count =>
+            {
+                return Err(format!("RECENT of {count}"));
             }
             Said::Fetch(number, items) => self.fetched(at(*number)?, items)?,
             Said::Data(word, values) if word == "FLAGS" => self.flags = flags(&values[0]),

@@ -56,7 +56,7 @@ impl Shared {
             let mut dice = Dice::new(900 + u64::try_from(number).unwrap());
             while !self.is_over() {
                 let shared = self.rewriting.read().unwrap();
-                let mut client = self.select(address);
+                let mut client = Self::select(address);
                 drop(shared);
                 for _ in 0..10 {
                     let shared = self.rewriting.read().unwrap();
@@ -74,7 +74,7 @@ impl Shared {
     /// One that waits for what others do, and must always know how many messages there are.
     pub fn idler(&self, address: SocketAddr) -> Actor<'_> {
         Box::new(move || {
-            let mut client = self.select(address);
+            let mut client = Self::select(address);
             let mut dice = Dice::new(950);
             while !self.is_over() {
                 assert_eq!(client.imap.ask("IDLE").unwrap().last(), Some(&Said::Go));
@@ -90,7 +90,7 @@ impl Shared {
     }
 
     #[track_caller]
-    fn select(&self, address: SocketAddr) -> Client {
+    fn select(address: SocketAddr) -> Client {
         let mut imap = Imap::log_in(address, "hunt", Site::account("hunt").password);
         let mailbox = Mailbox::selected(&imap.must("SELECT INBOX")).unwrap();
         Client { imap, mailbox }
@@ -168,7 +168,7 @@ impl Shared {
 
     /// Looks at the mailbox by our imapd. `keywords`: nobody else can have taken one off.
     pub fn look_by_imapd(&self, address: SocketAddr, keywords: bool) {
-        let mut client = self.select(address);
+        let mut client = Self::select(address);
         let said = client.imap.must("UID FETCH 1:* (UID FLAGS RFC822.SIZE BODY.PEEK[])");
         for one in &said {
             client.mailbox.hear(one, false).unwrap();

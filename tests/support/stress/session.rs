@@ -83,7 +83,7 @@ struct Ended {
 impl Ended {
     /// The words of a code in any of its answers: `[COPYUID 1 2 3]`.
     fn code(&self, word: &str) -> Option<Vec<String>> {
-        let texts = self.said.iter().filter_map(|said| match said {
+        let mut texts = self.said.iter().filter_map(|said| match said {
             Said::Status(_, text) | Said::End(_, _, text) => Some(text),
             _ => None,
         });
@@ -92,7 +92,7 @@ impl Ended {
             let words = code.strip_prefix(word)?.strip_prefix(' ')?;
             Some(words.split(' ').map(str::to_owned).collect())
         };
-        texts.filter_map(code).next()
+        texts.find_map(code)
     }
 
     fn has_code(&self, words: &[&str]) -> bool {
@@ -519,8 +519,8 @@ impl<'a> Session<'a> {
             let is_new = model.one(key, *copy).is_none();
             let target = model.see(key, *copy, one.token)?;
             target.is_certain = true;
-            let is_deleted = Class::of(one.token) == Class::Doomed;
-            target.may_go |= is_deleted && one.may_go;
+            // It may have come with `\Deleted`, as a copy of a copy that nobody was told of.
+            target.may_go |= Class::of(one.token) == Class::Doomed;
             if is_new && one.token % of == me {
                 target.owned = one.owned;
             }
