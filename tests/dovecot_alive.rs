@@ -162,21 +162,6 @@ fn name(text: &str) -> String {
 }
 
 #[test]
-fn a_message_before_others_that_dovecot_has_numbered_gets_the_uid_that_it_has_there() {
-    if !need("doveadm") {
-        return;
-    }
-    let mut alive = Shared::new().open();
-    alive.deliver_seen(&["b"]);
-    alive.shared.deliver_by_dovecot("c");
-    assert_eq!(alive.shown().len(), 3);
-    alive.store(2, "\\Flagged");
-    alive.store(3, "\\Seen");
-    alive.shared.pop(&[]);
-    alive.holds(&[("a", 1, &[]), ("b", 2, &["\\Flagged"]), ("c", 3, &["\\Seen"])]);
-}
-
-#[test]
 fn a_uid_above_the_last_that_the_mailbox_names_is_believed_where_dovecot_wrote_it() {
     if !need("doveadm") {
         return;
