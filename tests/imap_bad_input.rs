@@ -139,9 +139,9 @@ fn ten_thousand_commands_at_once_are_answered_in_little_memory() {
     let pid = session(&server);
     let before = peak(pid);
     let commands = ["NOOP", "FETCH 1:* (UID FLAGS ENVELOPE)", "SEARCH ALL", "STATUS INBOX (SIZE)"];
-    let all: String = (0..10_000)
-        .map(|number| format!("p{number} {}\r\n", commands[number % commands.len()]))
-        .collect();
+    let command = |number: usize| format!("p{number} {}\r\n", commands[number % commands.len()]);
+    let all: Vec<String> = (0..10_000).map(command).collect();
+    let all = all.concat();
     std::thread::scope(|scope| {
         let mut peer = imap.another_end();
         scope.spawn(move || std::io::Write::write_all(&mut peer, all.as_bytes()).unwrap());

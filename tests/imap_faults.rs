@@ -324,7 +324,9 @@ fn on_a_full_disk_nothing_is_half_done_and_the_session_lives() {
             let said = imap.ask("MOVE 3:4 Other").unwrap();
             let (left, moved) = (there(address, "INBOX"), there(address, "Other"));
             let mut both = left.clone();
-            moved.iter().for_each(|(token, count)| *both.entry(*token).or_default() += count);
+            for (token, count) in &moved {
+                *both.entry(*token).or_default() += count;
+            }
             assert_eq!(both, all, "{form:?}, {pages}: {left:?} and {moved:?}: {said:?}");
             if is_ok(&said) {
                 assert_eq!(moved.len(), 2, "{form:?}, {pages}: {said:?}");

@@ -193,7 +193,9 @@ fn fifty_sessions_of_one_mailbox_hear_the_same() {
         assert_eq!(server.monitors().len(), clients.len());
         let begun = Instant::now();
         deliver(&site);
-        clients.iter_mut().for_each(|imap| hear(imap, is("EXISTS")));
+        for imap in &mut clients {
+            hear(imap, is("EXISTS"));
+        }
         support::note(&format!("{form:?}: 50 clients know of mail after {:?}", begun.elapsed()));
         let mut other = select(address);
         let begun = Instant::now();
