@@ -184,3 +184,21 @@ fn without_a_file_nothing_is_kept() {
         assert_eq!(known(&mut cache, [1]), []);
     }
 }
+
+#[test]
+fn what_was_read_ahead_is_forgotten_when_the_file_is_written_anew() {
+    let file = NamedTempFile::new().unwrap();
+    let (mut one, mut two) = (open(&file), open(&file));
+    fill(&mut one, 1..=3000);
+    // Without the first one, which is where it was.
+    let wanted: Vec<Uid> = (11..=3000).step_by(10).collect();
+    for cache in [&mut one, &mut two] {
+        assert_eq!(known(cache, 1..=20).len(), 20);
+    }
+    let before = size(&file);
+    one.keep_only(|uid| uid % 10 == 1);
+    assert!(size(&file) < before);
+    for cache in [&mut one, &mut two] {
+        assert_eq!(known(cache, wanted.clone()), wanted);
+    }
+}
