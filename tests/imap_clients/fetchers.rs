@@ -229,7 +229,7 @@ fn getmail_fetches_once_what_it_leaves_and_deletes_what_it_takes() {
                 let has_tls = retriever.contains("SSL");
                 let authority = format!("ca_certs = {}\n", host.certificate());
                 let text = format!(
-                    "[retriever]\ntype = {retriever}\nserver = {NAME}\nport = {port}\n\
+                    "[retriever]\ntype = {retriever}\nserver = {NAME}\nport = {port}\ntimeout = 30\n\
                      username = {USER}\npassword = {PASSWORD}\n{}\n[destination]\n\
                      type = MDA_external\npath = {}\nallow_root_commands = true\n\
                      unixfrom = false\n\n[options]\nread_all = false\n\

@@ -69,14 +69,14 @@ fn rules_sort_what_is_there_and_what_comes() {
         let mut command = client("imapfilter", &home);
         command.arg("-c").arg(&rules).arg("-t").arg(host.certificate());
         // It says that there is no such folder, before it makes it.
-        let mut work = Work::start(command.stderr(Stdio::null()));
+        let work = Work::start(command.stderr(Stdio::null()));
         work.hears("Boxes Copies INBOX Junk Lists/one");
         let is_over = AtomicBool::new(false);
         // What comes before it waits wakes nobody.
         let last = thread::scope(|scope| {
             let sender = scope.spawn(|| {
                 let mut number = 100;
-                while !is_over.load(Ordering::Relaxed) {
+                while !is_over.load(Ordering::Relaxed) && number < 200 {
                     host.deliver([number]);
                     number += 1;
                     thread::sleep(Duration::from_millis(300));

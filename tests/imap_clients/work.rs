@@ -3,7 +3,9 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 
 use super::support::run::{spawn, wait};
 use super::support::{PATIENCE, note, wait_until};
@@ -12,7 +14,7 @@ use super::support::{PATIENCE, note, wait_until};
 pub struct Work {
     child: Child,
     input: ChildStdin,
-    output: BufReader<ChildStdout>,
+    lines: Receiver<String>,
 }
 
 impl Work {
@@ -20,15 +22,17 @@ impl Work {
         let mut child = spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
         let input = child.stdin.take().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
-        Self { child, input, output }
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            output.lines().map_while(Result::ok).try_for_each(|l| sender.send(l))
+        });
+        Self { child, input, lines }
     }
 
     /// Waits until it says this line.
     #[track_caller]
-    pub fn hears(&mut self, wanted: &str) {
-        let mut line = String::new();
-        self.output.read_line(&mut line).unwrap();
-        assert_eq!(line.trim_end(), wanted);
+    pub fn hears(&self, wanted: &str) {
+        assert_eq!(self.lines.recv_timeout(PATIENCE).as_deref(), Ok(wanted));
     }
 
     pub fn say(&mut self, line: &str) {
@@ -101,7 +105,7 @@ impl Drop for Terminal {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if std::thread::panicking() {
+        if thread::panicking() {
             let screen = fs::read(&self.screen).unwrap_or_default();
             note(&format!("the screen: {}", screen.escape_ascii()));
         }
