@@ -125,8 +125,8 @@ pub(super) fn command(name: &str, cursor: &mut Cursor) -> Result<Command, Error>
     };
     Ok(match name {
         // `select = "SELECT" SP mailbox [select-params]`, and EXAMINE likewise.
-        "SELECT" => Command::Select(one(cursor)?, select_params(cursor)?),
-        "EXAMINE" => Command::Examine(one(cursor)?, select_params(cursor)?),
+        "SELECT" => select(cursor).map(|(name, with)| Command::Select(name, with))?,
+        "EXAMINE" => select(cursor).map(|(name, with)| Command::Examine(name, with))?,
         "CREATE" => Command::Create(one(cursor)?, create_params(cursor)?),
         "DELETE" => Command::Delete(one(cursor)?),
         // `rename = "RENAME" SP mailbox SP mailbox`
@@ -147,6 +147,18 @@ pub(super) fn command(name: &str, cursor: &mut Cursor) -> Result<Command, Error>
             Command::Status(mailbox, status_items(cursor)?)
         }
         _ => return Err(Error::Unknown),
+    })
+}
+
+/// What is none is BAD, whatever is wrong: NO would say that nothing is selected any more.
+fn select(cursor: &mut Cursor) -> Result<(String, Parameters), Error> {
+    let mut read = || {
+        cursor.sp()?;
+        Ok((cursor.mailbox()?, select_params(cursor)?))
+    };
+    read().map_err(|error| match error {
+        Error::Name | Error::TooMany(_) => Error::Wanted("the name of a mailbox"),
+        error => error,
     })
 }
 
