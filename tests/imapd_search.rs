@@ -44,7 +44,8 @@ fn encoded_word(charset: &str, text: &str, is_base64: bool) -> Vec<u8> {
     let word = if is_base64 {
         format!("=?{charset}?B?{}?=", Base64::encode_string(&octets))
     } else {
-        let quoted: String = octets.iter().map(|octet| format!("={octet:02X}")).collect();
+        let quoted: Vec<String> = octets.iter().map(|octet| format!("={octet:02X}")).collect();
+        let quoted = quoted.concat();
         format!("=?{charset}?q?{quoted}?=")
     };
     word.into_bytes()

@@ -177,7 +177,9 @@ fn check_key(key: &Key, depth: usize, keys: &mut usize) {
         Key::Or(all) => {
             assert!(all.len() > 1 && !all.iter().any(|key| matches!(key, Key::Or(_))));
             *keys += all.len() - 2;
-            all.iter().for_each(|key| check_key(key, depth + 1, keys));
+            for key in all {
+                check_key(key, depth + 1, keys);
+            }
         }
         Key::And(all) => all.iter().for_each(|key| check_key(key, depth + 1, keys)),
         _ => {}
