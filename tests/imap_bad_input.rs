@@ -118,12 +118,14 @@ fn a_client_that_takes_nothing_costs_little_memory_and_is_ended() {
     if !need("strace") || !support::need_root() {
         return;
     }
-    // Its time is over: that is what poll(2) says, as soon as it is asked again.
+    // Its time is over: that is what poll(2) says, as soon as it is asked again. That is when the
+    // client takes a message, and then nothing.
     let fault = Fault::of(&[pid], "poll,ppoll", "retval=0");
     while !server.log().contains("end=timeout") {
         if imap.hear().is_err() {
             break;
         }
+        std::thread::sleep(Duration::from_millis(100));
     }
     drop(fault);
     server.wait_for_log("end=timeout");

@@ -366,6 +366,7 @@ fn an_idle_client_hears_of_mail_and_of_what_others_do() {
     assert_eq!(idle.line(), "* 1 FETCH (FLAGS (\\Answered \\Deleted \\Recent))");
     ask(&mut other, "d EXPUNGE");
     assert_eq!(idle.line(), "* 1 EXPUNGE");
+    assert_eq!(idle.line(), "* 2 RECENT");
     idle.send("DONE\r\n");
     assert_eq!(idle.line(), "a OK that was it");
 }

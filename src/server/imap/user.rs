@@ -396,7 +396,11 @@ impl<'a> User<'a> {
     fn run(&mut self, Tagged { tag, command }: Tagged) -> Result<(), End> {
         let tag = tag.as_str();
         let answer = match command {
-            command if command.wants_condstore() => bad("CONDSTORE is not offered"),
+            command if command.wants_condstore() => {
+                // Nothing is told within it, as it is no command of numbers or of UIDs here.
+                self.say(tag, &bad("CONDSTORE is not offered"));
+                return Ok(());
+            }
             Command::Capability => {
                 reply::words(&format!("CAPABILITY {CAPABILITIES}"), &mut self.out.buffer);
                 ok("that is what there is")
