@@ -196,9 +196,11 @@ impl Reader<'_> {
 
     fn word(&mut self, ends: &[char]) -> Result<String, String> {
         let mut depth = 0;
+        // Any other word may have one bracket alone.
+        let has_section = ["BODY", "BINARY"].iter().any(|item| self.rest.starts_with(item));
         let end = self.rest.char_indices().find(|(_, c)| {
             match c {
-                '[' => depth += 1,
+                '[' if has_section => depth += 1,
                 ']' if depth > 0 => {
                     depth -= 1;
                     return false;
