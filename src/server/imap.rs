@@ -1,5 +1,7 @@
 //! The IMAP server: what its protocol has of its own before login; [`user`] is the session after it.
 
+#[cfg(test)]
+mod doubles;
 pub mod fetch;
 mod folders;
 mod message;

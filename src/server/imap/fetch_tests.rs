@@ -2,15 +2,11 @@
 
 use std::cell::Cell;
 use std::fmt::Write as _;
-use std::os::fd::BorrowedFd;
-use std::rc::Rc;
-use std::time::{Duration, UNIX_EPOCH};
 
+use super::super::doubles::{self, Reader, Through};
 use super::*;
-use crate::config::LockKind;
 use crate::imap::command::{Command, Dialect, parse};
-use crate::mailbox::store::{Arrival, Changes, Flags, Marking, Status, Version};
-use crate::mailbox::{MboxStore, Memory, NewMessage, Place, Stager, UidSet};
+use crate::mailbox::{MboxStore, Memory, Place};
 
 const NESTED: &str = "\
 Subject: outer\nTo: a@b.org\nContent-Type: multipart/mixed; boundary=o\n\n\
@@ -24,78 +20,32 @@ Subject: inner\nX: y\nContent-Type: multipart/mixed; boundary=i\n\n\
 --o\nContent-Transfer-Encoding: x-unknown\n\nfour\n\
 --o--\n";
 
-/// A mailbox whose messages can't be read to their ends, after so many reads.
+/// Messages can't be read to their ends, after so many reads.
 struct Breaking {
-    inner: Box<dyn Store>,
     reads: Cell<usize>,
 }
 
-impl Store for Breaking {
-    fn sync(&mut self) -> Result<(), Error> {
-        self.inner.sync()
-    }
-    fn status(&self) -> Status {
-        self.inner.status()
-    }
-    fn version(&self) -> Version {
-        self.inner.version()
-    }
-    fn messages(&self) -> &[Message] {
-        self.inner.messages()
-    }
-    fn keywords(&self) -> &[String] {
-        self.inner.keywords()
-    }
+impl Reader for Breaking {
     fn read(
         &mut self,
+        store: &mut dyn Store,
         uid: Uid,
         range: Range<u64>,
         sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<(), Error> {
         let Some(left) = self.reads.get().checked_sub(1) else {
             let end = range.start + (range.end - range.start) / 2;
-            self.inner.read(uid, range.start..end, sink)?;
+            store.read(uid, range.start..end, sink)?;
             return Err(Error::Changed);
         };
         self.reads.set(left);
-        self.inner.read(uid, range, sink)
-    }
-    fn append(&mut self, arrivals: &[Arrival]) -> Result<Vec<Uid>, Error> {
-        self.inner.append(arrivals)
-    }
-    fn mark(
-        &mut self,
-        uids: &UidSet,
-        marking: Marking,
-        flags: Flags,
-        keywords: &[String],
-        unchanged_since: Option<u64>,
-    ) -> Result<UidSet, Error> {
-        self.inner.mark(uids, marking, flags, keywords, unchanged_since)
-    }
-    fn expunge(&mut self, uids: &UidSet) -> Result<UidSet, Error> {
-        self.inner.expunge(uids)
-    }
-    fn changes_since(&self, modseq: u64) -> Changes {
-        self.inner.changes_since(modseq)
-    }
-    fn claim_recent(&mut self) -> Result<Uid, Error> {
-        self.inner.claim_recent()
-    }
-    fn watch(&mut self) -> Result<Option<BorrowedFd<'_>>, Error> {
-        self.inner.watch()
-    }
-    fn checkpoint(&mut self) -> Result<(), Error> {
-        self.inner.checkpoint()
-    }
-    fn take_warnings(&mut self) -> Vec<String> {
-        self.inner.take_warnings()
+        store.read(uid, range, sink)
     }
 }
 
 /// One mailbox with one message, of which parts may be asked.
 struct Mailbox {
-    store: Breaking,
+    store: Through<Breaking>,
     structures: Structures,
     uid: Uid,
     /// Of the structures' cache.
@@ -108,26 +58,13 @@ impl Mailbox {
     }
 
     fn of_kind(text: &[u8], open: impl FnOnce(Place) -> Box<dyn Store>) -> Self {
-        let mut stager = Stager::new(u64::MAX);
-        stager.push(text).unwrap();
-        let text = Rc::new(stager.finish().unwrap());
-        let at = UNIX_EPOCH + Duration::from_secs(1_087_754_401);
-        let message = NewMessage { sender: Vec::new(), at, trace: Vec::new(), text };
-        let arrival = Arrival { message, flags: Flags::default(), keywords: Vec::new() };
+        let arrival = doubles::arrival(text, 1_087_754_401);
         let dir = tempfile::tempdir().unwrap();
-        let place = Place {
-            path: dir.path().join("box"),
-            index: dir.path().join("index"),
-            owner: nix::unistd::geteuid(),
-            locks: vec![LockKind::Fcntl],
-            libexec: "/nonexistent".into(),
-            lock_timeout: Duration::from_secs(1),
-            quota: 0,
-        };
+        let place = doubles::place(dir.path());
         let structures = Structures::open(&place);
         let mut inner = open(place);
         let uid = inner.append(&[arrival]).unwrap()[0];
-        let store = Breaking { inner, reads: Cell::new(usize::MAX) };
+        let store = Through { inner, reader: Breaking { reads: Cell::new(usize::MAX) } };
         Self { store, structures, uid, _dir: dir }
     }
 
@@ -187,7 +124,7 @@ fn items_of(text: &str) -> Vec<FetchItem> {
 #[test]
 fn what_the_store_knows_is_told_without_a_read() {
     let mut mailbox = Mailbox::new(NESTED.as_bytes());
-    mailbox.store.reads.set(0);
+    mailbox.store.reader.reads.set(0);
     let line = mailbox.line("UID FLAGS RFC822.SIZE INTERNALDATE");
     let size = NESTED.len() + NESTED.lines().count();
     let begin = format!("* 7 FETCH (UID 1 FLAGS (\\Seen $x) RFC822.SIZE {size} INTERNALDATE \"");
@@ -321,9 +258,9 @@ fn what_is_large_goes_through_twice_and_is_the_same() {
     assert!(part == decoded[from..from + 200_000]);
     // Near the beginning only the beginning is read: one step of several.
     for (item, reads) in [("BINARY[1]<0.9>", 1), ("BINARY[1]<0.100000>", 2)] {
-        mailbox.store.reads.set(reads);
+        mailbox.store.reader.reads.set(reads);
         mailbox.value(item);
-        assert_eq!(mailbox.store.reads.get(), 0, "{item}");
+        assert_eq!(mailbox.store.reader.reads.get(), 0, "{item}");
     }
 }
 
@@ -362,7 +299,7 @@ fn a_literal_that_breaks_off_ends_the_connection_and_before_it_nothing_is_told()
         (&text, 1, "UID BODY[] BODY[TEXT]", true),
     ] {
         let mut mailbox = Mailbox::new(text.as_bytes());
-        mailbox.store.reads.set(reads);
+        mailbox.store.reader.reads.set(reads);
         let (sent, told) = mailbox.fetch(item);
         assert_eq!(matches!(told, Err(Failure::Broken(_))), is_broken, "{item}: {told:?}");
         assert_eq!(matches!(told, Err(Failure::Gone)), !is_broken, "{item}: {told:?}");

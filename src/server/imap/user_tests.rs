@@ -5,17 +5,16 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::rc::Rc;
-use std::time::{Duration, UNIX_EPOCH};
 
+use super::super::doubles::{arrival, place};
 use super::super::out::Out;
 use super::super::view::View;
 use super::{End, LoggedIn, User};
 use crate::mailbox::folders::{Folders, Name};
 use crate::mailbox::store::{Arrival, Changes, Flags, Marking, Message, Status, Store, Version};
 use crate::mailbox::uids::{Uid, UidSet};
-use crate::mailbox::{self, Error, Memory, NewMessage, Place, Stager, Structures};
+use crate::mailbox::{self, Error, Memory, Structures};
 use crate::server::Connection;
 use crate::sys::signal::Signals;
 
@@ -148,37 +147,13 @@ impl Store for Wayward {
     }
 }
 
-fn arrival(text: &str) -> Arrival {
-    let mut stager = Stager::of_mailbox(u64::MAX);
-    stager.push(text.as_bytes()).unwrap();
-    let message = NewMessage {
-        sender: Vec::new(),
-        at: UNIX_EPOCH,
-        trace: Vec::new(),
-        text: Rc::new(stager.finish().unwrap()),
-    };
-    Arrival { message, flags: Flags::default(), keywords: Vec::new() }
-}
-
 /// A mailbox of two messages.
 fn mailbox() -> Memory {
     let mut memory = Memory::new(7);
     memory
-        .append(&[arrival("Subject: 1\r\n\r\none\r\n"), arrival("Subject: 2\r\n\r\ntwo\r\n")])
+        .append(&[arrival("Subject: 1\r\n\r\none\r\n", 0), arrival("Subject: 2\r\n\r\ntwo\r\n", 0)])
         .unwrap();
     memory
-}
-
-fn place(home: &Path) -> Place {
-    Place {
-        path: home.join("inbox"),
-        index: home.join("index"),
-        owner: nix::unistd::geteuid(),
-        locks: Vec::new(),
-        libexec: home.join("libexec"),
-        lock_timeout: Duration::from_secs(1),
-        quota: 0,
-    }
 }
 
 /// Has a session with the mailbox selected; what it was sent.
@@ -298,7 +273,7 @@ fn mail_can_be_read_where_nothing_can_be_written() {
         say(user, "a FETCH 1:2 BODY[TEXT]").unwrap();
         // Others can write, as they have room.
         let mut other = memory.another();
-        other.append(&[arrival("Subject: 3\r\n\r\nthree\r\n")]).unwrap();
+        other.append(&[arrival("Subject: 3\r\n\r\nthree\r\n", 0)]).unwrap();
         other.mark(&UidSet::from(1..=1), Marking::Add, Flags::FLAGGED, &[], None).unwrap();
         say(user, "b NOOP").unwrap();
         assert!(!user.warnings.is_empty());
@@ -362,7 +337,7 @@ fn an_idle_client_hears_of_mail_where_nothing_can_be_waited_at() {
     let signals = Signals::take(&[]).unwrap();
     let ((), said) = serve(&memory, &Trouble::default(), |user| {
         say(user, "a IDLE").unwrap();
-        memory.another().append(&[arrival("Subject: 3\r\n\r\nthree\r\n")]).unwrap();
+        memory.another().append(&[arrival("Subject: 3\r\n\r\nthree\r\n", 0)]).unwrap();
         let ender = std::thread::spawn(move || {
             std::thread::sleep(super::AGAIN * 10);
             drop(theirs);
@@ -393,7 +368,9 @@ fn what_could_not_be_sent_is_not_sent_again() {
 #[test]
 fn a_search_saves_what_it_finds_and_nothing_where_it_fails() {
     let mut memory = Memory::new(7);
-    memory.append(&["0", "1", "2", "3", "4"].map(|n| arrival(&format!("A: b\n\n{n}.\n")))).unwrap();
+    memory
+        .append(&["0", "1", "2", "3", "4"].map(|n| arrival(format!("A: b\n\n{n}.\n"), 0)))
+        .unwrap();
     let trouble = Trouble::default();
     for (searches, saved) in [
         (&["RETURN (SAVE) 2:4"][..], Some("2:4")),
@@ -438,7 +415,9 @@ fn a_search_saves_what_it_finds_and_nothing_where_it_fails() {
 #[test]
 fn a_search_returns_what_is_asked_for() {
     let mut memory = Memory::new(7);
-    memory.append(&["0", "1", "2", "3", "4"].map(|n| arrival(&format!("A: b\n\n{n}.\n")))).unwrap();
+    memory
+        .append(&["0", "1", "2", "3", "4"].map(|n| arrival(format!("A: b\n\n{n}.\n"), 0)))
+        .unwrap();
     memory.expunge(&UidSet::from(2..=2)).unwrap();
     for (command, wanted) in [
         ("SEARCH 2:3", "* SEARCH 2 3\r\n"),
