@@ -147,7 +147,7 @@ impl User<'_> {
                     let item = FetchItem::Uid;
                     line.number(&item, (*uid_of).into(), &mut self.out.buffer);
                 }
-                let flags = view.flags(now, !self.rev2 && view.is_recent(*uid_of));
+                let flags = view.flags(*uid_of, now, self.rev2);
                 line.flags(flags, &mut self.out.buffer);
                 line.end(&mut self.out.buffer);
                 view.has_told(*uid_of, now);
@@ -208,8 +208,7 @@ impl User<'_> {
             // A look at the mailbox, for a text, may have brought new ones of others.
             view.tell_new_keywords(&mut self.out.buffer);
             let flags: Vec<String> = if with_flags || becomes_seen {
-                let recent = !self.rev2 && view.is_recent(uid);
-                view.flags(marks, recent).into_iter().map(str::to_owned).collect()
+                view.flags(uid, marks, self.rev2).into_iter().map(str::to_owned).collect()
             } else {
                 Vec::new()
             };

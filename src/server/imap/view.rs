@@ -154,15 +154,15 @@ impl View {
         u32::try_from(at.saturating_add(1)).ok()
     }
 
-    /// Flags as they are told.
-    pub fn flags(&self, marks: Marks, recent: bool) -> Vec<&str> {
+    /// The flags of a message as they are told: who speaks IMAP4rev2 hears of no `\Recent`.
+    pub fn flags(&self, uid: Uid, marks: Marks, rev2: bool) -> Vec<&str> {
         let mut all: Vec<&str> = SYSTEM
             .iter()
             .filter(|(flag, _)| marks.flags.has(*flag))
             .map(|(_, word)| *word)
             .collect();
         all.extend(store::keywords(self.store.keywords(), marks.keywords));
-        if recent {
+        if !rev2 && self.is_recent(uid) {
             all.push("\\Recent");
         }
         all
@@ -322,8 +322,7 @@ impl View {
             if telling.uids {
                 line.number(&FetchItem::Uid, told.uid.into(), out);
             }
-            let recent = !telling.rev2 && self.is_recent(told.uid);
-            line.flags(self.flags(told.marks, recent), out);
+            line.flags(self.flags(told.uid, told.marks, telling.rev2), out);
             line.end(out);
         }
     }
