@@ -252,14 +252,13 @@ fn name(
     let uid_last = new_ones(changes).last().map_or(before, |last| last.uid);
     let names = (state.uid_validity, uid_last);
     let mut known = if listing.from.is_none() { unnamed(state, changes) } else { Vec::new() };
-    let blocked = match listing.from {
-        Some(from) => unnamed_before(state, Some(from)).or_else(|| {
+    let blocked = listing.from.and_then(|from| {
+        unnamed_before(state, from).or_else(|| {
             // The last one that is known is the first of these.
             let last = listing.found.first().filter(|last| last.uid.is_none());
             last.map(|last| last.extent.start)
-        }),
-        None => None,
-    };
+        })
+    });
     let standing = Standing::of(&listing.found);
     let messages = new_ones(changes).chain(&mut known);
     in_place::name(opened, listing.first.as_ref(), names, &standing, blocked, messages)
@@ -288,9 +287,9 @@ fn unnamed(state: &State, changes: &[Change]) -> Vec<Message> {
 }
 
 /// Where a message stands, of those before `from`, that has no UID in the file.
-fn unnamed_before(state: &State, from: Option<u64>) -> Option<u64> {
+fn unnamed_before(state: &State, from: u64) -> Option<u64> {
     let mut starts = state.messages.iter().filter(|m| !m.extent.named).map(|m| m.extent.start);
-    starts.find(|start| *start < from.unwrap_or(0))
+    starts.find(|start| *start < from)
 }
 
 /// What an index begins with that is made anew.
@@ -335,9 +334,9 @@ fn rewrite(
         applied.map_err(damaged)?;
     }
     let names = (state.uid_validity, state.uid_next.saturating_sub(1));
-    let unnamed = unnamed_before(old, from);
     // Where the others stand is not certain.
     let from = from.unwrap_or(0);
+    let unnamed = unnamed_before(old, from);
     let found_here = state.messages.iter_mut().filter(|message| message.extent.start >= from);
     in_place::name(opened, first.as_ref(), names, &standing, unnamed, found_here)
         .map_err(|error| opened.fail("be written", error))?;
