@@ -438,13 +438,6 @@ fn relay(server: &Server) -> i32 {
     })
 }
 
-#[track_caller]
-fn nobody_is_there(server: &Server) {
-    wait_until("no process of a session", || {
-        (server.sessions().is_empty() && server.monitors().is_empty()).then_some(())
-    });
-}
-
 #[test]
 fn a_relay_ends_with_either_side() {
     let host = Host::new();
@@ -466,17 +459,17 @@ fn a_relay_ends_with_either_side() {
         ];
         for close in closed {
             close(logged_in());
-            nobody_is_there(&server);
+            server.wait_until_quiet();
         }
         // The session dies: the client hears the end.
         let mut peer = logged_in();
         kill(server.monitors()[0]);
         assert_eq!(peer.hear(), Heard::Closed(Vec::new()));
-        nobody_is_there(&server);
+        server.wait_until_quiet();
         // The relay does: so does the session.
         let peer = logged_in();
         kill(relay(&server));
-        nobody_is_there(&server);
+        server.wait_until_quiet();
         drop(peer);
     }
 }
@@ -663,12 +656,12 @@ fn many_clients_at_once_all_have_their_session_and_leave_nothing() {
                 });
             }
         });
-        nobody_is_there(&server);
+        server.wait_until_quiet();
         // The places are free again: 50 are an address's.
         let held: Vec<Peer> = (0..50).map(|_| host.encrypted(protocol, address)).collect();
         assert_eq!(server.sessions().len(), held.len());
         drop(held);
-        nobody_is_there(&server);
+        server.wait_until_quiet();
         let log = server.log();
         assert_eq!(log.matches("status=accepted").count(), 40, "{log}");
     }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use support::disk::{on_a_small_disk, with_small_files};
 use support::entry;
 use support::peer::{Heard, Peer};
-use support::run::{Server, run};
+use support::run::run;
 use support::site::{Site, behind};
 use support::{Dice, is_root, need, wait_until};
 
@@ -49,12 +49,6 @@ fn in_data(address: SocketAddr) -> Peer {
 }
 
 /// Waits until no session is left, so that what it leaves behind is there.
-fn quiet(server: &Server) {
-    wait_until("the sessions to end", || {
-        (server.sessions().is_empty() && server.monitors().is_empty()).then_some(())
-    });
-}
-
 #[test]
 fn a_session_that_ends_at_any_point_before_the_dot_leaves_nothing() {
     let site = Site::new();
@@ -85,7 +79,7 @@ fn a_session_that_ends_at_any_point_before_the_dot_leaves_nothing() {
         }
     }
     assert_serves(address);
-    quiet(&server);
+    server.wait_until_quiet();
     assert_eq!(site.queued(), [""; 0]);
 }
 
@@ -124,7 +118,7 @@ fn an_endless_header_is_refused_at_the_limit_of_the_message() {
     assert!(reply.starts_with("552 5.3.4 "), "{reply}");
     assert!(peer.command("NOOP").starts_with("250 "));
     drop(peer);
-    quiet(&server);
+    server.wait_until_quiet();
     assert_eq!(site.queued(), [""; 0]);
 }
 
@@ -229,7 +223,7 @@ fn input_before_its_turn_ends_the_session() {
     peer.send("DATA\r\nSubject: early\r\n\r\ntext\r\n.\r\nMAIL FROM:<x@y.example>\r\n");
     let said = peer.rest();
     assert!(said.starts_with("503 ") || said.starts_with("554 "), "{said}");
-    quiet(&server);
+    server.wait_until_quiet();
     assert_eq!(site.queued(), [""; 0]);
     // The next command in one write with EHLO: it is announced only by the answer.
     let mut peer = Peer::connect(address);
@@ -282,7 +276,7 @@ fn rubbish_harms_nobody() {
             let mut peer = Peer::connect(address);
             peer.line().starts_with(hello).then_some(())
         });
-        quiet(&server);
+        server.wait_until_quiet();
         assert!(server.ended().is_none());
         let log = server.log();
         assert!(!log.contains("panicked"), "{log}");
@@ -332,7 +326,7 @@ fn more_connections_than_are_allowed_are_told_so() {
             (line.starts_with(['2', '+']) || line.starts_with("* OK")).then_some(())
         });
         drop(held);
-        quiet(&server);
+        server.wait_until_quiet();
     }
 }
 
@@ -383,7 +377,7 @@ fn a_pop_session_that_ends_anywhere_but_in_quit_loses_no_mail() {
                     drop(peer);
                 }
             }
-            quiet(&server);
+            server.wait_until_quiet();
         }
     }
     assert_eq!(site.messages("hunt").len(), before);

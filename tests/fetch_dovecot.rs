@@ -13,19 +13,17 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::fs;
-use std::time::Duration;
 
 use hikyaku::imap::command::{Command, Dialect, FetchItem, parse};
 use hikyaku::imap::structure::Revision;
-use hikyaku::mailbox::{Place, Structures, open};
+use hikyaku::mailbox::{Structures, open};
 use hikyaku::message::structure::{Content, Part, Structure};
 use hikyaku::server::imap::fetch::{Failure, Fetch};
 use hikyaku::server::imap::out::Out;
 use messages::{MESSAGES, wire};
 use support::dovecot::{self, Imap};
-use support::need;
 use support::site::Site;
+use support::{maildir, need};
 
 /// What an item is answered with.
 #[derive(Clone, PartialEq, Eq)]
@@ -215,23 +213,7 @@ fn sections_are_those_that_dovecot_sends() {
     let (mut imap, configuration) =
         dovecot::on_maildir(&site, "hunt", MESSAGES.iter().map(|(_, message)| wire(message)));
     let again = || Imap::open(&site, "hunt", &configuration).unwrap();
-    let root = site.path().join("Maildir");
-    for directory in ["cur", "new", "tmp"] {
-        fs::create_dir_all(root.join(directory)).unwrap();
-    }
-    for (number, (_, message)) in MESSAGES.iter().enumerate() {
-        let file = root.join(format!("cur/{}.x.host:2,S", 1_000_000_000 + number));
-        fs::write(file, wire(message)).unwrap();
-    }
-    let place = Place {
-        path: root,
-        index: site.path().join("index"),
-        owner: nix::unistd::geteuid(),
-        locks: Vec::new(),
-        libexec: "/nonexistent".into(),
-        lock_timeout: Duration::from_secs(1),
-        quota: 0,
-    };
+    let place = maildir::place(site.path(), MESSAGES.iter().map(|(_, message)| wire(message)));
     let mut structures = Structures::open(&place);
     let mut store = open(place).unwrap();
     let uids: Vec<u32> = store.messages().iter().map(|message| message.uid).collect();

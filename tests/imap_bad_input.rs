@@ -70,12 +70,6 @@ fn has_grown_little(pid: i32, before: u64) {
     assert!(now < before + MORE, "{before} KiB before, and {now} KiB");
 }
 
-fn quiet(server: &Server) {
-    wait_until("the sessions to end", || {
-        (server.sessions().is_empty() && server.monitors().is_empty()).then_some(())
-    });
-}
-
 /// An mbox of so many messages of a megabyte.
 fn megabytes(count: usize) -> Vec<u8> {
     let line = "A line of a message that is large, as there are many like it.\n";
@@ -129,7 +123,7 @@ fn a_client_that_takes_nothing_costs_little_memory_and_is_ended() {
     }
     drop(fault);
     server.wait_for_log("end=timeout");
-    quiet(&server);
+    server.wait_until_quiet();
     log_in(address).must("LOGOUT");
 }
 
@@ -205,7 +199,7 @@ fn literals_that_are_announced_and_not_sent_add_nothing() {
             kill(Pid::from_raw(session), Signal::SIGTERM).unwrap();
         }
         assert!(hangs.line().starts_with("* BYE "));
-        quiet(&server);
+        server.wait_until_quiet();
         let said = log_in(address).must("EXAMINE INBOX");
         assert!(said.contains(&Said::Number(2, "EXISTS".into())), "{said:?}");
     }
@@ -374,7 +368,7 @@ fn rubbish_behind_the_login_harms_nobody() {
             peer.reset();
         }
     }
-    quiet(&server);
+    server.wait_until_quiet();
     assert!(server.ended().is_none());
     let log = server.log();
     assert!(!log.contains("panicked"), "{log}");

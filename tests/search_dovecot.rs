@@ -12,16 +12,14 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::fs;
-use std::time::Duration;
 
 use hikyaku::imap::command::{Command, Dialect, parse};
-use hikyaku::mailbox::{Place, Store, Structures, UidSet, open};
+use hikyaku::mailbox::{Store, Structures, UidSet, open};
 use hikyaku::server::imap::search::{Context, prepare};
 use messages::{MESSAGES, wire};
 use support::dovecot;
-use support::need;
 use support::site::Site;
+use support::{maildir, need};
 
 /// Besides those with hard structures: what is hard about their texts.
 const TEXTS: &[(&str, &[u8])] = &[
@@ -224,23 +222,7 @@ fn searches_find_what_dovecot_finds() {
     let site = Site::new();
     let (mut imap, _) =
         dovecot::on_maildir(&site, "hunt", all.iter().map(|(_, message)| wire(message)));
-    let root = site.path().join("Maildir");
-    for directory in ["cur", "new", "tmp"] {
-        fs::create_dir_all(root.join(directory)).unwrap();
-    }
-    for (number, (_, message)) in all.iter().enumerate() {
-        let file = root.join(format!("cur/{}.x.host:2,S", 1_000_000_000 + number));
-        fs::write(file, wire(message)).unwrap();
-    }
-    let place = Place {
-        path: root,
-        index: site.path().join("index"),
-        owner: nix::unistd::geteuid(),
-        locks: Vec::new(),
-        libexec: "/nonexistent".into(),
-        lock_timeout: Duration::from_secs(1),
-        quota: 0,
-    };
+    let place = maildir::place(site.path(), all.iter().map(|(_, message)| wire(message)));
     let mut structures = Structures::open(&place);
     let mut store = open(place).unwrap();
     let mut wrong = String::new();

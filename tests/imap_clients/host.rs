@@ -135,9 +135,7 @@ impl Host {
 /// That a server has nothing to complain of when its sessions are over.
 #[track_caller]
 pub fn is_content(server: &Server) {
-    super::support::wait_until("the end of all sessions", || {
-        (server.sessions().is_empty() && server.monitors().is_empty()).then_some(())
-    });
+    server.wait_until_quiet();
     let log = server.log();
     for line in log.lines() {
         let (_, said) = line.split_once("]: ").unwrap();

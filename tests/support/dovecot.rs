@@ -8,10 +8,10 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
 
-use super::find;
 use super::peer::Peer;
 use super::run::{Server, run};
 use super::site::Site;
+use super::{find, maildir};
 
 /// Where Debian has what Dovecot runs itself.
 const LIBEXEC: &str = "/usr/lib/dovecot";
@@ -52,15 +52,8 @@ pub fn on_maildir(
     };
     fs::write(&configuration, text.lines().map(other).collect::<String>()).unwrap();
     let account = Site::account(user);
-    let own = |path: &PathBuf| chown(path, Some(account.uid), Some(account.gid)).unwrap();
-    for directory in [root.clone(), root.join("cur"), root.join("new"), root.join("tmp")] {
-        fs::create_dir(&directory).unwrap();
-        own(&directory);
-    }
-    for (number, message) in messages.enumerate() {
-        let file = root.join(format!("cur/{}.x.host:2,S", 1_000_000_000 + number));
-        fs::write(&file, message).unwrap();
-        own(&file);
+    for path in maildir::make(&root, messages) {
+        chown(&path, Some(account.uid), Some(account.gid)).unwrap();
     }
     (Imap::open(site, user, &configuration).unwrap(), configuration)
 }

@@ -21,6 +21,7 @@ pub mod kill;
 pub mod lan;
 pub mod letter;
 pub mod machine;
+pub mod maildir;
 pub mod mbox;
 pub mod mta;
 pub mod mutt;

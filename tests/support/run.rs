@@ -173,6 +173,14 @@ impl Server {
         own.filter(|pid| !is_policy(*pid) && !is_locked_up(*pid)).collect()
     }
 
+    /// Waits until nobody is there any more.
+    #[track_caller]
+    pub fn wait_until_quiet(&self) {
+        wait_until("the sessions to end", || {
+            (self.sessions().is_empty() && self.monitors().is_empty()).then_some(())
+        });
+    }
+
     /// The process that its sessions ask.
     pub fn policy(&self) -> Option<i32> {
         children(self.pid()).into_iter().find(|pid| is_policy(*pid))
