@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use hikyaku::config::LockKind;
 use hikyaku::mailbox::mbox::Scanner;
-use hikyaku::mailbox::store::{Arrival, Flags, Marking, Message, Store};
+use hikyaku::mailbox::store::{Arrival, Flags, Marking, Store};
 use hikyaku::mailbox::{MboxStore, NewMessage, Place, Stager, UidSet};
 
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error>>;
@@ -53,7 +53,7 @@ fn run(what: &str, mbox: &str, index: &str) -> Outcome {
         }
         "open" => {
             let store = open()?;
-            println!("messages {}", store.messages().len());
+            println!("messages {}", store.status().messages);
             println!("rss {} KiB", of_status("status", "VmRSS:")?);
             println!("pss {} KiB", of_status("smaps_rollup", "Pss:")?);
             println!("peak {} KiB", of_status("status", "VmHWM:")?);
@@ -62,12 +62,12 @@ fn run(what: &str, mbox: &str, index: &str) -> Outcome {
         "all" => all(open()?, &[mbox, index]),
         "near" => {
             let mut store = open()?;
-            let uids = store.messages().iter().skip(5).take(11).map(uid).collect();
+            let uids = store.uids().iter().skip(5).take(11).collect();
             expunge(what, &mut store, &uids)
         }
         "tenth" => {
             let mut store = open()?;
-            let uids = store.messages().iter().step_by(10).map(uid).collect();
+            let uids = store.uids().iter().step_by(10).collect();
             expunge(what, &mut store, &uids)
         }
         "delivered" => {
@@ -115,7 +115,7 @@ fn all(mut store: MboxStore, again: &[&str]) -> Outcome {
         if status.status.success() { Ok(()) } else { Err("the second one failed".into()) }
     };
     median("again", 9, |_| child())?;
-    let uids: Vec<u32> = store.messages().iter().map(uid).collect();
+    let uids: Vec<u32> = store.uids().iter().collect();
     let mut octets = 0_u64;
     let read = timed(|| {
         uids.iter().try_for_each(|uid| {
@@ -156,10 +156,6 @@ fn message() -> Outcome<NewMessage> {
         trace: Vec::new(),
         text: Rc::new(stager.finish()?),
     })
-}
-
-fn uid(message: &Message) -> u32 {
-    message.uid
 }
 
 fn timed<T, E>(action: impl FnOnce() -> Result<T, E>) -> Result<Duration, E> {

@@ -216,7 +216,7 @@ fn sections_are_those_that_dovecot_sends() {
     let place = maildir::place(site.path(), MESSAGES.iter().map(|(_, message)| wire(message)));
     let mut structures = Structures::open(&place);
     let mut store = open(place).unwrap();
-    let uids: Vec<u32> = store.messages().iter().map(|message| message.uid).collect();
+    let uids: Vec<u32> = store.messages().unwrap().iter().map(|message| message.uid).collect();
     assert_eq!(uids.len(), MESSAGES.len());
     let mut wrong = String::new();
     let mut differences = BTreeMap::new();

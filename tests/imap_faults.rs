@@ -35,6 +35,9 @@ const TIMES: usize = 25;
 /// So many messages there are.
 const MESSAGES: u32 = 60;
 
+/// And in a mailbox whose index has several pages.
+const MANY: u32 = 600;
+
 fn plan(form: Form) -> Plan {
     match form {
         Form::Mbox => form.plan(),
@@ -423,4 +426,44 @@ fn a_session_that_is_asked_to_end_amid_a_command_has_obeyed_it() {
         assert_eq!(is_told, moved > 0, "{form:?}: {moved}, {ends:?}");
         assert_eq!(there(address, "INBOX").len() + moved, usize::try_from(MESSAGES).unwrap());
     }
+}
+
+#[test]
+fn an_index_that_is_damaged_amid_a_session_is_told_of_and_made_anew() {
+    if !is_root() {
+        support::skip("needs root for nothing but other users' sessions");
+        return;
+    }
+    let (site, _server, address) = host(Form::Mbox);
+    fill(&mut log_in(address), "INBOX", 1..=MANY);
+    let index = || {
+        let names = std::fs::read_dir(site.home(USER).join("mail/.index")).unwrap();
+        let mut names = names.map(|entry| entry.unwrap().path());
+        names.find(|path| path.to_string_lossy().ends_with(".index")).unwrap()
+    };
+    // The next one is a snapshot of all: of 256 messages each, with 96 bytes a message.
+    std::fs::remove_file(index()).unwrap();
+    let mut imap = log_in(address);
+    imap.must("SELECT INBOX");
+    let mut bytes = std::fs::read(index()).unwrap();
+    let in_the_second_page = bytes.len() - (88 + 128) * 96;
+    bytes[in_the_second_page] ^= 1;
+    std::fs::write(index(), &bytes).unwrap();
+
+    imap.must("FETCH 1:256 (FLAGS)");
+    let said = imap.ask("FETCH 300 (FLAGS)").unwrap();
+    assert_eq!(refusal(&said), "CORRUPTION");
+    let said = imap.must("UID FETCH 1:* (UID)");
+    let uid = |said: &Said| match said {
+        Said::Fetch(_, items) => Some(items[0].1.number()),
+        _ => None,
+    };
+    let uids: Vec<u64> = said.iter().filter_map(uid).collect();
+    assert_eq!(uids.len(), MANY as usize);
+    // Those of the other pages are what they were, and no UID is another message's.
+    assert!((1..=256).chain(513..=600).all(|uid| uids.contains(&uid)), "{uids:?}");
+    assert!(uids.iter().all(|uid| !(257..=512).contains(uid)), "{uids:?}");
+    let there = there(address, "INBOX");
+    assert!(there.keys().copied().eq(1..=MANY), "{there:?}");
+    assert!(there.values().all(|count| *count == 1), "{there:?}");
 }

@@ -106,7 +106,7 @@ impl Host {
             quota: 0,
         })
         .unwrap();
-        let messages = mailbox.messages().to_vec();
+        let messages = mailbox.messages().unwrap();
         let mut shown = Vec::new();
         for message in messages {
             let mut out = Vec::new();

@@ -295,7 +295,7 @@ fn ours(store: &mut dyn Store, structures: &mut Structures, search: &str) -> BTr
     else {
         panic!("{search}");
     };
-    let uids: Vec<u32> = store.messages().iter().map(|message| message.uid).collect();
+    let uids: Vec<u32> = store.messages().unwrap().iter().map(|message| message.uid).collect();
     let context = Context {
         largest_number: u32::try_from(uids.len()).unwrap(),
         largest_uid: *uids.last().unwrap(),

@@ -54,7 +54,7 @@ impl Home {
 
 /// The messages as they stand in the file.
 pub fn in_order(store: &MboxStore) -> Vec<Message> {
-    let mut messages = store.messages().to_vec();
+    let mut messages = store.messages().unwrap();
     messages.sort_by_key(|message| message.extent.start);
     messages
 }

@@ -60,7 +60,7 @@ pub fn check(input: &[u8]) {
     }
     // Nobody has said that there are more or fewer than there are.
     let counts = clients.map(|client| client.inbox());
-    let there = home.open().messages().len();
+    let there = home.open().messages().unwrap().len();
     for count in counts.into_iter().flatten() {
         assert_eq!(count, there);
     }

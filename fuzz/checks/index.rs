@@ -11,6 +11,9 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 const HEADER: usize = 144;
 const MESSAGE: usize = 96;
+/// Messages of a page, and bytes of what stands of it in the table.
+const PAGE: usize = 256;
+const ROW: usize = 64;
 
 struct Home {
     dir: tempfile::TempDir,
@@ -65,6 +68,16 @@ fn check_file(file: &[u8]) {
         return;
     }
     assert!(!index.refresh().unwrap());
+    if index.state().messages.all().is_err() {
+        // Messages that nobody had asked for yet: it is made anew without them.
+        assert!(index.refresh().is_err());
+        let mut locked = index.lock().unwrap();
+        assert!(matches!(locked.opened(), Opened::Damaged(_)));
+        let state = locked.state().clone();
+        locked.replace(state.clone()).unwrap();
+        assert_eq!(home.state(), state);
+        return;
+    }
     let state = index.state().clone();
     assert_eq!(state.uid_validity, number(file, 16));
     check_use(&state);
@@ -89,12 +102,14 @@ fn check_file(file: &[u8]) {
 fn check_use(state: &State) {
     let status = state.status();
     assert_eq!(status.messages, state.messages.len());
-    assert!(state.messages.is_sorted_by(|a, b| a.uid < b.uid));
-    assert!(state.messages.iter().all(|message| message.uid < status.uid_next));
-    assert!(state.changes_since(status.highest_modseq).changed.is_empty());
-    let all = state.changes_since(0);
-    assert!(state.messages.iter().all(|message| !all.vanished.contains(message.uid)));
-    for message in &state.messages {
+    let messages = state.messages.all().unwrap();
+    assert!(messages.is_sorted_by(|a, b| a.uid < b.uid));
+    assert!(messages.iter().all(|message| message.uid < status.uid_next));
+    assert!(messages.iter().map(|message| message.uid).eq(state.messages.uids().iter()));
+    assert!(state.changes_since(status.highest_modseq).unwrap().changed.is_empty());
+    let all = state.changes_since(0).unwrap();
+    assert!(messages.iter().all(|message| !all.vanished.contains(message.uid)));
+    for message in messages {
         assert!(u128::from(message.marks.keywords) < 1 << state.keywords.len());
     }
 }
@@ -103,17 +118,28 @@ fn check_use(state: &State) {
 fn sealed(input: &[u8]) -> Option<Vec<u8>> {
     let mut file = input.to_vec();
     let left = file.len().checked_sub(HEADER)?;
-    file[..8].copy_from_slice(b"hkindex2");
+    file[..8].copy_from_slice(b"hkindex3");
     let generation = long(&file, 8);
     let names = usize::try_from(long(&file, 112)).unwrap().min(left);
-    let messages = (number(&file, 44) as usize).min((left - names) / MESSAGE);
-    let (names_end, end) = (HEADER + names, HEADER + names + messages * MESSAGE);
+    let wanted = number(&file, 44) as usize;
+    let fits =
+        |messages: &usize| messages.div_ceil(PAGE) * ROW + messages * MESSAGE <= left - names;
+    let messages = (0..=wanted.min(left / MESSAGE)).rev().find(fits).unwrap_or(0);
+    let table = HEADER + names;
+    let pages = table + messages.div_ceil(PAGE) * ROW;
+    let end = pages + messages * MESSAGE;
     put(&mut file, 44, &u32::try_from(messages).unwrap().to_le_bytes());
     put(&mut file, 112, &(names as u64).to_le_bytes());
-    let names_sum = xxh3_64_with_seed(&file[HEADER..names_end], generation);
+    let names_sum = xxh3_64_with_seed(&file[HEADER..table], generation);
     put(&mut file, 120, &names_sum.to_le_bytes());
-    let messages_sum = xxh3_64_with_seed(&file[names_end..end], generation);
-    put(&mut file, 128, &messages_sum.to_le_bytes());
+    for (number, first) in (0..messages).step_by(PAGE).enumerate() {
+        let page = pages + first * MESSAGE..pages + (first + PAGE).min(messages) * MESSAGE;
+        let mut row = summary(&file[page.clone()]);
+        row.extend(xxh3_64_with_seed(&file[page], generation).to_le_bytes());
+        put(&mut file, table + number * ROW, &row);
+    }
+    let table_sum = xxh3_64_with_seed(&file[table..pages], generation);
+    put(&mut file, 128, &table_sum.to_le_bytes());
     let mut seed = xxh3_64_with_seed(&file[..136], generation);
     put(&mut file, 136, &seed.to_le_bytes());
 
@@ -131,6 +157,32 @@ fn sealed(input: &[u8]) -> Option<Vec<u8>> {
         seed = sum;
     }
     Some(file)
+}
+
+/// What a page has to say of its messages.
+fn summary(page: &[u8]) -> Vec<u8> {
+    let messages: Vec<&[u8]> = page.chunks(MESSAGE).collect();
+    let uid = |message: &&[u8]| number(message, 0);
+    let unseen: Vec<u32> = messages.iter().filter(|m| m[86] & 1 == 0).map(uid).collect();
+    let count = |is: fn(&&&[u8]) -> bool| messages.iter().filter(is).count();
+    let numbers = [
+        messages.first().map_or(0, uid),
+        messages.last().map_or(0, uid),
+        u32::try_from(messages.len()).unwrap(),
+        u32::try_from(unseen.len()).unwrap(),
+        unseen.first().copied().unwrap_or(0),
+        u32::try_from(count(|m| m[86] & 8 != 0)).unwrap(),
+        u32::try_from(count(|m| m[85] & 6 == 2)).unwrap(),
+        u32::try_from(count(|m| m[85] & 8 == 0)).unwrap(),
+    ];
+    let mut row: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+    for at in [8, 48] {
+        let largest = messages.iter().map(|message| long(message, at)).max().unwrap_or(0);
+        row.extend(largest.to_le_bytes());
+    }
+    let sizes = messages.iter().map(|message| long(message, 16));
+    row.extend(sizes.fold(0_u64, u64::saturating_add).to_le_bytes());
+    row
 }
 
 fn put(file: &mut [u8], at: usize, bytes: &[u8]) {

@@ -52,11 +52,11 @@ fn check_store(store: &mut MboxStore, listed: &[Message], file: &[u8]) {
 
 /// UIDs ascend, and every message has a name of its own.
 fn check_uids(store: &MboxStore) {
-    let messages = store.messages();
+    let messages = store.messages().unwrap();
     assert!(messages.is_sorted_by(|a, b| a.uid < b.uid));
     let last = messages.last().map_or(0, |message| message.uid);
     assert!(messages.iter().all(|message| message.uid > 0) && last < store.status().uid_next);
-    let unique: HashSet<String> = unique_ids(messages).into_iter().collect();
+    let unique: HashSet<String> = unique_ids(&messages).into_iter().collect();
     assert_eq!(unique.len(), messages.len());
 }
 
@@ -221,7 +221,7 @@ fn check_appending(file: &[u8], found: &[Message], in_session: bool) {
     if in_session {
         let arrival = Arrival { message, flags: Flags::SEEN, keywords: vec!["new".into()] };
         let uids = store.append(&[arrival]).unwrap();
-        let last = store.messages().last().unwrap();
+        let last = *store.messages().unwrap().last().unwrap();
         assert_eq!((&uids[..], last.marks.flags), (&[last.uid][..], Flags::SEEN));
         assert!(last.marks.keywords.is_power_of_two() || store.keywords().len() == MOST_KEYWORDS);
     } else {
@@ -266,7 +266,7 @@ fn marks(store: &MboxStore) -> Vec<(u32, Flags, Vec<String>)> {
 
 /// The messages but for where there is room: that is found out when something is to be written.
 fn without_room(store: &MboxStore) -> Vec<Stored> {
-    let mut messages = store.messages().to_vec();
+    let mut messages = store.messages().unwrap();
     for message in &mut messages {
         message.extent.no_room = false;
     }
@@ -316,8 +316,7 @@ fn check_marking(file: &[u8], found: &[Message], dice: &mut Dice) {
     let mut store = home.open();
     for _ in 0..3 {
         let before = marks(&store);
-        let uids = store.messages().iter().map(|m| m.uid).filter(|_| dice.below(2) == 0);
-        let uids: UidSet = uids.collect();
+        let uids: UidSet = store.uids().iter().filter(|_| dice.below(2) == 0).collect();
         let marking = [Marking::Add, Marking::Remove, Marking::Replace][dice.below(3)];
         let flags = Flags::of_bits(u8::try_from(dice.below(32)).unwrap());
         let keywords = [vec![], vec!["a".to_owned()], vec!["$Junk".into(), "work".into()]];

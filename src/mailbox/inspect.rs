@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::index::{Directory, ENDING, Index, Opened};
-use super::store::{Status, Store};
+use super::store::{Extent, Status, Store};
 use super::uids::Uid;
 use super::{Error, MaildirStore, Mbox, MboxStore, Place, maildir, names_maildir};
 
@@ -86,7 +86,7 @@ pub fn check(place: Place, tell: Tell<'_>) -> Result<Findings, Error> {
     if before == 0 {
         findings.faults.extend(warnings);
     }
-    findings.messages = inspected.store().messages().len();
+    findings.messages = inspected.store().status().messages;
     Ok(findings)
 }
 
@@ -133,16 +133,15 @@ impl Inspected {
     pub fn stats(&self) -> Result<Stats, Error> {
         let (store, index) = (self.store(), self.index());
         let size = index.directory().look(ENDING)?.map_or(0, |found| found.size);
-        let count = |is: fn(&super::store::Extent) -> bool| {
-            store.messages().iter().filter(|message| is(&message.extent)).count()
-        };
+        let (status, messages) = (store.status(), store.messages()?);
+        let count = |is: fn(&Extent) -> bool| messages.iter().filter(|m| is(&m.extent)).count();
         let (marks_in_index, uids_in_index) = match self {
             Self::Mbox(_) => (count(|at| at.unwritten), count(|at| !at.named)),
             // A mark is made in the file's name.
-            Self::Maildir(_) => (0, store.messages().len()),
+            Self::Maildir(_) => (0, status.messages),
         };
         Ok(Stats {
-            status: store.status(),
+            status,
             keywords: store.keywords().to_vec(),
             index: index.is_kept().then(|| (index.path(), size)),
             marks_in_index,

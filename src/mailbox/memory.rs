@@ -14,7 +14,7 @@ use std::time::UNIX_EPOCH;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::crlf::{Crlf, Measure};
-use super::index::{Change, Damaged, State};
+use super::index::{Change, State, Trouble};
 use super::store::{
     Arrival, Changes, Extent, Flags, Marking, Marks, Message, Status, Store, Version,
 };
@@ -54,15 +54,15 @@ impl Memory {
     fn apply(&mut self, changes: Vec<Change>) -> Result<(), Error> {
         let mut mailbox = self.mailbox.borrow_mut();
         for change in changes {
-            mailbox.state.apply(change).map_err(damaged)?;
+            mailbox.state.apply(change).map_err(|trouble| failed(&trouble))?;
         }
         self.view = mailbox.state.clone();
         Ok(())
     }
 }
 
-fn damaged(damaged: Damaged) -> Error {
-    Error::Index { path: PathBuf::from("memory"), why: damaged.0.to_owned(), source: None }
+fn failed(trouble: &Trouble) -> Error {
+    Error::Index { path: PathBuf::from("memory"), why: trouble.to_string(), source: None }
 }
 
 /// The message as clients get it.
@@ -90,8 +90,16 @@ impl Store for Memory {
         self.view.version()
     }
 
-    fn messages(&self) -> &[Message] {
-        &self.view.messages
+    fn uids(&self) -> &UidSet {
+        self.view.messages.uids()
+    }
+
+    fn messages(&self) -> Result<Vec<Message>, Error> {
+        self.view.messages.all()
+    }
+
+    fn message(&self, uid: Uid) -> Result<Option<Message>, Error> {
+        self.view.messages.get(uid)
     }
 
     fn keywords(&self) -> &[String] {
@@ -157,7 +165,7 @@ impl Store for Memory {
         unchanged_since: Option<u64>,
     ) -> Result<UidSet, Error> {
         self.sync()?;
-        let plan = self.view.plan_mark(uids, marking, flags, keywords, unchanged_since);
+        let plan = self.view.plan_mark(uids, marking, flags, keywords, unchanged_since)?;
         let refused = plan.refused.clone();
         self.apply(plan.changes(marking, self.view.next_modseq()))?;
         Ok(refused)
@@ -165,7 +173,7 @@ impl Store for Memory {
 
     fn expunge(&mut self, uids: &UidSet) -> Result<UidSet, Error> {
         self.sync()?;
-        let gone: UidSet = self.view.within(uids).map(|message| message.uid).collect();
+        let gone = self.view.messages.uids().and(uids);
         if !gone.is_empty() {
             self.mailbox.borrow_mut().texts.retain(|uid, _| !gone.contains(*uid));
             let modseq = self.view.next_modseq();
@@ -174,7 +182,7 @@ impl Store for Memory {
         Ok(gone)
     }
 
-    fn changes_since(&self, modseq: u64) -> Changes {
+    fn changes_since(&self, modseq: u64) -> Result<Changes, Error> {
         self.view.changes_since(modseq)
     }
 

@@ -12,7 +12,7 @@ use std::os::fd::BorrowedFd;
 
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::uids::{Uid, UidSet, place_of};
+use super::uids::{Uid, UidSet};
 use super::{Error, NewMessage};
 
 /// So many keywords a mailbox may have: they are the bits of a number.
@@ -223,6 +223,8 @@ pub struct Status {
     pub messages: usize,
     /// How many are not `\Seen`.
     pub unseen: usize,
+    /// The UID of the first of these; 0 where there is none.
+    pub first_unseen: Uid,
     /// How many are `\Deleted`.
     pub deleted: usize,
     /// How many no session has been told of as `\Recent` yet.
@@ -271,23 +273,23 @@ pub trait Store {
     /// Looks at what others did since the last look.
     fn sync(&mut self) -> Result<(), Error>;
 
-    /// What the mailbox is like now, for which all messages are counted.
+    /// What the mailbox is like now.
     fn status(&self) -> Status;
 
-    /// Whether anything has changed: that is asked again and again, and counts nothing.
+    /// Whether anything has changed.
     fn version(&self) -> Version;
 
-    /// Its messages, ascending by UID.
-    fn messages(&self) -> &[Message];
+    /// The UIDs of its messages.
+    fn uids(&self) -> &UidSet;
+
+    /// All its messages at once, ascending by UID.
+    fn messages(&self) -> Result<Vec<Message>, Error>;
 
     /// The names of its keywords; a bit of [`Marks::keywords`] is an index here.
     fn keywords(&self) -> &[String];
 
     /// Message `uid`, if it is there.
-    fn message(&self, uid: Uid) -> Option<&Message> {
-        let messages = self.messages();
-        messages.get(place_of(messages, uid, |message| message.uid)?)
-    }
+    fn message(&self, uid: Uid) -> Result<Option<Message>, Error>;
 
     /// Gives octets of a message to `sink`, in pieces, as a client gets them; a range beyond the
     /// end is cut. Nothing is locked while `sink` is called. [`Error::Changed`] if the message is
@@ -321,7 +323,7 @@ pub trait Store {
     fn expunge(&mut self, uids: &UidSet) -> Result<UidSet, Error>;
 
     /// What has happened since the mailbox's MODSEQ was `modseq`.
-    fn changes_since(&self, modseq: u64) -> Changes;
+    fn changes_since(&self, modseq: u64) -> Result<Changes, Error>;
 
     /// Says that the messages up to now have been seen by a session, and returns the largest UID for
     /// which that was so before: messages with a larger one are `\Recent` to the caller.

@@ -316,7 +316,7 @@ impl Trial {
 
     /// Handle `at` has changed a message, or made it.
     fn changed(&mut self, at: usize, uid: u32) {
-        let modseq = self.handles[at].message(uid).unwrap().modseq;
+        let modseq = self.handles[at].message(uid).unwrap().unwrap().modseq;
         assert!(modseq > self.model.highest, "{uid} changed, but its MODSEQ is {modseq}");
         self.model.messages.get_mut(&uid).unwrap().modseq = modseq;
     }
@@ -337,8 +337,8 @@ impl Trial {
             .map(|(uid, kept)| (*uid, (kept.flags, kept.keywords.clone())))
             .collect();
         assert_eq!(shown, expected);
-        assert!(store.messages().windows(2).all(|pair| pair[0].uid < pair[1].uid));
-        for message in store.messages() {
+        assert!(store.messages().unwrap().windows(2).all(|pair| pair[0].uid < pair[1].uid));
+        for message in store.messages().unwrap() {
             let kept = &model.messages[&message.uid];
             assert_eq!(message.modseq, kept.modseq, "MODSEQ of {}", message.uid);
             assert_eq!(message.date, kept.date, "date of {}", message.uid);
@@ -367,7 +367,7 @@ impl Trial {
         let store = &*self.handles[at];
         let now = shown_by(store);
         for (modseq, then) in &self.history {
-            let changes = store.changes_since(*modseq);
+            let changes = store.changes_since(*modseq).unwrap();
             assert!(!changes.forgotten, "what was so at {modseq} is forgotten");
             for uid in &changes.changed {
                 assert!(now.contains_key(uid) && self.model.messages[uid].modseq > *modseq);
@@ -398,7 +398,7 @@ fn shown_by(store: &dyn Store) -> Shown {
         let keywords = has.map(|(_, name)| name.to_ascii_lowercase()).collect();
         (message.uid, (message.marks.flags, keywords))
     };
-    store.messages().iter().map(message).collect()
+    store.messages().unwrap().iter().map(message).collect()
 }
 
 /// Tries a kind of store; `make` makes an opener of a mailbox that is new.

@@ -33,7 +33,7 @@ impl Structures {
     /// The structure of message `uid`. [`Error::Changed`] if it is gone.
     pub fn of(&mut self, store: &mut dyn Store, uid: Uid) -> Result<Structure, Error> {
         // What a store reads is what had this digest, or nothing.
-        let digest = store.message(uid).ok_or(Error::Changed)?.digest;
+        let digest = store.message(uid)?.ok_or(Error::Changed)?.digest;
         if let Some(structure) = self.known(uid, &digest) {
             return Ok(structure);
         }
@@ -70,7 +70,7 @@ impl Structures {
 
     /// Drops those of messages that are gone, where they are many. To be called now and then.
     pub fn drop_gone(&mut self, store: &dyn Store) {
-        self.cache.keep_only(|uid| store.message(uid).is_some());
+        self.cache.keep_only(|uid| store.uids().contains(uid));
     }
 }
 

@@ -72,7 +72,7 @@ fn fill(store: &mut dyn Store, subjects: &[&str]) {
 
 /// Asks for all, and that each is the one of its message.
 fn check(structures: &mut Structures, store: &mut dyn Store) {
-    let uids: Vec<u32> = store.messages().iter().map(|message| message.uid).collect();
+    let uids: Vec<u32> = store.messages().unwrap().iter().map(|message| message.uid).collect();
     for uid in uids {
         let mut text = Vec::new();
         let mut sink = |bytes: &[u8]| {
@@ -105,7 +105,7 @@ fn a_session_finds_what_another_puts_and_asks_for_what_is_gone_in_vain() {
     assert_eq!(home.ask(), (0, 3));
     check(&mut structures, &mut *store);
     assert_eq!((structures.hits, structures.misses), (3, 0));
-    let first = store.messages()[0].uid;
+    let first = store.messages().unwrap()[0].uid;
     store.expunge(&UidSet::from(first..=first)).unwrap();
     assert!(matches!(structures.of(&mut *store, first), Err(Error::Changed)));
     let (hits, misses) = home.ask();
@@ -127,7 +127,8 @@ fn a_message_that_a_neighbour_changed_is_read_again() {
     name.push(".index");
     fs::remove_file(home.place.index.join(name)).unwrap();
     store.sync().unwrap();
-    let uids = |store: &dyn Store| store.messages().iter().map(|m| m.uid).collect::<Vec<_>>();
+    let uids =
+        |store: &dyn Store| store.messages().unwrap().iter().map(|m| m.uid).collect::<Vec<_>>();
     let before = structures.misses;
     check(&mut structures, &mut *store);
     assert_eq!(structures.misses, before + 1);

@@ -56,9 +56,75 @@ impl UidSet {
         self.0.iter().flat_map(Clone::clone)
     }
 
+    /// The largest in it.
+    pub fn last(&self) -> Option<Uid> {
+        self.0.last().map(|range| *range.end())
+    }
+
+    /// Whether any of these are in it.
+    pub fn meets(&self, uids: &RangeInclusive<Uid>) -> bool {
+        let at = self.0.partition_point(|range| range.end() < uids.start());
+        self.0.get(at).is_some_and(|range| range.start() <= uids.end())
+    }
+
+    /// Those that are in both.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        let mut both = Vec::new();
+        let mut ours = self.reaching(other.0.first()).iter().peekable();
+        let mut theirs = other.reaching(self.0.first()).iter().peekable();
+        while let (Some(our), Some(their)) = (ours.peek(), theirs.peek()) {
+            let (start, end) = (our.start().max(their.start()), our.end().min(their.end()));
+            if start <= end {
+                both.push(*start..=*end);
+            }
+            let is_ours_done = our.end() <= their.end();
+            let _ = if is_ours_done { ours.next() } else { theirs.next() };
+        }
+        Self(both)
+    }
+
+    /// The ranges but for those that end before this one.
+    fn reaching(&self, first: Option<&RangeInclusive<Uid>>) -> &[RangeInclusive<Uid>] {
+        let before = |range: &RangeInclusive<Uid>| first.is_some_and(|f| range.end() < f.start());
+        self.0.get(self.0.partition_point(before)..).unwrap_or_default()
+    }
+
+    /// Those that are not in `other`.
+    #[must_use]
+    pub fn minus(&self, other: &Self) -> Self {
+        let mut left = Vec::new();
+        let mut others = other.0.iter().peekable();
+        for range in &self.0 {
+            let mut start = *range.start();
+            let mut is_left = true;
+            while let Some(other) = others.peek().filter(|other| other.start() <= range.end()) {
+                if *other.end() >= start {
+                    if *other.start() > start {
+                        left.push(start..=other.start().saturating_sub(1));
+                    }
+                    is_left = other.end() < range.end();
+                    start = other.end().saturating_add(1);
+                }
+                if !is_left {
+                    // It may reach into the next.
+                    break;
+                }
+                others.next();
+            }
+            if is_left {
+                left.push(start..=*range.end());
+            }
+        }
+        Self(left)
+    }
+
     /// Puts one more in. Costs little where it is the largest.
     pub fn insert(&mut self, uid: Uid) {
-        self.insert_range(uid..=uid);
+        match self.0.last_mut() {
+            Some(last) if last.end().checked_add(1) == Some(uid) => *last = *last.start()..=uid,
+            _ => self.insert_range(uid..=uid),
+        }
     }
 
     /// Puts a range in; an empty one is nothing.
@@ -136,7 +202,16 @@ mod tests {
             assert!(apart, "{set:?}");
             for uid in 0..70 {
                 assert_eq!(set.contains(uid), model.contains(&uid));
+                let range = uid..=uid + dice(5);
+                assert_eq!(set.meets(&range), range.into_iter().any(|uid| model.contains(&uid)));
             }
+            assert_eq!(set.last(), model.last().copied());
+            let others: BTreeSet<u32> = (0..dice(40)).map(|_| dice(70) + 1).collect();
+            let other: UidSet = others.iter().copied().collect();
+            let both: UidSet = model.intersection(&others).copied().collect();
+            assert_eq!(set.and(&other), both, "{set:?} {other:?}");
+            let left: UidSet = model.difference(&others).copied().collect();
+            assert_eq!(set.minus(&other), left, "{set:?} {other:?}");
         }
     }
 
@@ -147,5 +222,9 @@ mod tests {
         set.insert(u32::MAX - 2);
         assert_eq!(set.len(), 4);
         assert!(set.contains(u32::MAX) && !set.contains(2));
+        let all = UidSet::from(1..=u32::MAX);
+        assert_eq!(all.minus(&set), (2..=u32::MAX - 3).into());
+        assert_eq!(all.and(&set), set);
+        assert!(set.minus(&all).is_empty());
     }
 }

@@ -5,6 +5,7 @@ mod doubles;
 pub mod fetch;
 mod folders;
 mod message;
+mod numbers;
 pub mod out;
 pub mod search;
 mod selected;

@@ -58,7 +58,7 @@ pub fn open(directory: &Path) -> Result<MboxStore, Error> {
 pub fn told(store: &mut MboxStore) -> Result<Told, Error> {
     let (status, names) = (store.status(), store.keywords().to_vec());
     let mut messages = BTreeMap::new();
-    for message in store.messages().to_vec() {
+    for message in store.messages().unwrap() {
         let mut text = Vec::new();
         store.read(message.uid, 0..u64::MAX, &mut |bytes| {
             text.extend_from_slice(bytes);

@@ -4,12 +4,16 @@
 //! not there, and what could not have been written is damage.
 
 use super::journal::ALIGNMENT;
+use super::messages::Summary;
 use super::{Base, Change, Damaged};
 use crate::mailbox::store::{Extent, Flags, Marking, Marks, Message};
 use crate::mailbox::uids::UidSet;
 
 /// Bytes of a message.
 pub const MESSAGE: usize = 96;
+
+/// Bytes of what is known of a page.
+pub const SUMMARY: usize = 56;
 
 const CUT_OFF: Damaged = Damaged("a record is cut off");
 
@@ -117,6 +121,21 @@ impl Writer {
         self.u8(message.marks.flags.bits());
         self.u8(0);
         self.u64(message.marks.keywords);
+    }
+
+    /// Puts what is known of a page behind, [`SUMMARY`] bytes.
+    pub fn summary(&mut self, summary: &Summary) {
+        self.u32(summary.first);
+        self.u32(summary.last);
+        self.u32(summary.count);
+        self.u32(summary.unseen);
+        self.u32(summary.first_unseen);
+        self.u32(summary.deleted);
+        self.u32(summary.to_write);
+        self.u32(summary.unnamed);
+        self.u64(summary.modseq);
+        self.u64(summary.start);
+        self.u64(summary.size);
     }
 
     /// Puts a change behind.
@@ -305,6 +324,23 @@ impl<'a> Reader<'a> {
         }
         let marks = Marks { flags, keywords: record.u64()? };
         Ok(Message { uid, header, marks, modseq, size, date, digest, extent })
+    }
+
+    /// Takes what is known of a page.
+    pub fn summary(&mut self) -> Result<Summary, Damaged> {
+        Ok(Summary {
+            first: self.u32()?,
+            last: self.u32()?,
+            count: self.u32()?,
+            unseen: self.u32()?,
+            first_unseen: self.u32()?,
+            deleted: self.u32()?,
+            to_write: self.u32()?,
+            unnamed: self.u32()?,
+            modseq: self.u64()?,
+            start: self.u64()?,
+            size: self.u64()?,
+        })
     }
 
     /// Takes a change.

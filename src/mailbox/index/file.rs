@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -41,7 +42,7 @@ pub enum Opened {
 #[derive(Debug)]
 pub struct Index {
     pub(super) directory: Directory,
-    pub(super) file: Option<File>,
+    pub(super) file: Option<Rc<File>>,
     pub(super) state: State,
     pub(super) opened: Opened,
     /// Whether there can be a file.
@@ -103,6 +104,7 @@ impl Index {
     /// Goes on with what is known, and without a file, which can't be written: as if there were no
     /// place for one.
     pub fn forsake(&mut self) {
+        self.state.messages.remove_unreadable();
         self.is_kept = false;
         self.file = None;
         self.opened = Opened::Missing;
@@ -118,6 +120,15 @@ impl Index {
         self.directory.path_of(ENDING)
     }
 
+    /// Writes it anew where its journal changes so much that opening it takes long. To be called when
+    /// nobody waits.
+    pub fn tidy(&mut self) -> Result<(), Error> {
+        if self.is_kept && self.state.messages.pages_here() > MOST_PAGES {
+            self.lock()?.tidy()?;
+        }
+        Ok(())
+    }
+
     /// Looks at what others wrote; true if anything changed. [`Error::Damaged`] where the index is
     /// to be made anew: what is known stays as it was.
     pub fn refresh(&mut self) -> Result<bool, Error> {
@@ -127,6 +138,11 @@ impl Index {
         let found = self.directory.look(ENDING)?;
         match (found, self.opened) {
             (None, Opened::Missing) => return Ok(false),
+            (Some(found), _)
+                if self.state.messages.damaged().is_some() && self.leads_here(found)? =>
+            {
+                return Err(self.found_damaged());
+            }
             (Some(found), Opened::Loaded) if self.leads_here(found)? => {
                 if found.size == self.known.end {
                     return Ok(false);
@@ -155,19 +171,42 @@ impl Index {
         }
         let size = self.size()?;
         let is_same = self.file.as_ref().and_then(|file| inode(file).ok()) == was;
-        if !is_same || self.opened != Opened::Loaded || self.follow(size).is_err() {
+        if is_same && self.state.messages.damaged().is_some() {
+            self.found_damaged();
+        } else if !is_same || self.opened != Opened::Loaded || self.follow(size).is_err() {
             let loaded = self.load();
             if loaded.is_err() {
                 self.unlock();
             }
             loaded?;
         }
+        if self.opened != Opened::Loaded {
+            // What goes on with the rest is not to stumble again.
+            self.state.messages.remove_unreadable();
+        }
         Ok(Locked::new(self))
+    }
+
+    /// Messages were found to be damaged that were not looked at when it was opened.
+    fn found_damaged(&mut self) -> Error {
+        let damaged = self.state.messages.damaged().unwrap_or(GONE);
+        self.opened = Opened::Damaged(damaged);
+        self.is_torn = false;
+        self.damaged(damaged)
     }
 
     /// What is wrong, for who asked.
     pub(super) fn damaged(&self, damaged: Damaged) -> Error {
         Error::Damaged { path: self.path(), why: damaged.0 }
+    }
+
+    /// The same of what can't be read, written or taken in.
+    pub fn trouble(&self, trouble: Trouble) -> Error {
+        match trouble {
+            Trouble::Io(error) => self.error("can't be read", error),
+            Trouble::Damaged(damaged) => self.damaged(damaged),
+            Trouble::Messages(error) => error,
+        }
     }
 
     pub(super) fn error(&self, why: &str, source: io::Error) -> Error {
@@ -204,7 +243,7 @@ impl Index {
 
     /// Reads what the name leads to.
     fn load_anew(&mut self) -> Result<(), Error> {
-        self.file = self.directory.file(ENDING, false)?;
+        self.file = self.directory.file(ENDING, false)?.map(Rc::new);
         self.load()?;
         // A writer may be at it, or have been.
         if matches!(self.opened, Opened::Damaged(_)) && self.take_lock(false)? {
@@ -222,20 +261,21 @@ impl Index {
         let Some(file) = self.file.as_ref().filter(|_| size > 0) else {
             return Ok(());
         };
-        let Loaded { mut state, generation, known } = match snapshot::read(file, size) {
+        let read = snapshot::read(file, self.path(), size);
+        let Loaded { mut state, generation, known } = match read {
             Ok(loaded) => loaded,
             Err(Trouble::Damaged(damaged)) => {
                 self.opened = Opened::Damaged(damaged);
                 self.is_torn = false;
                 return Ok(());
             }
-            Err(Trouble::Io(error)) => return Err(self.error("can't be read", error)),
+            Err(trouble) => return Err(self.trouble(trouble)),
         };
         let mut end = known;
         self.opened = match journal::follow(file, size, &mut end, |change| state.apply(change)) {
             Ok(_) => Opened::Loaded,
             Err(Trouble::Damaged(damaged)) => Opened::Damaged(damaged),
-            Err(Trouble::Io(error)) => return Err(self.error("can't be read", error)),
+            Err(trouble) => return Err(self.trouble(trouble)),
         };
         self.is_torn = false;
         if self.opened == Opened::Loaded || was != Opened::Loaded {
@@ -264,10 +304,10 @@ impl Index {
         let mut pause = Duration::from_micros(20);
         loop {
             if self.file.is_none() {
-                self.file = self.directory.file(ENDING, false)?;
+                self.file = self.directory.file(ENDING, false)?.map(Rc::new);
             }
             if self.file.is_none() && create {
-                self.file = self.create()?;
+                self.file = self.create()?.map(Rc::new);
             }
             let Some(file) = &self.file else {
                 return Ok(false);
@@ -316,10 +356,13 @@ impl Index {
     pub(super) fn unlock(&self) {
         if let Some(file) = &self.file {
             // It goes with the file at the latest.
-            let _ = unlock_flock(file);
+            let _ = unlock_flock(file.as_ref());
         }
     }
 }
+
+/// A journal that changes more pages than this is made a snapshot of when nobody waits.
+pub(super) const MOST_PAGES: usize = 32;
 
 /// A journal that is shorter is not made a snapshot of.
 const LEAST_ROOM: u64 = 256 * 1024;

@@ -3,6 +3,7 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use super::{ENDING, Index, NEW, Opened};
 use crate::mailbox::Error;
@@ -341,7 +342,7 @@ fn what_a_commit_can_not_apply_is_not_written() {
     assert_eq!(locked.state(), &some_state());
     assert_eq!(home.bytes(), bytes);
     let mut wrong = some_state();
-    wrong.messages.reverse();
+    wrong.uid_next = 1;
     assert!(locked.replace(wrong).is_err());
     locked.commit(changes(&some_state()), true).unwrap();
 }
@@ -463,7 +464,7 @@ fn a_failed_write_leaves_what_was() {
     let batch = changes(&some_state());
     let (mut index, _) = home.open();
     // A file that may only be read stands for a disk that is full.
-    index.file = Some(fs::File::open(home.path()).unwrap());
+    index.file = Some(Rc::new(fs::File::open(home.path()).unwrap()));
     let mut locked = index.lock().unwrap();
     assert!(locked.commit(batch.clone(), true).is_err());
     assert_eq!((locked.opened(), locked.state()), (Opened::Loaded, &some_state()));

@@ -9,6 +9,7 @@
 //! before the bytes did. So a frame that begins with zeros is none, either. Frames begin at
 //! multiples of 16, so that those first bytes are in one sector, and are there or not.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -17,6 +18,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::codec::{Reader, Writer};
 use super::{Change, Damaged};
+use crate::mailbox::Error;
 
 /// Bytes of a frame before its payload.
 pub const HEAD: usize = 16;
@@ -46,6 +48,27 @@ pub enum Trouble {
     Io(io::Error),
     /// It says what can't be.
     Damaged(Damaged),
+    /// Messages that stand in it can't be read.
+    Messages(Error),
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Damaged { why, .. } => Self::Damaged(Damaged(why)),
+            other => Self::Messages(other),
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => error.fmt(f),
+            Self::Damaged(damaged) => damaged.fmt(f),
+            Self::Messages(error) => error.fmt(f),
+        }
+    }
 }
 
 impl From<io::Error> for Trouble {
@@ -127,7 +150,7 @@ pub fn follow(
     file: &File,
     size: u64,
     known: &mut Known,
-    mut apply: impl FnMut(Change) -> Result<(), Damaged>,
+    mut apply: impl FnMut(Change) -> Result<(), Trouble>,
 ) -> Result<bool, Trouble> {
     let mut any = false;
     let mut bytes = Vec::new();

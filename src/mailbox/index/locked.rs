@@ -7,10 +7,11 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::rc::Rc;
 
-use super::file::{ENDING, NEW};
-use super::journal::{self, Known};
-use super::{Change, Damaged, Directory, Index, Opened, State, snapshot};
+use super::file::{ENDING, MOST_PAGES, NEW};
+use super::journal::{self, Known, Trouble};
+use super::{Change, Damaged, Directory, Index, Messages, Opened, State, snapshot};
 use crate::mailbox::Error;
 use crate::mailbox::moment::moment;
 use crate::sys::lock::flock;
@@ -58,6 +59,11 @@ impl<'a> Locked<'a> {
         &self.0.directory
     }
 
+    /// As [`Index::trouble`].
+    pub fn trouble(&self, trouble: Trouble) -> Error {
+        self.0.trouble(trouble)
+    }
+
     /// Makes changes, all or none. With `durable` they are on stable storage on return, and so is
     /// what was committed before. On failure the state is as before, and so is the file.
     pub fn commit(&mut self, changes: Vec<Change>, durable: bool) -> Result<(), Error> {
@@ -69,7 +75,7 @@ impl<'a> Locked<'a> {
         }
         if !index.is_kept {
             let mut state = index.state.clone();
-            apply(&mut state, changes).map_err(|damaged| index.damaged(damaged))?;
+            apply(&mut state, changes).map_err(|trouble| index.trouble(trouble))?;
             index.state = state;
             return Ok(());
         }
@@ -77,8 +83,8 @@ impl<'a> Locked<'a> {
             return if durable { self.sync() } else { Ok(()) };
         }
         let frame = journal::frame(&changes, index.known);
-        if let Err(damaged) = apply(&mut index.state, changes) {
-            let error = index.damaged(damaged);
+        if let Err(trouble) = apply(&mut index.state, changes) {
+            let error = index.trouble(trouble);
             return Err(self.undo(error));
         }
         let written = self.write(frame, durable);
@@ -97,6 +103,17 @@ impl<'a> Locked<'a> {
         let new = self.write_new(&state)?;
         self.0.state = state;
         self.0.opened = Opened::Loaded;
+        self.adopt(new)
+    }
+
+    /// As [`Index::tidy`].
+    pub fn tidy(&mut self) -> Result<(), Error> {
+        let index = &*self.0;
+        if index.opened != Opened::Loaded || index.state.messages.pages_here() <= MOST_PAGES {
+            // Somebody else has done so.
+            return Ok(());
+        }
+        let new = self.write_new(&index.state)?;
         self.adopt(new)
     }
 
@@ -136,7 +153,7 @@ impl<'a> Locked<'a> {
 
     fn sync(&self) -> Result<(), Error> {
         moment();
-        let synced = self.0.file.as_ref().map_or(Ok(()), File::sync_data);
+        let synced = self.0.file.as_ref().map_or(Ok(()), |file| file.sync_data());
         synced.map_err(|error| self.0.error("can't be made durable", error))
     }
 
@@ -162,17 +179,25 @@ impl<'a> Locked<'a> {
             return Err(fail(io::ErrorKind::NotFound.into()));
         };
         flock(&file).map_err(fail)?;
-        let known = snapshot::write(&file, state, generation).map_err(fail)?;
+        let file = Rc::new(file);
+        let written = snapshot::write(&file, self.0.path(), state, generation);
+        let (known, messages) = written.map_err(|trouble| match trouble {
+            Trouble::Io(error) => fail(error),
+            other => self.0.trouble(other),
+        })?;
         moment();
         file.sync_all().map_err(fail)?;
         moment();
         directory.replace(NEW, ENDING)?;
-        Ok(New { file, generation, known })
+        Ok(New { file, generation, known, messages })
     }
 
-    /// Goes on with the file that has the name now. (The lock of the old one goes with it.)
+    /// Goes on with the file that has the name now. The lock of the old one ends here: others that
+    /// wait for it look for the new one then.
     fn adopt(&mut self, new: New) -> Result<(), Error> {
+        self.0.unlock();
         self.0.file = Some(new.file);
+        self.0.state.messages = new.messages;
         self.0.generation = new.generation;
         self.0.known = new.known;
         self.0.begin(new.known.end);
@@ -198,11 +223,12 @@ impl<'a> Locked<'a> {
 /// The file that is next.
 #[derive(Debug)]
 struct New {
-    file: File,
+    file: Rc<File>,
     generation: u64,
     known: Known,
+    messages: Messages,
 }
 
-fn apply(state: &mut State, changes: Vec<Change>) -> Result<(), Damaged> {
+fn apply(state: &mut State, changes: Vec<Change>) -> Result<(), Trouble> {
     changes.into_iter().try_for_each(|change| state.apply(change))
 }

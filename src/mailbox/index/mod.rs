@@ -9,6 +9,7 @@ mod directory;
 mod file;
 mod journal;
 mod locked;
+mod messages;
 mod names;
 mod plan;
 mod reconcile;
@@ -19,7 +20,9 @@ use std::fmt;
 
 pub use directory::{Directory, Entry, stem};
 pub use file::{ENDING, Index, NEW, Opened};
+pub use journal::Trouble;
 pub use locked::Locked;
+pub use messages::Messages;
 pub use plan::MarkPlan;
 pub use reconcile::{Claims, Found, list, reconcile};
 pub use state::{Base, Change, MOST_MESSAGES, State};

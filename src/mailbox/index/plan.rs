@@ -4,7 +4,8 @@
 
 use super::names::Names;
 use super::{Change, State};
-use crate::mailbox::store::{Flags, Marking, Marks, Message, keyword};
+use crate::mailbox::Error;
+use crate::mailbox::store::{Flags, Marking, Marks, keyword};
 use crate::mailbox::uids::{Uid, UidSet};
 
 /// A change of marks, worked out.
@@ -56,7 +57,7 @@ impl State {
         flags: Flags,
         keywords: &[String],
         unchanged_since: Option<u64>,
-    ) -> MarkPlan {
+    ) -> Result<MarkPlan, Error> {
         let mut plan = MarkPlan::default();
         let names = keywords.iter().map(String::as_str);
         let keywords = if marking == Marking::Remove {
@@ -65,7 +66,8 @@ impl State {
             self.make_keywords(names, &mut plan.keywords)
         };
         plan.by = Marks { flags, keywords };
-        for message in self.within(uids) {
+        for message in self.messages.within(uids) {
+            let message = message?;
             if unchanged_since.is_some_and(|modseq| message.modseq > modseq) {
                 plan.refused.insert(message.uid);
                 continue;
@@ -75,16 +77,7 @@ impl State {
                 plan.marked.push((message.uid, marks));
             }
         }
-        plan
-    }
-
-    /// The messages that are in `uids`.
-    pub fn within<'a>(&'a self, uids: &'a UidSet) -> impl Iterator<Item = &'a Message> {
-        uids.ranges().iter().flat_map(|range| {
-            let from = self.messages.partition_point(|message| message.uid < *range.start());
-            let to = self.messages.partition_point(|message| message.uid <= *range.end());
-            self.messages.get(from..to).unwrap_or_default()
-        })
+        Ok(plan)
     }
 
     /// The UIDs of so many new messages; none where the mailbox has used up all UIDs.
@@ -136,19 +129,21 @@ mod tests {
         let mut state = state();
         let all = UidSet::from(1..=u32::MAX);
         let keywords = ["a".to_owned()];
-        let plan = state.plan_mark(&all, Marking::Add, Flags::SEEN, &keywords, Some(12));
+        let plan = state.plan_mark(&all, Marking::Add, Flags::SEEN, &keywords, Some(12)).unwrap();
         assert_eq!(plan.refused, UidSet::from(3..=4));
         let marks = Marks { flags: Flags::SEEN, keywords: 1 };
         assert_eq!(plan.marked, [(1, marks), (2, marks)]);
         for change in plan.changes(Marking::Add, state.next_modseq()) {
             state.apply(change).unwrap();
         }
-        assert_eq!(state.changes_since(14).changed, [1, 2]);
+        assert_eq!(state.changes_since(14).unwrap().changed, [1, 2]);
         let two = UidSet::from(1..=2);
-        let again = state.plan_mark(&two, Marking::Add, Flags::SEEN, &keywords, None);
+        let again = state.plan_mark(&two, Marking::Add, Flags::SEEN, &keywords, None).unwrap();
         assert!(again.marked.is_empty() && again.refused.is_empty());
         assert!(again.changes(Marking::Add, 99).is_empty());
-        let none = state.plan_mark(&(9..=9).into(), Marking::Add, Flags::SEEN, &["b".into()], None);
+        let none = state
+            .plan_mark(&(9..=9).into(), Marking::Add, Flags::SEEN, &["b".into()], None)
+            .unwrap();
         assert!(
             none.changes(Marking::Add, 99).is_empty(),
             "a keyword that nobody gets is not made"

@@ -3,9 +3,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::Damaged;
+use super::Trouble;
 use super::names::Names;
 use super::state::{Change, State};
+use crate::mailbox::Error;
 use crate::mailbox::store::{Extent, Flags, Marking, Marks, Message};
 use crate::mailbox::uids::{Uid, UidSet};
 
@@ -54,9 +55,9 @@ pub fn reconcile(
     found: &[Found],
     claims: Option<Claims>,
     emit: &mut dyn FnMut(Change),
-) {
+) -> Result<(), Error> {
     let modseq = state.next_modseq();
-    let meant = meant(state, from);
+    let meant = meant(state, from)?;
     let known = recognise(&meant, found);
     let mut names = Names::new(&state.keywords);
     let is_new = |at: &usize| known.get(*at).is_some_and(Option::is_none);
@@ -113,6 +114,7 @@ pub fn reconcile(
         add(&at, next, emit);
         next = next.saturating_add(1);
     }
+    Ok(())
 }
 
 /// New messages without a UID of their own whose UIDs follow from those around them: as many stand
@@ -167,7 +169,7 @@ fn words(found: &Found) -> impl Iterator<Item = &str> {
 /// The same where nothing is known of the mailbox, and all of it was found; what others have shown
 /// already is no more recent. What was found is given up on the way, so that a large mailbox is not
 /// in memory twice.
-pub fn list(state: &mut State, found: Vec<Found>, claims: Option<Claims>) -> Result<(), Damaged> {
+pub fn list(state: &mut State, found: Vec<Found>, claims: Option<Claims>) -> Result<(), Trouble> {
     let modseq = state.next_modseq();
     let mut names = Names::new(&[]);
     let mut recent = 0;
@@ -205,8 +207,8 @@ pub fn list(state: &mut State, found: Vec<Found>, claims: Option<Claims>) -> Res
 /// One after the other; the memory shrinks on the way.
 fn each_given_up<T>(
     mut all: Vec<T>,
-    mut action: impl FnMut(T) -> Result<(), Damaged>,
-) -> Result<(), Damaged> {
+    mut action: impl FnMut(T) -> Result<(), Trouble>,
+) -> Result<(), Trouble> {
     all.reverse();
     while let Some(one) = all.pop() {
         action(one)?;
@@ -218,14 +220,18 @@ fn each_given_up<T>(
 }
 
 /// The messages that are looked at, as they stand.
-fn meant(state: &State, from: Option<u64>) -> Vec<&Message> {
-    if let Some(from) = from {
-        let last = state.messages.iter().rev().find(|message| message.extent.start >= from);
-        return last.into_iter().collect();
+fn meant(state: &State, from: Option<u64>) -> Result<Vec<Message>, Error> {
+    let Some(from) = from else {
+        return state.messages.in_file_order();
+    };
+    let mut last = Vec::new();
+    for message in state.messages.on_pages(|page| page.start >= from) {
+        let message = message?;
+        if message.extent.start >= from {
+            last = vec![message];
+        }
     }
-    let mut all: Vec<&Message> = state.messages.iter().collect();
-    all.sort_by_key(|message| message.extent.start);
-    all
+    Ok(last)
 }
 
 /// What has changed of a message that is still there.
@@ -258,10 +264,10 @@ fn known_again(
 }
 
 /// For each that was found, which of the messages it is.
-fn recognise(meant: &[&Message], found: &[Found]) -> Vec<Option<usize>> {
+fn recognise(meant: &[Message], found: &[Found]) -> Vec<Option<usize>> {
     // Nearly always they stand as they stood, with new ones behind.
     // Of two that are the same next to each other the first may be gone.
-    let is = |(message, found): &(&&Message, &Found)| {
+    let is = |(message, found): &(&Message, &Found)| {
         message.digest == found.digest && found.uid.is_none_or(|uid| uid == message.uid)
     };
     let same = meant.iter().zip(found).take_while(is).count();
@@ -296,7 +302,7 @@ fn recognise(meant: &[&Message], found: &[Found]) -> Vec<Option<usize>> {
 /// Of messages that are the same, and have no UID of their own there, those that are gone are the
 /// ones that were to be deleted: who removed them may have been killed before he could say so.
 /// Where the marks in the mailbox say that it is the other one, that counts.
-fn keep_undeleted(meant: &[&Message], found: &[Found], known: &mut [Option<usize>]) {
+fn keep_undeleted(meant: &[Message], found: &[Found], known: &mut [Option<usize>]) {
     let kept: HashSet<usize> = known.iter().copied().flatten().collect();
     if kept.len() == meant.len() {
         return;
@@ -316,7 +322,7 @@ fn keep_undeleted(meant: &[&Message], found: &[Found], known: &mut [Option<usize
         if found.uid.is_none()
             && !found.flags.has(Flags::DELETED)
             && let Some(known) = known
-            && meant.get(*known).is_some_and(|message| is_to_go(message))
+            && meant.get(*known).is_some_and(is_to_go)
             && let Some(others) = gone.get_mut(&found.digest)
         {
             let last = others.len().checked_sub(1).filter(|_| !has_its_marks(known));

@@ -1,27 +1,30 @@
 //! The front of an index file: a state as a whole.
 //!
-//! The header, then keywords and what was expunged, then the messages. It is written in pieces, and
-//! the header last; the file has no name before it is complete.
+//! The header, then keywords, what was expunged and the UIDs that are there, then what is known of
+//! each page of messages, then the pages. It is written in pieces, and the header last; the file has
+//! no name before it is complete. What is behind the table is read when somebody asks for it.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::rc::Rc;
 
-use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::codec::{MESSAGE, Reader, Writer};
+use super::codec::{MESSAGE, Reader, SUMMARY, Writer};
 use super::journal::{ALIGNMENT, Known, Trouble, read_full};
+use super::messages::{Held, Messages, PAGE, Page, Source, Summary};
 use super::{Base, Damaged, MOST_MESSAGES, State};
 use crate::mailbox::moment::moment;
+use crate::mailbox::store::Message;
+use crate::mailbox::uids::UidSet;
 
-const MAGIC: [u8; 8] = *b"hkindex2";
+const MAGIC: [u8; 8] = *b"hkindex3";
 const HEADER: usize = 144;
 
-/// Keywords and what was expunged have not more bytes.
+/// Keywords, what was expunged and UIDs have not more bytes.
 const MOST_NAMES: u64 = 16 * 1024 * 1024;
-
-/// Messages that are read or written at once.
-const PIECE: usize = 1024;
 
 #[derive(Debug)]
 struct Header {
@@ -33,10 +36,10 @@ struct Header {
     recent: u32,
     messages: u32,
     base: Base,
-    /// Bytes of keywords and what was expunged, and their checksum.
+    /// Bytes of keywords, what was expunged and UIDs, and their checksum.
     names: u64,
     names_sum: u64,
-    messages_sum: u64,
+    table_sum: u64,
 }
 
 impl Header {
@@ -53,7 +56,7 @@ impl Header {
         writer.base(&self.base);
         writer.u64(self.names);
         writer.u64(self.names_sum);
-        writer.u64(self.messages_sum);
+        writer.u64(self.table_sum);
         let sum = xxh3_64_with_seed(&writer.0, self.generation);
         writer.u64(sum);
         (writer.0, sum)
@@ -75,7 +78,7 @@ impl Header {
             base: reader.base()?,
             names: reader.u64()?,
             names_sum: reader.u64()?,
-            messages_sum: reader.u64()?,
+            table_sum: reader.u64()?,
         };
         let sum = reader.u64()?;
         if header.write().1 != sum || !reader.0.is_empty() {
@@ -96,24 +99,51 @@ pub struct Loaded {
     pub known: Known,
 }
 
-/// Writes a state into an empty file.
-pub fn write(file: &File, state: &State, generation: u64) -> io::Result<Known> {
+/// Writes a state into an empty file, and returns how it stands there.
+pub fn write(
+    file: &Rc<File>,
+    path: PathBuf,
+    state: &State,
+    generation: u64,
+) -> Result<(Known, Messages), Trouble> {
     let names = names(state);
     moment();
     file.write_all_at(&names, HEADER as u64)?;
-    let mut end = (HEADER as u64).saturating_add(names.len() as u64);
-    let mut sum = Xxh3::with_seed(generation);
-    let mut piece = Writer::default();
-    for messages in state.messages.chunks(PIECE) {
-        piece.0.clear();
+    let count = state.messages.len();
+    let table_at = (HEADER as u64).saturating_add(names.len() as u64);
+    let mut end = table_at.saturating_add(table_bytes(count));
+
+    let mut pages = Vec::with_capacity(count.div_ceil(PAGE));
+    let mut table = Writer::default();
+    let mut put = |messages: &[Message]| -> io::Result<()> {
+        let mut bytes = Writer(Vec::with_capacity(messages.len().saturating_mul(MESSAGE)));
         for message in messages {
-            piece.message(message);
+            bytes.message(message);
         }
-        sum.update(&piece.0);
+        let sum = xxh3_64_with_seed(&bytes.0, generation);
         moment();
-        file.write_all_at(&piece.0, end)?;
-        end = end.saturating_add(piece.0.len() as u64);
+        file.write_all_at(&bytes.0, end)?;
+        let summary = Summary::of(messages);
+        table.summary(&summary);
+        table.u64(sum);
+        pages.push(Page { summary, held: Held::Stored { at: end, sum } });
+        end = end.saturating_add(bytes.0.len() as u64);
+        Ok(())
+    };
+    let mut page = Vec::with_capacity(PAGE.min(count));
+    for message in state.messages.iter() {
+        page.push(message?);
+        if page.len() == PAGE {
+            put(&page)?;
+            page.clear();
+        }
     }
+    if !page.is_empty() {
+        put(&page)?;
+    }
+    table.align();
+    moment();
+    file.write_all_at(&table.0, table_at)?;
     let header = Header {
         generation,
         uid_validity: state.uid_validity,
@@ -121,16 +151,25 @@ pub fn write(file: &File, state: &State, generation: u64) -> io::Result<Known> {
         modseq: state.modseq,
         forgotten: state.forgotten,
         recent: state.recent,
-        messages: u32::try_from(state.messages.len()).unwrap_or(u32::MAX),
+        messages: u32::try_from(count).unwrap_or(u32::MAX),
         base: state.base,
         names: names.len() as u64,
         names_sum: xxh3_64_with_seed(&names, generation),
-        messages_sum: sum.digest(),
+        table_sum: xxh3_64_with_seed(&table.0, generation),
     };
     let (header, seed) = header.write();
     moment();
     file.write_all_at(&header, 0)?;
-    Ok(Known { end, seed })
+    let keywords = state.keyword_bits();
+    let source = Source { file: Rc::clone(file), path, seed: generation, keywords };
+    let messages = Messages::stored(state.messages.uids().clone(), pages, source);
+    Ok((Known { end, seed }, messages))
+}
+
+/// Bytes of the table of so many messages' pages.
+fn table_bytes(messages: usize) -> u64 {
+    let bytes = messages.div_ceil(PAGE).saturating_mul(SUMMARY.saturating_add(8));
+    bytes.next_multiple_of(ALIGNMENT) as u64
 }
 
 fn names(state: &State) -> Vec<u8> {
@@ -144,13 +183,14 @@ fn names(state: &State) -> Vec<u8> {
         writer.u64(*modseq);
         writer.uids(uids);
     }
+    writer.uids(state.messages.uids());
     // Behind the messages a frame may begin: each of them is a multiple of its place.
     writer.align();
     writer.0
 }
 
-/// Reads the state that a file of this size begins with.
-pub fn read(file: &File, size: u64) -> Result<Loaded, Trouble> {
+/// Reads the state that a file of this size begins with, but for the messages themselves.
+pub fn read(file: &Rc<File>, path: PathBuf, size: u64) -> Result<Loaded, Trouble> {
     let mut bytes = [0; HEADER];
     if read_full(file, &mut bytes, 0)? < HEADER {
         return Err(Damaged("it is too short").into());
@@ -158,9 +198,10 @@ pub fn read(file: &File, size: u64) -> Result<Loaded, Trouble> {
     let (header, seed) = Header::read(&bytes)?;
     let generation = header.generation;
     let count = header.messages as usize;
-    let names_end = (HEADER as u64).saturating_add(header.names);
+    let table_at = (HEADER as u64).saturating_add(header.names);
+    let pages_at = table_at.saturating_add(table_bytes(count));
     let length = u64::from(header.messages).saturating_mul(MESSAGE as u64);
-    let end = names_end.saturating_add(length);
+    let end = pages_at.saturating_add(length);
     let is_odd = !end.is_multiple_of(ALIGNMENT as u64);
     if end > size || is_odd || header.names > MOST_NAMES || count > MOST_MESSAGES {
         return Err(Damaged("its size is not what its header says, or it is too large").into());
@@ -171,39 +212,42 @@ pub fn read(file: &File, size: u64) -> Result<Loaded, Trouble> {
     state.recent = header.recent;
     state.base = header.base;
 
-    let mut bytes = vec![0; usize::try_from(header.names).unwrap_or(0)];
+    let front = pages_at.saturating_sub(HEADER as u64);
+    let mut bytes = vec![0; usize::try_from(front).unwrap_or(0)];
     let is_whole = read_full(file, &mut bytes, HEADER as u64)? == bytes.len();
-    if !is_whole || xxh3_64_with_seed(&bytes, generation) != header.names_sum {
+    let names = usize::try_from(header.names).unwrap_or(0);
+    let (names, table) = bytes.split_at_checked(names).unwrap_or_default();
+    if !is_whole || xxh3_64_with_seed(names, generation) != header.names_sum {
         return Err(Damaged("the checksum of its keywords is wrong").into());
     }
-    read_names(&bytes, &mut state)?;
-
-    state.messages.reserve_exact(count);
-    let mut sum = Xxh3::with_seed(generation);
-    let mut at = names_end;
-    let mut left = count;
-    while left > 0 {
-        let here = left.min(PIECE);
-        bytes.resize(here.saturating_mul(MESSAGE), 0);
-        if read_full(file, &mut bytes, at)? < bytes.len() {
-            return Err(Damaged("it was cut while it was read").into());
-        }
-        sum.update(&bytes);
-        let mut reader = Reader(&bytes);
-        for _ in 0..here {
-            state.messages.push(reader.message()?);
-        }
-        at = at.saturating_add(bytes.len() as u64);
-        left = left.saturating_sub(here);
+    if xxh3_64_with_seed(table, generation) != header.table_sum {
+        return Err(Damaged("the checksum of what it says of its messages is wrong").into());
     }
-    if sum.digest() != header.messages_sum {
-        return Err(Damaged("the checksum of its messages is wrong").into());
-    }
+    let uids = read_names(names, &mut state)?;
+    let keywords = state.keyword_bits();
+    let source = Source { file: Rc::clone(file), path, seed: generation, keywords };
+    state.messages = Messages::stored(uids, read_table(table, count, pages_at)?, source);
     state.check()?;
     Ok(Loaded { state, generation, known: Known { end, seed } })
 }
 
-fn read_names(bytes: &[u8], state: &mut State) -> Result<(), Damaged> {
+fn read_table(bytes: &[u8], count: usize, mut at: u64) -> Result<Vec<Page>, Damaged> {
+    let (mut reader, mut left) = (Reader(bytes), count);
+    let mut pages = Vec::with_capacity(count.div_ceil(PAGE));
+    while left > 0 {
+        let summary = reader.summary()?;
+        if summary.count as usize != left.min(PAGE) {
+            return Err(Damaged("a page has another number of messages than it must have"));
+        }
+        pages.push(Page { summary, held: Held::Stored { at, sum: reader.u64()? } });
+        left = left.saturating_sub(PAGE);
+        at = at.saturating_add(u64::from(summary.count).saturating_mul(MESSAGE as u64));
+    }
+    Ok(pages)
+}
+
+/// The UIDs of the messages come last.
+fn read_names(bytes: &[u8], state: &mut State) -> Result<UidSet, Damaged> {
     let mut reader = Reader(bytes);
     for _ in 0..reader.count(4)? {
         state.keywords.push(reader.text()?.to_owned());
@@ -212,8 +256,9 @@ fn read_names(bytes: &[u8], state: &mut State) -> Result<(), Damaged> {
         let modseq = reader.u64()?;
         state.gone.push((modseq, reader.uids()?));
     }
+    let uids = reader.uids()?;
     if !reader.is_padding() {
-        return Err(Damaged("there is more than keywords and what was expunged"));
+        return Err(Damaged("there is more than keywords, what was expunged and UIDs"));
     }
-    Ok(())
+    Ok(uids)
 }

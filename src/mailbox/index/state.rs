@@ -4,9 +4,12 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::Damaged;
+use super::journal::Trouble;
+use super::messages::Messages;
+use crate::mailbox::Error;
 use crate::mailbox::store::{
-    self, Changes, Extent, Flags, MOST_KEYWORD_BYTES, MOST_KEYWORDS, Marking, Marks, Message,
-    Status, Version,
+    self, Changes, Extent, MOST_KEYWORD_BYTES, MOST_KEYWORDS, Marking, Marks, Message, Status,
+    Version,
 };
 use crate::mailbox::uids::{Uid, UidSet};
 
@@ -77,8 +80,8 @@ pub struct State {
     pub recent: Uid,
     /// The names of the keywords: bit n of a message's is the nth.
     pub keywords: Vec<String>,
-    /// Ascending by UID.
-    pub messages: Vec<Message>,
+    /// The messages.
+    pub messages: Messages,
     /// What was expunged, with its MODSEQ, ascending by it.
     pub gone: Vec<(u64, UidSet)>,
     /// What was expunged up to this MODSEQ is not remembered.
@@ -96,7 +99,7 @@ impl State {
             modseq,
             recent: 0,
             keywords: Vec::new(),
-            messages: Vec::new(),
+            messages: Messages::default(),
             gone: Vec::new(),
             forgotten: modseq,
             base: Base::default(),
@@ -104,33 +107,36 @@ impl State {
     }
 
     /// Takes a change in; one that can't follow on what is known says that the index is damaged.
-    pub fn apply(&mut self, change: Change) -> Result<(), Damaged> {
+    pub fn apply(&mut self, change: Change) -> Result<(), Trouble> {
         match change {
             Change::New(message) => self.add(message)?,
             Change::Mark { uids, marking, by, modseq } => {
                 self.check_keywords(by)?;
                 self.advance(modseq)?;
-                self.mark(&uids, marking, by, modseq);
+                self.mark(&uids, marking, by, modseq)?;
             }
             Change::Expunge { uids, modseq } => {
                 self.advance(modseq)?;
-                self.expunge(&uids, modseq);
+                self.expunge(&uids, modseq)?;
             }
             Change::Edited(edits) => self.move_up(&edits)?,
             Change::Placed { uid, extent } => {
-                self.at_mut(uid).ok_or(Damaged("a message that is not there was moved"))?.extent =
-                    extent;
+                if !self.messages.uids().contains(uid) {
+                    return Err(Damaged("a message that is not there was moved").into());
+                }
+                self.messages.change(&(uid..=uid).into(), |message| message.extent = extent)?;
             }
             Change::Written(uids) => {
-                self.each_of(&uids, |message| {
+                self.messages.change(&uids, |message| {
                     message.extent.unwritten = false;
                     message.extent.stored = message.marks;
-                });
+                })?;
             }
             Change::Keyword(name) => {
                 let fits = (1..=MOST_KEYWORD_BYTES).contains(&name.len());
                 if !fits || self.keywords.len() >= MOST_KEYWORDS || self.keywords.contains(&name) {
-                    return Err(Damaged("a keyword is too long or there already, or too many are"));
+                    let why = "a keyword is too long or there already, or too many are";
+                    return Err(Damaged(why).into());
                 }
                 self.keywords.push(name);
             }
@@ -156,9 +162,13 @@ impl State {
         Ok(())
     }
 
+    /// The bits of the keywords that there are.
+    pub(super) fn keyword_bits(&self) -> u64 {
+        (0..self.keywords.len()).fold(0, |bits, at| bits | store::keyword_bit(at))
+    }
+
     fn check_keywords(&self, marks: Marks) -> Result<(), Damaged> {
-        let used = u64::BITS.saturating_sub(marks.keywords.leading_zeros());
-        if u64::from(used) > self.keywords.len() as u64 {
+        if marks.keywords & !self.keyword_bits() != 0 {
             return Err(Damaged("a message has a keyword without a name"));
         }
         Ok(())
@@ -173,16 +183,24 @@ impl State {
         if self.messages.len() > MOST_MESSAGES || self.uid_next == 0 {
             return Err(Damaged("there are too many messages, or UIDNEXT is 0"));
         }
+        let uids = self.messages.uids();
+        if uids.last().is_some_and(|last| last >= self.uid_next) || uids.contains(0) {
+            return Err(Damaged("a message has a UID that was not given yet"));
+        }
+        let all = self.messages.summary();
+        if all.modseq > self.modseq {
+            return Err(Damaged("a message has a MODSEQ above the mailbox's"));
+        }
         let mut last = 0;
-        for message in &self.messages {
-            if message.uid <= last || message.uid >= self.uid_next {
-                return Err(Damaged("the messages' UIDs don't ascend up to UIDNEXT"));
+        for page in self.messages.pages() {
+            let summary = &page.summary;
+            if summary.first <= last || summary.last < summary.first {
+                return Err(Damaged("the messages' UIDs don't ascend"));
             }
-            if message.modseq > self.modseq {
-                return Err(Damaged("a message has a MODSEQ above the mailbox's"));
-            }
-            self.check_keywords(message.marks)?;
-            last = message.uid;
+            last = summary.last;
+        }
+        if uids.len() != u64::from(all.count) || uids.last().unwrap_or(0) != last {
+            return Err(Damaged("the UIDs are not those of the messages"));
         }
         if self.gone_ranges() > MOST_GONE {
             return Err(Damaged("too much is remembered of what was expunged"));
@@ -192,9 +210,7 @@ impl State {
             return Err(Damaged("the expunged messages' MODSEQs don't ascend"));
         }
         for range in self.gone.iter().flat_map(|(_, uids)| uids.ranges()) {
-            let from = self.messages.partition_point(|message| message.uid < *range.start());
-            let there = self.messages.get(from).is_some_and(|m| m.uid <= *range.end());
-            if there || *range.end() >= self.uid_next {
+            if uids.meets(range) || *range.end() >= self.uid_next {
                 return Err(Damaged("a message is expunged and there, or yet to come"));
             }
         }
@@ -210,46 +226,37 @@ impl State {
         Ok(())
     }
 
-    fn mark(&mut self, uids: &UidSet, marking: Marking, by: Marks, modseq: u64) {
-        self.each_of(uids, |message| {
+    fn mark(
+        &mut self,
+        uids: &UidSet,
+        marking: Marking,
+        by: Marks,
+        modseq: u64,
+    ) -> Result<(), Error> {
+        self.messages.change(uids, |message| {
             let marks = marking.of(message.marks, by);
             if marks != message.marks {
                 message.marks = marks;
                 message.modseq = modseq;
                 message.extent.unwritten = true;
             }
-        });
-    }
-
-    fn each_of(&mut self, uids: &UidSet, mut action: impl FnMut(&mut Message)) {
-        for range in uids.ranges() {
-            let from = self.messages.partition_point(|message| message.uid < *range.start());
-            let to = self.messages.partition_point(|message| message.uid <= *range.end());
-            self.messages.get_mut(from..to).unwrap_or_default().iter_mut().for_each(&mut action);
-        }
+        })
     }
 
     fn gone_ranges(&self) -> usize {
         self.gone.iter().map(|(_, uids)| uids.ranges().len()).sum()
     }
 
-    fn expunge(&mut self, uids: &UidSet, modseq: u64) {
+    fn expunge(&mut self, uids: &UidSet, modseq: u64) -> Result<(), Error> {
         // Those that were there: a set such as 1:* has messages in it that are yet to come.
-        let mut gone = UidSet::new();
-        self.messages.retain(|message| {
-            let goes = uids.contains(message.uid);
-            if goes {
-                gone.insert(message.uid);
-            }
-            !goes
-        });
+        let gone = self.messages.remove(uids)?;
         if gone.is_empty() {
-            return;
+            return Ok(());
         }
         self.gone.push((modseq, gone));
         let mut ranges = self.gone_ranges();
         if ranges <= MOST_GONE {
-            return;
+            return Ok(());
         }
         // Some more than has to be, so that this is not done each time.
         let mut count = 0_usize;
@@ -262,31 +269,40 @@ impl State {
             self.forgotten = *modseq;
         }
         self.gone.drain(..count);
+        Ok(())
     }
 
-    fn move_up(&mut self, edits: &[(u64, u64, u64)]) -> Result<(), Damaged> {
+    fn move_up(&mut self, edits: &[(u64, u64, u64)]) -> Result<(), Trouble> {
         let ends = edits.iter().flat_map(|(from, to, _)| [from, to]);
         if !ends.is_sorted() {
-            return Err(Damaged("edited ranges don't ascend"));
+            return Err(Damaged("edited ranges don't ascend").into());
         }
-        let mut places: Vec<(u64, usize)> =
-            self.messages.iter().zip(0..).map(|(message, at)| (message.extent.start, at)).collect();
-        places.sort_unstable();
-        let mut edits = edits.iter().peekable();
+        // Up to each edit, itself included, so many bytes are gone, and so many are there instead.
+        let mut so_far = Vec::with_capacity(edits.len());
         let (mut removed, mut inserted) = (0_u64, 0_u64);
-        for (start, at) in places {
-            while let Some((from, to, now)) = edits.next_if(|(from, ..)| *from <= start) {
-                removed = removed.saturating_add(to.saturating_sub(*from));
-                inserted = inserted.saturating_add(*now);
-            }
-            if let Some(message) = self.messages.get_mut(at) {
-                message.extent.start = start
-                    .checked_add(inserted)
-                    .and_then(|start| start.checked_sub(removed))
-                    .ok_or(Damaged("more was removed than there was"))?;
-            }
+        for (from, to, now) in edits {
+            removed = removed.saturating_add(to.saturating_sub(*from));
+            inserted = inserted.saturating_add(*now);
+            so_far.push((*from, removed, inserted));
         }
-        Ok(())
+        let Some((first, ..)) = so_far.first().copied() else {
+            return Ok(());
+        };
+        let mut is_possible = true;
+        self.messages.change_pages(
+            |page| page.start >= first,
+            |message| {
+                let start = message.extent.start;
+                let before = so_far.partition_point(|(from, ..)| *from <= start);
+                let last = before.checked_sub(1).and_then(|last| so_far.get(last));
+                let (_, removed, inserted) = last.copied().unwrap_or_default();
+                match start.checked_add(inserted).and_then(|start| start.checked_sub(removed)) {
+                    Some(start) => message.extent.start = start,
+                    None => is_possible = false,
+                }
+            },
+        )?;
+        if is_possible { Ok(()) } else { Err(Damaged("more was removed than there was").into()) }
     }
 
     /// The names of keywords.
@@ -294,28 +310,21 @@ impl State {
         store::keywords(&self.keywords, keywords).collect()
     }
 
-    fn at_mut(&mut self, uid: Uid) -> Option<&mut Message> {
-        let at = self.messages.binary_search_by_key(&uid, |message| message.uid).ok()?;
-        self.messages.get_mut(at)
-    }
-
     /// Takes over marks that nothing but another index of the same mailbox had: its messages are
     /// known again by their digests, and equal ones by their order.
-    pub fn take_marks_of(&mut self, other: &Self) -> Result<(), Damaged> {
-        if !other.messages.iter().any(|message| message.extent.unwritten) {
+    pub fn take_marks_of(&mut self, other: &Self) -> Result<(), Trouble> {
+        // Of what can be read.
+        let mut unwritten: Vec<Message> = other.messages.iter().filter_map(Result::ok).collect();
+        if !unwritten.iter().any(|message| message.extent.unwritten) {
             return Ok(());
         }
-        let in_order = |state: &Self| {
-            let mut messages = state.messages.clone();
-            messages.sort_by_key(|message| message.extent.start);
-            messages
-        };
+        unwritten.sort_by_key(|message| message.extent.start);
         let mut theirs: HashMap<[u8; 16], VecDeque<Message>> = HashMap::new();
-        for message in in_order(other) {
+        for message in unwritten {
             theirs.entry(message.digest).or_default().push_back(message);
         }
         let modseq = self.next_modseq();
-        for message in in_order(self) {
+        for message in self.messages.in_file_order()? {
             let same = theirs.get_mut(&message.digest).and_then(VecDeque::pop_front);
             let Some(same) = same.filter(|same| same.extent.unwritten) else {
                 continue;
@@ -341,27 +350,26 @@ impl State {
         Ok(())
     }
 
-    /// Where a message with this UID is among the messages.
-    pub fn position(&self, uid: Uid) -> Option<usize> {
-        self.messages.binary_search_by_key(&uid, |message| message.uid).ok()
-    }
-
     /// The MODSEQ for what happens next.
     pub fn next_modseq(&self) -> u64 {
         self.modseq.saturating_add(1)
     }
 
     /// What has happened since `modseq`.
-    pub fn changes_since(&self, modseq: u64) -> Changes {
-        let newer = self.messages.iter().filter(|message| message.modseq > modseq);
-        let changed =
-            if modseq < self.modseq { newer.map(|m| m.uid).collect() } else { Vec::new() };
+    pub fn changes_since(&self, modseq: u64) -> Result<Changes, Error> {
+        let mut changed = Vec::new();
+        for message in self.messages.on_pages(|page| page.modseq > modseq) {
+            let message = message?;
+            if message.modseq > modseq {
+                changed.push(message.uid);
+            }
+        }
         let mut vanished = UidSet::new();
         let from = self.gone.partition_point(|(when, _)| *when <= modseq);
         for range in self.gone.iter().skip(from).flat_map(|(_, uids)| uids.ranges()) {
             vanished.insert_range(range.clone());
         }
-        Changes { changed, vanished, forgotten: modseq < self.forgotten }
+        Ok(Changes { changed, vanished, forgotten: modseq < self.forgotten })
     }
 
     /// What changes with every change.
@@ -371,20 +379,20 @@ impl State {
 
     /// The mailbox as a whole.
     pub fn status(&self) -> Status {
-        let mut status = Status {
+        let all = self.messages.summary();
+        let recent = UidSet::from(self.recent.saturating_add(1)..=Uid::MAX);
+        let recent = self.messages.uids().and(&recent).len();
+        Status {
             uid_validity: self.uid_validity,
             uid_next: self.uid_next,
             highest_modseq: self.modseq,
-            messages: self.messages.len(),
-            ..Status::default()
-        };
-        for message in &self.messages {
-            status.unseen += usize::from(!message.marks.flags.has(Flags::SEEN));
-            status.deleted += usize::from(message.marks.flags.has(Flags::DELETED));
-            status.recent += usize::from(message.uid > self.recent);
-            status.size = status.size.saturating_add(message.size);
+            messages: all.count as usize,
+            unseen: all.unseen as usize,
+            first_unseen: all.first_unseen,
+            deleted: all.deleted as usize,
+            recent: usize::try_from(recent).unwrap_or(usize::MAX),
+            size: all.size,
         }
-        status
     }
 }
 

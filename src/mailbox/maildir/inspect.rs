@@ -16,7 +16,7 @@ impl MaildirStore {
     /// What is wrong with what the index says of the files. All of them are read.
     pub(in crate::mailbox) fn faults(&mut self, tell: Tell<'_>) -> Result<Vec<String>, Error> {
         self.sync()?;
-        let messages = self.index.state().messages.clone();
+        let messages = self.index.state().messages.all()?;
         let all = messages.len() as u64;
         let mut wrong = Vec::new();
         for (at, message) in (1..).zip(&messages) {

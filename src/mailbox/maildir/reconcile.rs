@@ -22,12 +22,13 @@ pub(super) fn reconcile(
     warnings: &mut Vec<String>,
 ) -> Result<(), Error> {
     let (base, is_settled) = folder.look()?;
-    folder.list(locked.state().messages.iter().map(|message| &message.digest))?;
+    let before = locked.state().messages.all()?;
+    folder.list(before.iter().map(|message| &message.digest))?;
     read_keywords(folder, locked)?;
     let state = locked.state();
     let letters = folder.keywords.letters(state);
-    let mut changes = known(state, folder, &letters);
-    let new = new(state, folder, &letters, warnings)?;
+    let mut changes = known(state, &before, folder, &letters);
+    let new = new(state, &before, folder, &letters, warnings)?;
     let any_new = !new.is_empty();
     changes.extend(new);
     // Where a later change might not show, all is listed again.
@@ -67,11 +68,13 @@ pub(super) fn keep_keywords(
     old: &State,
 ) -> Result<(), Error> {
     let lettered = folder.keywords.letters(locked.state()).mask;
-    let old = old.messages.iter().map(|message| (message.digest, message.marks.keywords));
+    let old = old.messages.iter().filter_map(Result::ok);
+    let old = old.map(|message| (message.digest, message.marks.keywords));
     let old: HashMap<Digest, u64> = old.filter(|(_, bits)| bits & !lettered != 0).collect();
     let modseq = locked.state().next_modseq();
     let mut changes = Vec::new();
-    for message in &locked.state().messages {
+    for message in locked.state().messages.iter() {
+        let message = message?;
         if let Some(keywords) = old.get(&message.digest) {
             let by = Marks { flags: Flags::default(), keywords: keywords & !lettered };
             let uids = UidSet::from(message.uid..=message.uid);
@@ -82,11 +85,11 @@ pub(super) fn keep_keywords(
 }
 
 /// What became of the messages that the index knows.
-fn known(state: &State, folder: &Folder, letters: &Letters) -> Vec<Change> {
+fn known(state: &State, messages: &[Message], folder: &Folder, letters: &Letters) -> Vec<Change> {
     let modseq = state.next_modseq();
     let mut gone = UidSet::new();
     let mut marked: BTreeMap<(u8, u64), UidSet> = BTreeMap::new();
-    for message in &state.messages {
+    for message in messages {
         match folder.files().get(&message.digest) {
             None => gone.insert(message.uid),
             // Nobody has said anything of it yet.
@@ -114,11 +117,12 @@ fn known(state: &State, folder: &Folder, letters: &Letters) -> Vec<Change> {
 /// The messages that the index does not know, in the order in which they came.
 fn new(
     state: &State,
+    messages: &[Message],
     folder: &mut Folder,
     letters: &Letters,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Change>, Error> {
-    let known: HashSet<&Digest> = state.messages.iter().map(|message| &message.digest).collect();
+    let known: HashSet<&Digest> = messages.iter().map(|message| &message.digest).collect();
     let unknown = folder.files().iter().filter(|(digest, _)| !known.contains(digest));
     let mut unknown: Vec<(&Digest, &Entry)> = unknown.collect();
     unknown.sort_by_key(|(_, entry)| name::order(&entry.name));

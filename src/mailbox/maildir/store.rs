@@ -142,7 +142,11 @@ impl Session<'_> {
         added.map_err(|error| self.folder.fail("be written", error))?;
         let letters = self.folder.keywords.letters(state);
         let new = letters.mask & !before;
-        for message in state.messages.iter().filter(|m| m.marks.keywords & new != 0) {
+        for message in state.messages.iter() {
+            let message = message?;
+            if message.marks.keywords & new == 0 {
+                continue;
+            }
             self.folder.rename(&message.digest, &mut self.looks, |entry| {
                 let named = if entry.is_new { message.marks } else { letters.marks(&entry.name) };
                 let keywords = named.keywords | (message.marks.keywords & new);
@@ -190,7 +194,7 @@ impl Session<'_> {
     ) -> Result<(), Error> {
         for uid in uids {
             let state = self.locked.state();
-            let Some(message) = state.position(uid).and_then(|at| state.messages.get(at)) else {
+            let Some(message) = state.messages.get(uid)? else {
                 continue;
             };
             // What a neighbour did in the meantime stays.
@@ -207,9 +211,8 @@ impl Session<'_> {
 
     /// Removes the files of these messages; those that it could are put into `gone`.
     fn remove_files(&mut self, uids: &UidSet, gone: &mut UidSet) -> Result<(), Error> {
-        let messages: Vec<_> =
-            self.state().within(uids).map(|message| (message.uid, message.digest)).collect();
-        for (uid, digest) in messages {
+        let messages = self.state().messages.within(uids).collect::<Result<Vec<_>, _>>()?;
+        for Message { uid, digest, .. } in messages {
             let removed = self.folder.with(&digest, &mut self.looks, |parts, entry| {
                 moment();
                 unlinkat(entry.part(parts), &*entry.name, UnlinkatFlags::NoRemoveDir)
@@ -224,13 +227,12 @@ impl Session<'_> {
 
     /// Moves what is in `new/` to `cur/`.
     fn take_new(&mut self) -> Result<(), Error> {
+        let messages = self.locked.state().messages.all()?;
         if !self.folder.is_listed() {
-            let state = self.locked.state();
-            self.folder.list(state.messages.iter().map(|message| &message.digest))?;
+            self.folder.list(messages.iter().map(|message| &message.digest))?;
         }
         let letters = self.folder.keywords.letters(self.state());
-        let state = self.locked.state();
-        for message in &state.messages {
+        for message in &messages {
             let is_new = self.folder.files().get(&message.digest).is_some_and(|file| file.is_new);
             if is_new {
                 self.folder.rename(&message.digest, &mut self.looks, |entry| {
@@ -269,8 +271,16 @@ impl Store for MaildirStore {
         self.index.state().version()
     }
 
-    fn messages(&self) -> &[Message] {
-        &self.index.state().messages
+    fn uids(&self) -> &UidSet {
+        self.index.state().messages.uids()
+    }
+
+    fn messages(&self) -> Result<Vec<Message>, Error> {
+        self.index.state().messages.all()
+    }
+
+    fn message(&self, uid: Uid) -> Result<Option<Message>, Error> {
+        self.index.state().messages.get(uid)
     }
 
     fn keywords(&self) -> &[String] {
@@ -283,7 +293,7 @@ impl Store for MaildirStore {
         range: Range<u64>,
         sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<(), Error> {
-        let (size, digest) = self.message(uid).map(|m| (m.size, m.digest)).ok_or(Error::Changed)?;
+        let Message { size, digest, .. } = self.message(uid)?.ok_or(Error::Changed)?;
         let reading = match &mut self.reading {
             Some(reading) if reading.uid == uid => reading,
             other => {
@@ -319,7 +329,7 @@ impl Store for MaildirStore {
         unchanged_since: Option<u64>,
     ) -> Result<UidSet, Error> {
         let mut session = self.lock()?;
-        let plan = session.state().plan_mark(uids, marking, flags, keywords, unchanged_since);
+        let plan = session.state().plan_mark(uids, marking, flags, keywords, unchanged_since)?;
         if plan.marked.is_empty() {
             return Ok(plan.refused);
         }
@@ -350,7 +360,7 @@ impl Store for MaildirStore {
         removed.map(|()| gone)
     }
 
-    fn changes_since(&self, modseq: u64) -> Changes {
+    fn changes_since(&self, modseq: u64) -> Result<Changes, Error> {
         self.index.state().changes_since(modseq)
     }
 
@@ -377,7 +387,7 @@ impl Store for MaildirStore {
     }
 
     fn checkpoint(&mut self) -> Result<(), Error> {
-        Ok(())
+        self.index.tidy()
     }
 
     fn take_warnings(&mut self) -> Vec<String> {

@@ -6,7 +6,6 @@
 //! locks; only then the write locks are taken, and what has come meanwhile is read.
 
 use std::collections::{HashMap, HashSet};
-use std::io;
 use std::time::Instant;
 
 use super::Opened;
@@ -17,8 +16,8 @@ use super::listing::Listing;
 use super::scan::{self, Scanner};
 use super::store::MboxStore;
 use crate::mailbox::Error;
-use crate::mailbox::index::{self, Base, Change, Locked, State, list, reconcile};
-use crate::mailbox::store::Message;
+use crate::mailbox::index::{self, Base, Change, Locked, Messages, State, list, reconcile};
+use crate::mailbox::store::{Extent, Message};
 use crate::sys::clock;
 
 /// So much is read while the write locks are held, in bytes.
@@ -98,9 +97,15 @@ impl MboxStore {
             return Ok(None);
         }
         // Nearly always it is the newest.
-        let newest = state.messages.last();
-        let newest = newest.filter(|m| m.extent.end() == Identity::size_of(&state.base));
-        let last = newest.or_else(|| state.messages.iter().max_by_key(|m| m.extent.start));
+        let newest = state.messages.last()?;
+        let mut last = newest.filter(|m| m.extent.end() == Identity::size_of(&state.base));
+        if last.is_none() {
+            let start = state.messages.summary().start;
+            let there = state.messages.on_pages(|page| page.start == start);
+            for message in there {
+                last = Some(message?).filter(|m| m.extent.start == start).or(last);
+            }
+        }
         let Some(last) = last else {
             return Ok(None);
         };
@@ -144,7 +149,7 @@ impl MboxStore {
         }
         if is_loaded
             && !anew
-            && let Some(mut changes) = changes(locked.state(), &listing)
+            && let Some(mut changes) = changes(locked.state(), &listing)?
         {
             let durable = !opened.tells_all || !changes.iter().all(is_in_file);
             name(opened, locked.state(), &listing, &mut changes)?;
@@ -201,7 +206,7 @@ impl MboxStore {
             return Ok(());
         }
         let mut state = self.index.state().clone();
-        state.messages.clear();
+        state.messages = Messages::default();
         state.base = Base::default();
         // None that was or will be: what comes next is another one, whatever it is.
         state.modseq = 0;
@@ -221,7 +226,7 @@ impl MboxStore {
             return Ok(());
         }
         let mut changes = Vec::new();
-        reconcile(locked.state(), None, &[], None, &mut |change| changes.push(change));
+        reconcile(locked.state(), None, &[], None, &mut |change| changes.push(change))?;
         changes.push(Change::Base(Base::default()));
         locked.commit(changes, true)
     }
@@ -229,15 +234,15 @@ impl MboxStore {
 
 /// What brings the index in line with what was found; none where that is so much that it is better
 /// written anew.
-fn changes(state: &State, listing: &Listing) -> Option<Vec<Change>> {
+fn changes(state: &State, listing: &Listing) -> Result<Option<Vec<Change>>, Error> {
     let (mut changes, mut left) = (Vec::new(), MOST_CHANGES);
     reconcile(state, listing.from, &listing.found, listing.claims, &mut |change| {
         left = left.saturating_sub(1);
         if left > 0 {
             changes.push(change);
         }
-    });
-    (left > 0).then_some(changes)
+    })?;
+    Ok((left > 0).then_some(changes))
 }
 
 /// Gives messages their UIDs in the file: the new ones among these changes, and where all were found
@@ -251,25 +256,33 @@ fn name(
     let before = state.uid_next.saturating_sub(1);
     let uid_last = new_ones(changes).last().map_or(before, |last| last.uid);
     let names = (state.uid_validity, uid_last);
-    let mut known = if listing.from.is_none() { unnamed(state, changes) } else { Vec::new() };
-    let blocked = listing.from.and_then(|from| {
-        unnamed_before(state, from).or_else(|| {
-            // The last one that is known is the first of these.
-            let last = listing.found.first().filter(|last| last.uid.is_none());
-            last.map(|last| last.extent.start)
-        })
-    });
+    let known = if listing.from.is_none() { unnamed(state, changes)? } else { Vec::new() };
+    let mut blocked = None;
+    if let Some(from) = listing.from {
+        // The last one that is known is the first of these.
+        let last = listing.found.first().filter(|last| last.uid.is_none());
+        blocked = unnamed_before(state, from)?.or(last.map(|last| last.extent.start));
+    }
     let standing = Standing::of(&listing.found);
-    let messages = new_ones(changes).chain(&mut known);
-    in_place::name(opened, listing.first.as_ref(), names, &standing, blocked, messages)
+    let new = new_ones(changes).map(|message| *message).filter(|message| !message.extent.named);
+    let mut messages: Vec<Message> = known.iter().copied().chain(new).collect();
+    messages.sort_by_key(|message| message.extent.start);
+    let first = listing.first.as_ref();
+    let named = in_place::name(opened, first, names, &standing, blocked, messages.into_iter())
         .map_err(|error| opened.fail("be written", error))?;
-    let named = known.iter().filter(|message| message.extent.named);
-    changes.extend(named.map(|m| Change::Placed { uid: m.uid, extent: m.extent }));
+    for message in new_ones(changes) {
+        message.extent.named |= named.contains(message.uid);
+    }
+    let known = known.into_iter().filter(|message| named.contains(message.uid));
+    changes.extend(known.map(|message| Change::Placed {
+        uid: message.uid,
+        extent: Extent { named: true, ..message.extent },
+    }));
     Ok(())
 }
 
 /// The known messages that have no UID in the file after these changes, as they are then.
-fn unnamed(state: &State, changes: &[Change]) -> Vec<Message> {
+fn unnamed(state: &State, changes: &[Change]) -> Result<Vec<Message>, Error> {
     let (mut gone, mut placed) = (HashSet::new(), HashMap::new());
     for change in changes {
         match change {
@@ -278,18 +291,26 @@ fn unnamed(state: &State, changes: &[Change]) -> Vec<Message> {
             _ => {}
         }
     }
-    let left = state.messages.iter().filter(|message| !gone.contains(&message.uid));
-    let now = |message: &Message| {
+    let mut unnamed = Vec::new();
+    for message in state.messages.iter() {
+        let message = message?;
         let extent = placed.get(&message.uid).copied().unwrap_or(message.extent);
-        Message { extent, ..*message }
-    };
-    left.map(now).filter(|message| !message.extent.named).collect()
+        if !extent.named && !gone.contains(&message.uid) {
+            unnamed.push(Message { extent, ..message });
+        }
+    }
+    Ok(unnamed)
 }
 
 /// Where a message stands, of those before `from`, that has no UID in the file.
-fn unnamed_before(state: &State, from: u64) -> Option<u64> {
-    let mut starts = state.messages.iter().filter(|m| !m.extent.named).map(|m| m.extent.start);
-    starts.find(|start| *start < from)
+fn unnamed_before(state: &State, from: u64) -> Result<Option<u64>, Error> {
+    for message in state.messages.on_pages(|page| page.unnamed > 0) {
+        let extent = message?.extent;
+        if !extent.named && extent.start < from {
+            return Ok(Some(extent.start));
+        }
+    }
+    Ok(None)
 }
 
 /// What an index begins with that is made anew.
@@ -317,10 +338,9 @@ fn rewrite(
         claims.uid_last = claims.uid_last.max(old.uid_next.saturating_sub(1));
     }
     let standing = Standing::of(&found);
-    let damaged = |damaged| opened.fail("be listed", io::Error::other(damaged));
     if anew {
-        list(&mut state, found, claims).map_err(damaged)?;
-        state.take_marks_of(old).map_err(damaged)?;
+        let listed = list(&mut state, found, claims).and_then(|()| state.take_marks_of(old));
+        listed.map_err(|trouble| locked.trouble(trouble))?;
     } else {
         // It is not in memory three times, unless it begins with a later MODSEQ.
         let later = (state.modseq != old.modseq).then(|| state.clone());
@@ -330,16 +350,25 @@ fn rewrite(
             if applied.is_ok() {
                 applied = state.apply(change);
             }
-        });
-        applied.map_err(damaged)?;
+        })?;
+        applied.map_err(|trouble| locked.trouble(trouble))?;
     }
     let names = (state.uid_validity, state.uid_next.saturating_sub(1));
     // Where the others stand is not certain.
     let from = from.unwrap_or(0);
-    let unnamed = unnamed_before(old, from);
-    let found_here = state.messages.iter_mut().filter(|message| message.extent.start >= from);
-    in_place::name(opened, first.as_ref(), names, &standing, unnamed, found_here)
+    let unnamed = unnamed_before(old, from)?;
+    let mut here = Vec::new();
+    for message in state.messages.on_pages(|page| page.unnamed > 0 && page.start >= from) {
+        let message = message?;
+        if message.extent.start >= from && !message.extent.named {
+            here.push((message.extent.start, message.uid));
+        }
+    }
+    here.sort_unstable();
+    let here = here.into_iter().filter_map(|(_, uid)| state.messages.get(uid).ok().flatten());
+    let named = in_place::name(opened, first.as_ref(), names, &standing, unnamed, here)
         .map_err(|error| opened.fail("be written", error))?;
+    state.messages.change(&named, |message| message.extent.named = true)?;
     state.base = opened.stamp(verified)?;
     locked.replace(state)
 }

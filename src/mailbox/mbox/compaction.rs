@@ -17,6 +17,7 @@ use super::redo::Edit;
 use super::scan::Scanner;
 use super::write_back::{NoRoom, Wanted, changed, is_written, shared, text_of};
 use super::{Opened, form};
+use crate::mailbox::Error;
 use crate::mailbox::index::{Change, State};
 use crate::mailbox::store::{Marks, Message};
 use crate::mailbox::uids::{Uid, UidSet};
@@ -56,14 +57,14 @@ impl Compaction {
     pub fn new(
         opened: &Opened,
         state: &State,
-        order: &[&Message],
+        order: &[Message],
         removed: &UidSet,
         ranges: &[(u64, u64)],
     ) -> io::Result<Self> {
         let mut compaction = Self::default();
         // Where others than the first stand is not certain in a file that was not looked at whole.
         let certain = if Identity::is_verified(&state.base) { usize::MAX } else { 1 };
-        let left = order.iter().copied().filter(|message| !removed.contains(message.uid));
+        let left = order.iter().filter(|message| !removed.contains(message.uid));
         let left: Vec<&Message> = left.take(certain).collect();
         let left = left.iter().copied();
         let numbering = Numbering::new(opened, state, left.clone())?;
@@ -134,9 +135,10 @@ impl Compaction {
 
     /// What the index is to know; the messages of `longer` have a byte more behind their bodies.
     /// They may have been marked anew meanwhile.
-    pub fn changes(&self, state: &State, longer: &UidSet) -> Vec<Change> {
+    pub fn changes(&self, state: &State, longer: &UidSet) -> Result<Vec<Change>, Error> {
         let mut changes = Vec::new();
-        for message in &state.messages {
+        for message in state.messages.iter() {
+            let message = message?;
             let rewritten = self.rewritten.get(&message.uid);
             let is_longer = longer.contains(message.uid);
             if rewritten.is_none() && !is_longer {
@@ -160,7 +162,7 @@ impl Compaction {
         let edits = self.edits.iter();
         let edits = edits.map(|edit| (edit.start, edit.end, edit.with.len() as u64));
         changes.push(Change::Edited(edits.collect()));
-        changes
+        Ok(changes)
     }
 }
 

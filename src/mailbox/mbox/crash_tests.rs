@@ -111,7 +111,7 @@ fn told(store: &mut MboxStore) -> Told {
     let status = store.status();
     let names = store.keywords().to_vec();
     let mut messages = BTreeMap::new();
-    for message in store.messages().to_vec() {
+    for message in store.messages().unwrap() {
         let mut text = Vec::new();
         let mut sink = |bytes: &[u8]| {
             text.extend_from_slice(bytes);
@@ -405,7 +405,7 @@ fn check(
 fn without_index(home: &Home, known: &Told, now: &Told, place: &str) {
     let named: Vec<u32> = {
         let store = home.open();
-        store.messages().iter().filter(|m| m.extent.named).map(|m| m.uid).collect()
+        store.messages().unwrap().iter().filter(|m| m.extent.named).map(|m| m.uid).collect()
     };
     fs::remove_file(home.file(".index")).unwrap();
     let mut store = home.open();

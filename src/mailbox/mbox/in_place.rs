@@ -52,7 +52,8 @@ impl Standing {
     }
 }
 
-/// Gives messages their UIDs in the file, where there is room: those that have none there yet.
+/// Gives messages their UIDs in the file, where there is room, and says which it gave: these are
+/// those that have none there yet, as they stand.
 ///
 /// A UID counts only up to the UIDLAST that stands in the first message, so that is written first.
 /// It counts only where they ascend, so none is written that would not, or that would keep those
@@ -61,27 +62,24 @@ impl Standing {
 /// None is written behind a message without one, the first of which stands at `unnamed_at` if it is
 /// not among these: Dovecot gives new UIDs to all that stand behind such a message.
 /// And none while another program has the file open: it may have given others.
-pub fn name<'a>(
+pub fn name(
     opened: &Opened,
     first: Option<&First>,
     (uid_validity, uid_last): (u32, Uid),
     standing: &Standing,
     unnamed_at: Option<u64>,
-    messages: impl Iterator<Item = &'a mut Message>,
-) -> io::Result<()> {
+    unnamed: impl Iterator<Item = Message>,
+) -> io::Result<UidSet> {
+    let mut named = UidSet::new();
     // What another program has given stays as it is there.
-    let is_unnamed =
-        |message: &&mut Message| !message.extent.named && !standing.has(message.extent.start);
-    let mut unnamed: Vec<&mut Message> = messages.filter(is_unnamed).collect();
-    unnamed.sort_by_key(|message| message.extent.start);
-    let mut unnamed = unnamed.into_iter().peekable();
+    let mut unnamed = unnamed.filter(|message| !standing.has(message.extent.start)).peekable();
     let Some(first) = first.filter(|first| !first.internal) else {
-        return Ok(());
+        return Ok(named);
     };
     // A later message may have become the first, with what was so when its X-IMAPbase was written.
     let is_late = first.base.as_ref().is_some_and(|base| base.uid_last < uid_last);
     if unnamed.peek().is_none() && !is_late {
-        return Ok(());
+        return Ok(named);
     }
     let keywords = first.base.as_ref().map(|base| base.keywords.clone()).unwrap_or_default();
     let base = ImapBase { uid_validity, uid_last, keywords };
@@ -90,7 +88,7 @@ pub fn name<'a>(
         if is_late {
             let _ = write(opened, &first.extent, &wanted)?;
         }
-        return Ok(());
+        return Ok(named);
     }
     // Its own UID comes with it, so that the disk gets both or none.
     let own = unnamed.next_if(|message| message.extent.start == first.extent.start);
@@ -98,32 +96,34 @@ pub fn name<'a>(
     let both = Wanted { uid: own.as_ref().map(|message| message.uid), ..wanted };
     if own_fits && write(opened, &first.extent, &both)?.is_ok() {
         if let Some(own) = own {
-            own.extent.named = true;
+            named.insert(own.uid);
         }
     } else if write(opened, &first.extent, &wanted)?.is_err() || own.is_some() {
-        return Ok(());
+        return Ok(named);
     }
     let limit = unnamed_at.unwrap_or(u64::MAX);
     for message in unnamed.take_while(|message| message.extent.start < limit) {
         let wanted = Wanted { uid: Some(message.uid), ..Wanted::default() };
-        let fits = standing.takes(message) && !message.extent.no_room;
-        message.extent.named = fits && write(opened, &message.extent, &wanted)?.is_ok();
-        if !message.extent.named {
+        let fits = standing.takes(&message) && !message.extent.no_room;
+        if !fits || write(opened, &message.extent, &wanted)?.is_err() {
             break;
         }
+        named.insert(message.uid);
     }
-    Ok(())
+    Ok(named)
 }
 
 /// Says in the first message that UIDs up to `uid_last` are given, of which messages that are
 /// appended will have theirs from the beginning. False, and nothing is written, where there is no
 /// room, or where those UIDs would not count or be other ones, as for [`name`].
-pub fn announce(opened: &Opened, state: &State, uid_last: Uid) -> io::Result<bool> {
-    let first = state.messages.first().filter(|first| first.extent.start == 0);
-    let Some(first) = first.filter(|_| Identity::is_verified(&state.base)) else {
-        return Ok(false);
-    };
-    if state.messages.iter().any(|message| !message.extent.named) || !opened.is_alone() {
+pub fn announce(
+    opened: &Opened,
+    state: &State,
+    first: &Message,
+    uid_last: Uid,
+) -> io::Result<bool> {
+    let is_whole = Identity::is_verified(&state.base) && state.messages.summary().unnamed == 0;
+    if first.extent.start != 0 || !is_whole || !opened.is_alone() {
         return Ok(false);
     }
     let base = header(opened, &first.extent)?.and_then(|header| own::read(&header).base);
@@ -138,11 +138,15 @@ pub fn announce(opened: &Opened, state: &State, uid_last: Uid) -> io::Result<boo
     Ok(write(opened, &first.extent, &wanted)?.is_ok())
 }
 
-/// Writes the marks that only the index has, and returns what the index is to know.
-pub fn write_marks(opened: &Opened, state: &State) -> io::Result<Vec<Change>> {
+/// Writes the marks of these messages, which only the index has, and returns what the index is to
+/// know.
+pub fn write_marks(
+    opened: &Opened,
+    state: &State,
+    messages: &[Message],
+) -> io::Result<Vec<Change>> {
     let (mut changes, mut done) = (Vec::new(), UidSet::new());
-    let unwritten = |message: &&Message| message.extent.unwritten && !message.extent.no_room;
-    for message in state.messages.iter().filter(unwritten) {
+    for message in messages {
         let names = state.names(message.marks.keywords);
         let flags = message.marks.flags;
         let wanted = |marks| Wanted { marks: Some(marks), ..Wanted::default() };

@@ -48,7 +48,7 @@ impl MboxStore {
             };
             self.refresh()?;
             if self.describes(Some(&listing.identity)) {
-                return Ok(self.compare(&listing));
+                return self.compare(&listing);
             }
         }
         let Some(opened) = self.lock_current(false)? else {
@@ -56,10 +56,10 @@ impl MboxStore {
         };
         let size = opened.identity.size;
         let listing = Listing::under_telling(&opened, None, &mut |at| tell(at, size));
-        Ok(self.compare(&listing.map_err(|error| self.at_path(error))?))
+        self.compare(&listing.map_err(|error| self.at_path(error))?)
     }
 
-    fn compare(&self, listing: &Listing) -> Vec<String> {
+    fn compare(&self, listing: &Listing) -> Result<Vec<String>, Error> {
         let mut faults = Vec::new();
         let before = match &listing.first {
             Some(first) => first.extent.start,
@@ -71,7 +71,7 @@ impl MboxStore {
                  sees them; look at the beginning of the file with an editor"
             ));
         }
-        let ours = self.in_file_order();
+        let ours = self.state().messages.in_file_order()?;
         let (there, known) = (listing.found.len(), ours.len());
         if there != known {
             faults.push(format!("the mailbox has {there} messages, and its index has {known}"));
@@ -82,7 +82,7 @@ impl MboxStore {
                 "the index is wrong about {count} of {known} messages; the first has the UID {uid}"
             )
         }));
-        faults
+        Ok(faults)
     }
 
     /// Makes the index anew, of nothing but the file; only marks that the file has not got yet are

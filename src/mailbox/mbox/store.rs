@@ -133,58 +133,50 @@ impl MboxStore {
 
     /// Whether these messages stand where the index says. Of what has only grown that is not certain:
     /// mutt moves a field from one message to another, and the last one stands where it stood.
-    fn stand(&self, opened: &Opened, is_meant: impl Fn(&Message) -> bool) -> Result<bool, Error> {
+    fn stand(&self, opened: &Opened, mut meant: Vec<Message>) -> Result<bool, Error> {
         if Identity::is_verified(&self.state().base) {
             return Ok(true);
         }
         let mut scanner = Scanner::new(&opened.file, opened.identity.size);
-        let meant = self.messages().iter().filter(|message| is_meant(message));
-        let mut meant: Vec<&Message> = meant.collect();
         meant.sort_by_key(|message| message.extent.start);
         for message in meant {
             let there = scanner
                 .message_at(message.extent.start)
                 .map_err(|error| self.fail("be read", error))?;
-            if there.is_none_or(|there| !there.is(message)) {
+            if there.is_none_or(|there| !there.is(&message)) {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Looks at all of the file where one of these messages does not stand where the index says.
-    fn verify(
-        &mut self,
-        opened: &mut Opened,
-        is_meant: impl Fn(&Message) -> bool,
-    ) -> Result<(), Error> {
-        if self.stand(opened, is_meant)? { Ok(()) } else { self.catch_up_under(opened, true) }
+    /// Looks at all of the file where one of these messages does not stand where the index says, and
+    /// says whether all did.
+    fn verify(&mut self, opened: &mut Opened, meant: Vec<Message>) -> Result<bool, Error> {
+        if self.stand(opened, meant)? {
+            return Ok(true);
+        }
+        self.catch_up_under(opened, true).map(|()| false)
     }
 
     /// Says in the index which ones are being removed: whoever finds the file without them need not
     /// guess which of two that are the same is gone.
     fn doom(&mut self, uids: &UidSet) -> Result<(), Error> {
-        let doomed = |message: &Message| {
+        let doomed = |message: Message| {
             let extent = Extent { doomed: true, ..message.extent };
             Change::Placed { uid: message.uid, extent }
         };
         let mut locked = self.index.lock()?;
-        let changes = locked.state().within(uids).map(doomed).collect();
+        let doomed = locked.state().messages.within(uids).map(|message| message.map(doomed));
+        let changes = doomed.collect::<Result<_, _>>()?;
         locked.commit(changes, false)
-    }
-
-    /// The messages as they stand in the file.
-    pub(super) fn in_file_order(&self) -> Vec<&Message> {
-        let mut messages: Vec<&Message> = self.state().messages.iter().collect();
-        messages.sort_by_key(|message| message.extent.start);
-        messages
     }
 
     /// The ranges of these messages, and the messages whose blank line a byte of them becomes.
     fn removal(
         &self,
         opened: &Opened,
-        order: &[&Message],
+        order: &[Message],
         uids: &UidSet,
     ) -> Result<(Ranges, UidSet), Error> {
         let ranges: Ranges = order
@@ -236,8 +228,16 @@ impl Store for MboxStore {
         self.state().version()
     }
 
-    fn messages(&self) -> &[Message] {
-        &self.state().messages
+    fn uids(&self) -> &UidSet {
+        self.state().messages.uids()
+    }
+
+    fn messages(&self) -> Result<Vec<Message>, Error> {
+        self.state().messages.all()
+    }
+
+    fn message(&self, uid: Uid) -> Result<Option<Message>, Error> {
+        self.state().messages.get(uid)
     }
 
     fn keywords(&self) -> &[String] {
@@ -250,7 +250,7 @@ impl Store for MboxStore {
         range: Range<u64>,
         sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<(), Error> {
-        let message = *self.message(uid).ok_or(Error::Changed)?;
+        let message = self.message(uid)?.ok_or(Error::Changed)?;
         let end = range.end.min(message.size);
         let mut cursor = match self.cursor.take() {
             Some(cursor) if cursor.is_of(&message) && cursor.at() <= range.start => cursor,
@@ -290,8 +290,9 @@ impl Store for MboxStore {
         // With their UIDs in it, the file alone has to be on stable storage.
         let count = u32::try_from(arrivals.len()).unwrap_or(u32::MAX);
         let uid_last = uid_next.checked_add(count).and_then(|next| next.checked_sub(1));
-        if let Some(uid_last) = uid_last
-            && in_place::announce(&opened, self.state(), uid_last)
+        let first = self.state().messages.iter().next().transpose()?;
+        if let Some((uid_last, first)) = uid_last.zip(first)
+            && in_place::announce(&opened, self.state(), &first, uid_last)
                 .map_err(|error| self.fail("be written", error))?
         {
             all = stored(true);
@@ -306,14 +307,16 @@ impl Store for MboxStore {
             return Err(error);
         }
         // By their places: all UIDs are other ones where the mailbox has another UIDVALIDITY now.
-        let all = self.messages();
-        let from = if self.state().uid_validity == uid_validity {
-            all.partition_point(|message| message.uid < uid_next)
-        } else {
-            0
-        };
-        let new = all.get(from..).unwrap_or_default().iter();
-        Ok(new.filter(|message| message.extent.start >= before).map(|m| m.uid).collect())
+        let from = if self.state().uid_validity == uid_validity { uid_next } else { 1 };
+        let new = UidSet::from(from..=Uid::MAX);
+        let mut uids = Vec::with_capacity(arrivals.len());
+        for message in self.state().messages.within(&new) {
+            let message = message?;
+            if message.extent.start >= before {
+                uids.push(message.uid);
+            }
+        }
+        Ok(uids)
     }
 
     fn mark(
@@ -326,7 +329,7 @@ impl Store for MboxStore {
     ) -> Result<UidSet, Error> {
         self.sync()?;
         let mut locked = self.index.lock()?;
-        let plan = locked.state().plan_mark(uids, marking, flags, keywords, unchanged_since);
+        let plan = locked.state().plan_mark(uids, marking, flags, keywords, unchanged_since)?;
         // In the kernel's hands: a killed process loses no mark. The disk has it with the next
         // checkpoint, as a sync costs more than all the rest.
         let (refused, modseq) = (plan.refused.clone(), locked.state().next_modseq());
@@ -344,16 +347,17 @@ impl Store for MboxStore {
             return Ok(UidSet::new());
         };
         // The one that comes to stand first is written to, also where not all was looked at.
-        let left = self.messages().iter().filter(|message| !uids.contains(message.uid));
-        let first = left.min_by_key(|message| message.extent.start).map(|message| message.uid);
-        self.verify(&mut opened, |message| {
-            uids.contains(message.uid) || Some(message.uid) == first
-        })?;
-        let uids: UidSet = self.state().within(uids).map(|message| message.uid).collect();
+        let mut order = self.state().messages.in_file_order()?;
+        let first = order.iter().find(|message| !uids.contains(message.uid)).map(|m| m.uid);
+        let is_meant = |m: &&Message| uids.contains(m.uid) || Some(m.uid) == first;
+        let meant = order.iter().filter(is_meant).copied().collect();
+        if !self.verify(&mut opened, meant)? {
+            order = self.state().messages.in_file_order()?;
+        }
+        let uids = self.uids().and(uids);
         if uids.is_empty() {
             return Ok(uids);
         }
-        let order = self.in_file_order();
         let (ranges, longer) = self.removal(&opened, &order, &uids)?;
         let compaction = Compaction::new(&opened, self.state(), &order, &uids, &ranges)
             .map_err(|error| self.fail("be read", error))?;
@@ -364,20 +368,20 @@ impl Store for MboxStore {
         let mut locked = self.index.lock()?;
         let modseq = locked.state().next_modseq();
         let mut changes = vec![Change::Expunge { uids: uids.clone(), modseq }];
-        changes.append(&mut compaction.changes(locked.state(), &longer));
+        changes.append(&mut compaction.changes(locked.state(), &longer)?);
         changes.push(Change::Base(base));
         locked.commit(changes, true)?;
         Ok(uids)
     }
 
-    fn changes_since(&self, modseq: u64) -> Changes {
+    fn changes_since(&self, modseq: u64) -> Result<Changes, Error> {
         self.state().changes_since(modseq)
     }
 
     fn claim_recent(&mut self) -> Result<Uid, Error> {
         let mut locked = self.index.lock()?;
         let before = locked.state().recent;
-        if let Some(last) = locked.state().messages.last().map(|message| message.uid)
+        if let Some(last) = locked.state().messages.uids().last()
             && last > before
         {
             locked.commit(vec![Change::Recent(last)], false)?;
@@ -395,17 +399,31 @@ impl Store for MboxStore {
     }
 
     fn checkpoint(&mut self) -> Result<(), Error> {
-        let unwritten = |message: &Message| message.extent.unwritten && !message.extent.no_room;
-        if !self.messages().iter().any(unwritten) {
-            return Ok(());
+        if self.state().messages.summary().to_write > 0 {
+            self.write_marks()?;
         }
+        self.index.tidy()
+    }
+
+    fn take_warnings(&mut self) -> Vec<String> {
+        let mut warnings = self.mbox.take_warnings();
+        warnings.append(&mut self.warnings);
+        warnings
+    }
+}
+
+impl MboxStore {
+    /// Writes marks that only the index has into the file, where there is room.
+    fn write_marks(&mut self) -> Result<(), Error> {
         let Some(mut opened) = self.lock_current(false)? else {
             return Ok(());
         };
-        self.verify(&mut opened, unwritten)?;
+        let meant = to_write(self.state())?;
+        self.verify(&mut opened, meant)?;
         // Marked by others meanwhile, a message would be taken for written.
         let mut locked = self.index.lock()?;
-        let mut changes = in_place::write_marks(&opened, locked.state())
+        let messages = to_write(locked.state())?;
+        let mut changes = in_place::write_marks(&opened, locked.state(), &messages)
             .map_err(|error| opened.fail("be written", error))?;
         // In the file for good before the index forgets that they are not.
         moment();
@@ -414,12 +432,18 @@ impl Store for MboxStore {
         changes.push(Change::Base(opened.stamp(verified)?));
         locked.commit(changes, true)
     }
+}
 
-    fn take_warnings(&mut self) -> Vec<String> {
-        let mut warnings = self.mbox.take_warnings();
-        warnings.append(&mut self.warnings);
-        warnings
+/// The messages with marks that can be written into the file, and are not.
+fn to_write(state: &State) -> Result<Vec<Message>, Error> {
+    let mut all = Vec::new();
+    for message in state.messages.on_pages(|page| page.to_write > 0) {
+        let message = message?;
+        if message.extent.unwritten && !message.extent.no_room {
+            all.push(message);
+        }
     }
+    Ok(all)
 }
 
 impl MboxStore {
@@ -446,7 +470,7 @@ impl MboxStore {
 
     /// Reads on in a message, of which so much is wanted; false at its end.
     fn fill(&mut self, cursor: &mut Cursor, end: u64) -> Result<bool, Error> {
-        let message = *self.message(cursor.uid()).ok_or(Error::Changed)?;
+        let message = self.message(cursor.uid())?.ok_or(Error::Changed)?;
         let base = self.state().base;
         let is_known = Identity::is_verified(&base) || cursor.knows(&base);
         if cursor.follow(&message)
@@ -461,14 +485,15 @@ impl MboxStore {
             if self.describes(Some(&opened.identity)) {
                 let uid = cursor.uid();
                 if !cursor.knows(&self.state().base) {
-                    if !self.stand(&opened, |message| message.uid == uid)? {
+                    let meant = self.message(uid)?.into_iter().collect();
+                    if !self.stand(&opened, meant)? {
                         drop(opened);
                         self.catch_up(true)?;
                         continue;
                     }
                     cursor.know(self.state().base);
                 }
-                let message = *self.message(uid).ok_or(Error::Changed)?;
+                let message = self.message(uid)?.ok_or(Error::Changed)?;
                 if !cursor.follow(&message) {
                     return Err(Error::Changed);
                 }

@@ -63,8 +63,14 @@ impl<R: Reader> Store for Through<R> {
     fn version(&self) -> Version {
         self.inner.version()
     }
-    fn messages(&self) -> &[Message] {
+    fn uids(&self) -> &UidSet {
+        self.inner.uids()
+    }
+    fn messages(&self) -> Result<Vec<Message>, Error> {
         self.inner.messages()
+    }
+    fn message(&self, uid: Uid) -> Result<Option<Message>, Error> {
+        self.inner.message(uid)
     }
     fn keywords(&self) -> &[String] {
         self.inner.keywords()
@@ -93,7 +99,7 @@ impl<R: Reader> Store for Through<R> {
     fn expunge(&mut self, uids: &UidSet) -> Result<UidSet, Error> {
         self.inner.expunge(uids)
     }
-    fn changes_since(&self, modseq: u64) -> Changes {
+    fn changes_since(&self, modseq: u64) -> Result<Changes, Error> {
         self.inner.changes_since(modseq)
     }
     fn claim_recent(&mut self) -> Result<Uid, Error> {

@@ -107,7 +107,7 @@ impl Fetch<'_> {
         items: &[FetchItem],
         out: &mut Out<'_>,
     ) -> Result<(), Failure> {
-        let message = *self.store.message(uid).ok_or(Failure::Gone)?;
+        let message = self.store.message(uid)?.ok_or(Failure::Gone)?;
         let mut structure: Option<Structure> = None;
         let start = out.mark();
         let mut line = FetchLine::begin(number, &mut out.buffer);

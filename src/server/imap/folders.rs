@@ -31,7 +31,7 @@ impl User<'_> {
         };
         let out = &mut self.out.buffer;
         view.tell_flags(out);
-        reply::numbered(view.told().len(), "EXISTS", out);
+        reply::numbered(view.told().count(), "EXISTS", out);
         if !self.rev2 {
             reply::numbered(view.recent(), "RECENT", out);
             if let Some(number) = view.first_unseen() {

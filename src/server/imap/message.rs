@@ -207,7 +207,7 @@ fn remove(view: &mut View, uids: &UidSet) -> (UidSet, Option<Answer>) {
     // Also what has only begun to go will be gone: that is finished first, before it is said of
     // any that it is there still.
     let looked = view.store.expunge(&UidSet::new()).and_then(|_| view.look());
-    let is_left = |uid| matches!(looked, Ok(true)) && view.store.message(uid).is_some();
+    let is_left = |uid| matches!(looked, Ok(true)) && view.store.uids().contains(uid);
     (uids.iter().filter(|uid| !is_left(*uid)).collect(), Some(failed(&error)))
 }
 
@@ -271,7 +271,8 @@ fn copy(from: &mut View, uids: &[Uid], to: &mut dyn Store) -> Result<Vec<Uid>, A
 }
 
 fn arrival(from: &mut dyn Store, uid: Uid) -> Result<Arrival, Answer> {
-    let message = *from.message(uid).ok_or_else(|| failed(&Error::Changed))?;
+    let message = from.message(uid).and_then(|message| message.ok_or(Error::Changed));
+    let message = message.map_err(|error| failed(&error))?;
     let keywords = store::keywords(from.keywords(), message.marks.keywords);
     let keywords = keywords.map(str::to_owned).collect();
     let mut stager = Stager::of_mailbox(u64::MAX);

@@ -168,7 +168,7 @@ impl Program {
         uid: Uid,
         recent: bool,
     ) -> Result<bool, Error> {
-        let Some(message) = store.message(uid).copied() else {
+        let Some(message) = store.message(uid)? else {
             return Ok(false);
         };
         let mut asked = Asked {

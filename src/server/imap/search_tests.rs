@@ -77,7 +77,7 @@ impl Mailbox {
     }
 
     fn program(&self, search: &[u8]) -> Result<Program, BadCharset> {
-        let messages = self.store.messages();
+        let messages = self.store.messages().unwrap();
         let context = Context {
             largest_number: u32::try_from(messages.len()).unwrap(),
             largest_uid: messages.last().map_or(0, |message| message.uid),
@@ -89,7 +89,8 @@ impl Mailbox {
     /// The UIDs of what is found.
     fn find(&mut self, search: impl AsRef<[u8]>) -> Vec<Uid> {
         let program = self.program(search.as_ref()).unwrap();
-        let uids: Vec<Uid> = self.store.messages().iter().map(|message| message.uid).collect();
+        let uids: Vec<Uid> =
+            self.store.messages().unwrap().iter().map(|message| message.uid).collect();
         let (store, structures) = (&mut self.store, &mut self.structures);
         // The last two are recent.
         let recent = uids.len().saturating_sub(2);
@@ -181,13 +182,14 @@ fn numbers_and_uids() {
 fn sizes_and_modseqs() {
     // Of 13, 14 and 15 octets.
     let mut mailbox = Mailbox::new(&["A: b\n\nhell\n", "A: b\n\nhello\n", "A: b\n\nhello!\n"]);
-    let sizes: Vec<u64> = mailbox.store.messages().iter().map(|message| message.size).collect();
+    let sizes: Vec<u64> =
+        mailbox.store.messages().unwrap().iter().map(|message| message.size).collect();
     assert_eq!(sizes, [14, 15, 16]);
     assert_eq!(mailbox.find("LARGER 15"), [3]);
     assert_eq!(mailbox.find("SMALLER 15"), [1]);
     assert_eq!(mailbox.find("NOT LARGER 15 NOT SMALLER 15"), [2]);
     mailbox.mark(2, Flags::SEEN, "");
-    let modseq = mailbox.store.message(2).unwrap().modseq;
+    let modseq = mailbox.store.message(2).unwrap().unwrap().modseq;
     assert_eq!(mailbox.find(format!("MODSEQ {modseq}")), [2]);
     assert_eq!(mailbox.find(format!("MODSEQ {}", modseq + 1)), [0; 0]);
     assert_eq!(mailbox.find("MODSEQ 0"), [1, 2, 3]);
@@ -394,7 +396,7 @@ fn a_message_is_read_once_for_all_keys_and_not_at_all_for_some() {
     let body = "0123456789 abcdefgh\n".repeat(15_000);
     let mut mailbox = Mailbox::new(&[format!("From: a@b.org\nSubject: x\n\nfirst\n{body}last\n")]);
     let (size, header) = {
-        let message = mailbox.store.messages()[0];
+        let message = mailbox.store.messages().unwrap()[0];
         (message.size, u64::from(message.header))
     };
     // For the structure.
@@ -433,11 +435,15 @@ fn a_small_message_is_read_once() {
         for _ in 0..2 {
             mailbox.store.reader.octets = 0;
             mailbox.find(search);
-            assert_eq!(mailbox.store.reader.octets, mailbox.store.messages()[0].size, "{search}");
+            assert_eq!(
+                mailbox.store.reader.octets,
+                mailbox.store.messages().unwrap()[0].size,
+                "{search}"
+            );
         }
     }
     let mut mailbox = Mailbox::new(&[&message]);
-    let header = u64::from(mailbox.store.messages()[0].header);
+    let header = u64::from(mailbox.store.messages().unwrap()[0].header);
     assert_eq!(mailbox.find("SUBJECT none BODY none"), [0; 0]);
     assert_eq!(mailbox.store.reader.octets, header);
 }

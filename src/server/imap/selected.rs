@@ -30,10 +30,18 @@ impl View {
     }
 
     /// The messages that were told of and are to go.
-    pub(super) fn deleted(&self) -> UidSet {
-        let messages = self.store.messages().iter();
-        let deleted = messages.filter(|message| message.marks.flags.has(Flags::DELETED));
-        deleted.map(|message| message.uid).filter(|uid| self.known(*uid).is_some()).collect()
+    pub(super) fn deleted(&self) -> Result<UidSet, Error> {
+        let mut deleted = UidSet::new();
+        if self.store.status().deleted == 0 {
+            return Ok(deleted);
+        }
+        for uid in self.told().uids().and(self.store.uids()).iter() {
+            let message = self.store.message(uid)?;
+            if message.is_some_and(|message| message.marks.flags.has(Flags::DELETED)) {
+                deleted.insert(uid);
+            }
+        }
+        Ok(deleted)
     }
 }
 
@@ -86,7 +94,10 @@ impl User<'_> {
         if let Err(answer) = view.same() {
             return answer;
         }
-        let mut deleted = view.deleted();
+        let mut deleted = match view.deleted() {
+            Ok(deleted) => deleted,
+            Err(error) => return failed(&error),
+        };
         if let Some(set) = set {
             let meant = view.messages(set, true).unwrap_or_default();
             let meant = meant.into_iter().map(|(_, uid)| uid);
@@ -118,6 +129,12 @@ impl User<'_> {
             StoreAction::Replace => Marking::Replace,
         };
         let uids: UidSet = messages.iter().map(|(_, uid)| *uid).collect();
+        // What the client makes of it by itself: what others did is told of all the same.
+        let known = if store.silent { view.known(&uids) } else { Ok(Vec::new()) };
+        let known = match known {
+            Ok(known) => known,
+            Err(error) => return failed(&error),
+        };
         let refused = match view.store.mark(&uids, marking, flags, &keywords, store.unchanged_since)
         {
             Ok(refused) => refused,
@@ -128,30 +145,32 @@ impl User<'_> {
         let bits = bits.fold(0, |bits, bit| bits | bit);
         let by = Marks { flags, keywords: bits };
         let mut gone = false;
+        for (uid, marks) in known {
+            if !refused.contains(uid) {
+                view.has_told(uid, marking.of(marks, by));
+            }
+        }
         for (number, uid_of) in &messages {
-            let Some(now) = view.store.message(*uid_of).map(|message| message.marks) else {
+            if !view.store.uids().contains(*uid_of) {
                 gone = true;
+            }
+            if store.silent || refused.contains(*uid_of) {
                 continue;
+            }
+            let now = match view.store.message(*uid_of) {
+                Ok(Some(message)) => message.marks,
+                Ok(None) => continue,
+                Err(error) => return failed(&error),
             };
-            if refused.contains(*uid_of) {
-                continue;
+            let mut line = FetchLine::begin(*number, &mut self.out.buffer);
+            if uid {
+                let item = FetchItem::Uid;
+                line.number(&item, (*uid_of).into(), &mut self.out.buffer);
             }
-            if store.silent {
-                // What the client makes of it by itself: what others did is told of all the same.
-                if let Some(known) = view.known(*uid_of) {
-                    view.has_told(*uid_of, marking.of(known, by));
-                }
-            } else {
-                let mut line = FetchLine::begin(*number, &mut self.out.buffer);
-                if uid {
-                    let item = FetchItem::Uid;
-                    line.number(&item, (*uid_of).into(), &mut self.out.buffer);
-                }
-                let flags = view.flags(*uid_of, now, self.rev2);
-                line.flags(flags, &mut self.out.buffer);
-                line.end(&mut self.out.buffer);
-                view.has_told(*uid_of, now);
-            }
+            let flags = view.flags(*uid_of, now, self.rev2);
+            line.flags(flags, &mut self.out.buffer);
+            line.end(&mut self.out.buffer);
+            view.has_told(*uid_of, now);
         }
         if !refused.is_empty() {
             let numbers = messages.iter().filter(|(_, uid)| refused.contains(*uid));
@@ -187,9 +206,16 @@ impl User<'_> {
                 // The answer is that the session ends.
                 break;
             }
-            let Some(message) = view.store.message(uid).copied() else {
-                gone = true;
-                continue;
+            let message = match view.store.message(uid) {
+                Ok(Some(message)) => message,
+                Ok(None) => {
+                    gone = true;
+                    continue;
+                }
+                Err(error) => {
+                    trouble = Some(failed(&error));
+                    continue;
+                }
             };
             if fetch.changed_since.is_some_and(|modseq| message.modseq <= modseq) {
                 continue;
@@ -204,7 +230,8 @@ impl User<'_> {
                     (sets_seen, becomes_seen) = (false, false);
                 }
             }
-            let marks = view.store.message(uid).map_or(message.marks, |message| message.marks);
+            let now = if becomes_seen { view.store.message(uid).ok().flatten() } else { None };
+            let marks = now.map_or(message.marks, |message| message.marks);
             // A look at the mailbox, for a text, may have brought new ones of others.
             view.tell_new_keywords(&mut self.out.buffer);
             let flags: Vec<String> = if with_flags || becomes_seen {
@@ -246,10 +273,10 @@ impl User<'_> {
         };
         let returns = search.returns.as_deref();
         let has = |one| returns.is_some_and(|returns| returns.contains(&one));
-        let told: Vec<Uid> = view.told().iter().map(|told| told.uid).collect();
+        let told: Vec<(u32, Uid)> = view.told().numbered(1..=u32::MAX).collect();
         let context = Context {
-            largest_number: u32::try_from(told.len()).unwrap_or(u32::MAX),
-            largest_uid: told.last().copied().unwrap_or(0),
+            largest_number: view.told().count(),
+            largest_uid: view.told().uids().last().unwrap_or(0),
             saved: &view.saved,
         };
         let prepared = search::prepare(search, &context);
@@ -262,7 +289,7 @@ impl User<'_> {
             return (Condition::No, Some(code), "that charset is unknown".to_owned());
         };
         let mut found: Vec<(u32, Uid)> = Vec::new();
-        for (number, uid) in (1..=u32::MAX).zip(told) {
+        for (number, uid) in told {
             let recent = view.is_recent(uid);
             let store = view.store.as_mut();
             match program.matches(store, &mut view.structures, number, uid, recent) {

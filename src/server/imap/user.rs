@@ -332,11 +332,12 @@ impl<'a> User<'a> {
         self.is_behind = looked.is_err();
         let stays = match looked {
             Ok(()) => view.tell(telling, &mut self.out.buffer),
-            Err(error) => {
-                view.warn(&error);
-                !is_lost(&error)
-            }
+            Err(error) => Err(error),
         };
+        let stays = stays.unwrap_or_else(|error| {
+            view.warn(&error);
+            !is_lost(&error)
+        });
         self.warnings.append(&mut view.take_warnings());
         if stays {
             Ok(())
@@ -371,7 +372,9 @@ impl<'a> User<'a> {
         if expunge && !view.read_only {
             // What others have marked otherwise meanwhile stays.
             let expunged = match view.look() {
-                Ok(true) => view.store.expunge(&view.deleted()).map(drop),
+                Ok(true) => {
+                    view.deleted().and_then(|deleted| view.store.expunge(&deleted).map(drop))
+                }
                 Ok(false) => Ok(()),
                 Err(error) => Err(error),
             };

@@ -75,8 +75,14 @@ impl Store for Wayward {
         Version { uid_validity, ..version }
     }
 
-    fn messages(&self) -> &[Message] {
+    fn uids(&self) -> &UidSet {
+        self.store.uids()
+    }
+    fn messages(&self) -> Result<Vec<Message>, Error> {
         self.store.messages()
+    }
+    fn message(&self, uid: Uid) -> Result<Option<Message>, Error> {
+        self.store.message(uid)
     }
 
     fn keywords(&self) -> &[String] {
@@ -125,7 +131,7 @@ impl Store for Wayward {
         self.store.expunge(uids)
     }
 
-    fn changes_since(&self, modseq: u64) -> Changes {
+    fn changes_since(&self, modseq: u64) -> Result<Changes, Error> {
         self.store.changes_since(modseq)
     }
 
@@ -185,7 +191,7 @@ fn say(user: &mut User, command: &str) -> Result<(), End> {
 fn marked(memory: &Memory) -> Vec<Flags> {
     let mut memory = memory.another();
     memory.sync().unwrap();
-    memory.messages().iter().map(|message| message.marks.flags).collect()
+    memory.messages().unwrap().iter().map(|message| message.marks.flags).collect()
 }
 
 #[test]
@@ -199,7 +205,7 @@ fn what_others_want_to_keep_after_all_stays_at_close() {
     });
     done.unwrap();
     memory.sync().unwrap();
-    let left: Vec<Uid> = memory.messages().iter().map(|message| message.uid).collect();
+    let left: Vec<Uid> = memory.messages().unwrap().iter().map(|message| message.uid).collect();
     assert_eq!(left, [1]);
 }
 
@@ -241,7 +247,7 @@ fn what_somebody_else_has_moved_is_in_one_place() {
         say(user, "b MOVE 1:2 x").unwrap();
         say(user, "c STATUS x (MESSAGES)").unwrap();
         let (_, place) = user.place("x").unwrap();
-        mailbox::open(place).unwrap().messages().len()
+        mailbox::open(place).unwrap().messages().unwrap().len()
     });
     assert_eq!(count, 1, "{said}");
     assert_eq!(marked(&memory), []);
@@ -258,7 +264,7 @@ fn what_could_not_be_moved_is_where_it_was() {
         trouble.full.set(true);
         say(user, "b MOVE 1:2 x").unwrap();
         let (_, place) = user.place("x").unwrap();
-        mailbox::open(place).unwrap().messages().len()
+        mailbox::open(place).unwrap().messages().unwrap().len()
     });
     assert_eq!((count, marked(&memory).len()), (0, 2), "{said}");
     assert!(said.contains("b NO ") && !said.contains("COPYUID"), "{said}");
@@ -311,7 +317,7 @@ fn of_a_mailbox_that_is_replaced_amid_a_command_no_message_is_taken_for_another(
             let done = say(user, command);
             user.out.flush().unwrap();
             let (_, place) = user.place("work").unwrap();
-            (done, mailbox::open(place).unwrap().messages().len())
+            (done, mailbox::open(place).unwrap().messages().unwrap().len())
         });
         assert!(matches!(done, Err(End::Told(..))), "{command}: {said}");
         assert!(!said.contains("* 2 FETCH") && copied == 0, "{command}: {said}");

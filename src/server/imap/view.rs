@@ -3,12 +3,11 @@
 //! The store shows what there is; a client hears of it only when it may (RFC 9051 section 7.5.1): a
 //! message that is gone keeps its number until then.
 
-use std::ops::RangeInclusive;
-
+use super::numbers::Numbers;
 use crate::imap::command::{FetchItem, Flag, SequenceSet};
 use crate::imap::reply::{self, Code, Condition, FetchLine};
 use crate::mailbox::folders::Name;
-use crate::mailbox::store::{self, Flags, Marks, Store, Version};
+use crate::mailbox::store::{self, Flags, Marks, Message, Store, Version};
 use crate::mailbox::uids::{Uid, UidSet, place_of};
 use crate::mailbox::{Error, Structures};
 
@@ -24,15 +23,6 @@ pub const SYSTEM: [(Flags, &str); 5] = [
 /// The system flag that a client means; `None`: it is a keyword.
 pub fn system_flag(flag: &Flag) -> Option<Flags> {
     SYSTEM.iter().find(|(_, word)| *word == flag.as_str()).map(|(flag, _)| *flag)
-}
-
-/// A message that the client was told of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Told {
-    /// Its name.
-    pub uid: Uid,
-    /// What the client knows of its marks.
-    pub marks: Marks,
 }
 
 /// What a client is told besides what it has asked for.
@@ -58,10 +48,12 @@ pub struct View {
     pub read_only: bool,
     /// What the last search has saved.
     pub saved: UidSet,
-    told: Vec<Told>,
+    told: Numbers,
     recent: UidSet,
     /// What was told is what there was then.
     version: Version,
+    /// What the client knows of marks that may have changed since, ascending.
+    known: Vec<(Uid, Marks)>,
     keywords: usize,
     /// Messages are gone, and it was not told.
     behind: bool,
@@ -79,21 +71,14 @@ impl View {
         let mut warnings = Vec::new();
         let before = if read_only { None } else { claim(store.as_mut(), &mut warnings) };
         let version = store.version();
-        let told: Vec<Told> =
-            store.messages().iter().map(|m| Told { uid: m.uid, marks: m.marks }).collect();
-        let mut recent = UidSet::new();
-        // Counted only where nothing is claimed: all messages are looked at for it.
-        let unclaimed = if before.is_none() { store.status().recent } else { 0 };
-        let old = told.len().saturating_sub(unclaimed);
-        for (number, told) in told.iter().enumerate() {
-            let is_recent = match before {
-                Some(before) => told.uid > before,
-                None => number >= old,
-            };
-            if is_recent {
-                recent.insert(told.uid);
-            }
-        }
+        let told = Numbers::new(store.uids().clone());
+        let recent = if let Some(before) = before {
+            told.uids().and(&UidSet::from(before.saturating_add(1)..=Uid::MAX))
+        } else {
+            let recent = u32::try_from(store.status().recent).unwrap_or(u32::MAX);
+            let from = told.count().saturating_sub(recent).saturating_add(1);
+            told.numbered(from..=told.count()).map(|(_, uid)| uid).collect()
+        };
         Self {
             name,
             keywords: store.keywords().len(),
@@ -104,6 +89,7 @@ impl View {
             told,
             recent,
             version,
+            known: Vec::new(),
             behind: false,
             warnings,
         }
@@ -134,13 +120,14 @@ impl View {
     }
 
     /// The messages by their numbers, from 1 on.
-    pub fn told(&self) -> &[Told] {
+    pub fn told(&self) -> &Numbers {
         &self.told
     }
 
     /// How many are `\Recent` here.
     pub fn recent(&self) -> usize {
-        self.told.iter().filter(|told| self.recent.contains(told.uid)).count()
+        let recent = self.told.uids().and(&self.recent).len();
+        usize::try_from(recent).unwrap_or(usize::MAX)
     }
 
     /// Whether a message is `\Recent` here.
@@ -150,8 +137,7 @@ impl View {
 
     /// The number of the first that is not `\Seen`.
     pub fn first_unseen(&self) -> Option<u32> {
-        let at = self.told.iter().position(|told| !told.marks.flags.has(Flags::SEEN))?;
-        u32::try_from(at.saturating_add(1)).ok()
+        self.told.number(self.store.status().first_unseen)
     }
 
     /// The flags of a message as they are told: who speaks IMAP4rev2 hears of no `\Recent`.
@@ -194,12 +180,12 @@ impl View {
     /// The messages of a set that were told, with their numbers, ascending; `None` where a number is
     /// that of none.
     pub fn messages(&self, set: &SequenceSet, by_uid: bool) -> Option<Vec<(u32, Uid)>> {
-        let last = u32::try_from(self.told.len()).unwrap_or(u32::MAX);
-        let numbered = (1..=u32::MAX).zip(self.told.iter().map(|told| told.uid));
         if *set == SequenceSet::Saved {
-            return Some(numbered.filter(|(_, uid)| self.saved.contains(*uid)).collect());
+            let saved = self.saved.ranges().iter();
+            return Some(saved.flat_map(|range| self.told.with_uids(range.clone())).collect());
         }
-        let largest = if by_uid { self.told.last().map_or(0, |told| told.uid) } else { last };
+        let last = self.told.count();
+        let largest = if by_uid { self.told.uids().last().unwrap_or(0) } else { last };
         let mut wanted = UidSet::new();
         for range in set.ranges(largest) {
             if !by_uid && (*range.start() == 0 || *range.end() > last) {
@@ -209,120 +195,135 @@ impl View {
         }
         let mut found = Vec::new();
         for range in wanted.ranges() {
-            let number = |uid: &RangeInclusive<u32>| {
-                if by_uid {
-                    self.told.partition_point(|told| told.uid < *uid.start())
-                } else {
-                    usize::try_from(uid.start().saturating_sub(1)).unwrap_or(usize::MAX)
-                }
-            };
-            let from = number(range);
-            let rest = self.told.get(from..).unwrap_or_default();
-            let first = u32::try_from(from.saturating_add(1)).unwrap_or(u32::MAX);
-            let inside = |(number, told): &(u32, &Told)| {
-                if by_uid { told.uid <= *range.end() } else { number <= range.end() }
-            };
-            let here = (first..).zip(rest).take_while(inside);
-            found.extend(here.map(|(number, told)| (number, told.uid)));
+            if by_uid {
+                found.extend(self.told.with_uids(range.clone()));
+            } else {
+                found.extend(self.told.numbered(range.clone()));
+            }
         }
         Some(found)
     }
 
     /// The client knows these marks of a message.
     pub fn has_told(&mut self, uid: Uid, marks: Marks) {
-        if let Some(at) = place_of(&self.told, uid, |told| told.uid)
-            && let Some(told) = self.told.get_mut(at)
-        {
-            told.marks = marks;
+        // It knows what there was then.
+        if self.store.version() == self.version {
+            return;
+        }
+        if self.known.last().is_none_or(|(last, _)| *last < uid) {
+            self.known.push((uid, marks));
+            return;
+        }
+        match self.known.binary_search_by_key(&uid, |(uid, _)| *uid) {
+            Ok(at) => {
+                if let Some((_, known)) = self.known.get_mut(at) {
+                    *known = marks;
+                }
+            }
+            Err(at) => self.known.insert(at, (uid, marks)),
         }
     }
 
-    /// What the client knows of a message's marks.
-    pub fn known(&self, uid: Uid) -> Option<Marks> {
-        let at = place_of(&self.told, uid, |told| told.uid)?;
-        self.told.get(at).map(|told| told.marks)
+    /// Whether the client knows the marks of a message as they are.
+    fn knows(&self, message: &Message) -> bool {
+        let at = place_of(&self.known, message.uid, |(uid, _)| *uid);
+        match at.and_then(|at| self.known.get(at)) {
+            Some((_, marks)) => *marks == message.marks,
+            None => message.modseq <= self.version.modseq,
+        }
+    }
+
+    /// What the client knows of the marks of these messages; nothing where they are not what it
+    /// knows.
+    pub fn known(&self, uids: &UidSet) -> Result<Vec<(Uid, Marks)>, Error> {
+        let mut known = Vec::new();
+        for uid in self.told.uids().and(uids).iter() {
+            if let Some(message) = self.store.message(uid)?
+                && self.knows(&message)
+            {
+                known.push((uid, message.marks));
+            }
+        }
+        Ok(known)
     }
 
     /// Tells what the store shows now, as far as it may be told; false where it is another mailbox
     /// now, and the numbers mean nothing.
-    pub fn tell(&mut self, telling: Telling, out: &mut Vec<u8>) -> bool {
+    pub fn tell(&mut self, telling: Telling, out: &mut Vec<u8>) -> Result<bool, Error> {
         let version = self.store.version();
         if self.is_other() {
-            return false;
+            return Ok(false);
         }
         if version == self.version && !(self.behind && telling.expunges) {
-            return true;
+            return Ok(true);
         }
+        let changed = self.changed()?;
         self.tell_new_keywords(out);
-        let mut kept: Vec<Told> = Vec::with_capacity(self.store.messages().len());
-        let mut changed: Vec<usize> = Vec::new();
-        let mut fewer_recent = false;
-        self.behind = false;
-        // Both ascend.
-        let mut here = self.store.messages().iter().peekable();
-        for told in &self.told {
-            while here.next_if(|message| message.uid < told.uid).is_some() {}
-            match here.next_if(|message| message.uid == told.uid).map(|message| message.marks) {
-                None if telling.expunges => {
-                    reply::numbered(kept.len().saturating_add(1), "EXPUNGE", out);
-                    fewer_recent |= self.recent.contains(told.uid);
-                }
-                None => {
-                    self.behind = true;
-                    kept.push(*told);
-                }
-                Some(marks) => {
-                    if marks != told.marks {
-                        changed.push(kept.len());
-                    }
-                    kept.push(Told { uid: told.uid, marks });
-                }
+        let there = self.store.uids();
+        let gone = self.told.uids().minus(there);
+        let before = self.told.uids().last().unwrap_or(0);
+        let new = there.and(&UidSet::from(before.saturating_add(1)..=Uid::MAX));
+        self.behind = !(gone.is_empty() || telling.expunges);
+        let fewer_recent = !self.behind && !gone.and(&self.recent).is_empty();
+        let mut told = self.told.uids().clone();
+        if telling.expunges && !gone.is_empty() {
+            // Each that goes makes the numbers of those behind it smaller.
+            for (number, earlier) in gone.iter().filter_map(|uid| self.told.number(uid)).zip(0..) {
+                reply::numbered(number.saturating_sub(earlier), "EXPUNGE", out);
             }
+            told = told.minus(&gone);
         }
-        let before = self.told.last().map_or(0, |told| told.uid);
-        let new = self.store.messages().iter().filter(|message| message.uid > before);
-        let count = kept.len();
-        kept.extend(new.map(|message| Told { uid: message.uid, marks: message.marks }));
-        self.told = kept;
-        let more = self.told.len() > count;
-        if more {
-            self.claim(count);
-            reply::numbered(self.told.len(), "EXISTS", out);
+        new.ranges().iter().for_each(|range| told.insert_range(range.clone()));
+        self.told = Numbers::new(told);
+        if !new.is_empty() {
+            self.claim(&new);
+            reply::numbered(self.told.count(), "EXISTS", out);
         }
-        if !telling.rev2 && (more || fewer_recent) {
+        if !telling.rev2 && (fewer_recent || !new.is_empty()) {
             reply::numbered(self.recent(), "RECENT", out);
         }
-        for at in changed {
-            self.tell_marks(at, telling, out);
+        for message in changed {
+            self.tell_marks(&message, telling, out);
         }
         // What has come to light since then is told the next time.
         self.version = version;
-        true
+        self.known = Vec::new();
+        Ok(true)
     }
 
-    /// The messages from this place on are `\Recent` to the first who is told.
-    fn claim(&mut self, from: usize) {
+    /// The messages that the client was told of, and whose marks are not what it knows.
+    fn changed(&self) -> Result<Vec<Message>, Error> {
+        let mut changed = Vec::new();
+        for uid in self.store.changes_since(self.version.modseq)?.changed {
+            if self.told.uids().contains(uid)
+                && let Some(message) = self.store.message(uid)?
+                && !self.knows(&message)
+            {
+                changed.push(message);
+            }
+        }
+        Ok(changed)
+    }
+
+    /// These messages are `\Recent` to the first who is told of them.
+    fn claim(&mut self, new: &UidSet) {
         if self.read_only {
             return;
         }
         let Some(before) = claim(self.store.as_mut(), &mut self.warnings) else {
             return;
         };
-        for told in self.told.get(from..).unwrap_or_default() {
-            if told.uid > before {
-                self.recent.insert(told.uid);
-            }
-        }
+        let ours = new.and(&UidSet::from(before.saturating_add(1)..=Uid::MAX));
+        ours.ranges().iter().for_each(|range| self.recent.insert_range(range.clone()));
     }
 
-    fn tell_marks(&self, at: usize, telling: Telling, out: &mut Vec<u8>) {
-        if let Some(told) = self.told.get(at) {
-            let number = u32::try_from(at.saturating_add(1)).unwrap_or(u32::MAX);
+    fn tell_marks(&self, message: &Message, telling: Telling, out: &mut Vec<u8>) {
+        if let Some(number) = self.told.number(message.uid) {
             let mut line = FetchLine::begin(number, out);
             if telling.uids {
-                line.number(&FetchItem::Uid, told.uid.into(), out);
+                line.number(&FetchItem::Uid, message.uid.into(), out);
             }
-            line.flags(self.flags(told.uid, told.marks, telling.rev2), out);
+            line.flags(self.flags(message.uid, message.marks, telling.rev2), out);
             line.end(out);
         }
     }

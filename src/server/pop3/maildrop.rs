@@ -44,7 +44,14 @@ pub fn session(
     let mut wire = Wire::new(client);
     let mut tally = Tally::default();
     // What POP3 shows is what there was at the beginning, whatever others do.
-    let messages = mailbox.messages().to_vec();
+    let messages = match mailbox.messages() {
+        Ok(messages) => messages,
+        Err(error) => {
+            log.error(&format!("Mailbox: {who}, status=unavailable: {error}"));
+            let _ = client.send(&Session::refusal(), STUCK);
+            return Exit::TempFail;
+        }
+    };
     let served = Maildrop { mailbox: mailbox.as_mut(), messages: &messages, log, who: &who }
         .serve(&mut wire, leftover, &mut tally);
     for warning in mailbox.take_warnings() {

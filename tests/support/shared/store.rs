@@ -79,7 +79,7 @@ impl Shared {
                     Ok(uids) => {
                         let validity = store.status().uid_validity;
                         let uid = *uids.last().unwrap();
-                        let meant = (*letter, store.message(uid).unwrap().digest);
+                        let meant = (*letter, store.message(uid).unwrap().unwrap().digest);
                         self.uids.lock().unwrap().see((validity, uid), meant);
                         true
                     }
@@ -120,7 +120,7 @@ impl Shared {
         store.sync()?;
         drop(shared);
         let validity = store.status().uid_validity;
-        let messages = store.messages().to_vec();
+        let messages = store.messages().unwrap();
         let mut chosen = Vec::new();
         for _ in 0..12.min(messages.len()) {
             chosen.push(messages[dice.below(messages.len())]);
@@ -171,7 +171,8 @@ impl Shared {
                 let left: BTreeSet<Letter> = left.into_iter().collect();
                 assert_eq!(found.values().copied().collect::<BTreeSet<_>>(), left);
                 store.checkpoint().unwrap();
-                let named = store.messages().iter().filter(|one| one.extent.named);
+                let messages = store.messages().unwrap();
+                let named = messages.iter().filter(|one| one.extent.named);
                 let named: BTreeSet<u32> = named.map(|message| message.uid).collect();
                 let validity = store.status().uid_validity;
                 drop(store);
@@ -198,7 +199,7 @@ impl Shared {
     }
 
     fn letters(&self, store: &mut MboxStore) -> BTreeMap<u32, Letter> {
-        let uids: Vec<u32> = store.messages().iter().map(|message| message.uid).collect();
+        let uids: Vec<u32> = store.messages().unwrap().iter().map(|message| message.uid).collect();
         let mut letter = |uid| {
             let text = read(store, uid).unwrap().unwrap();
             (uid, self.proven(store, uid, &text))
@@ -210,7 +211,7 @@ impl Shared {
     #[track_caller]
     fn proven(&self, store: &MboxStore, uid: u32, text: &[u8]) -> Letter {
         Letter::prove(text, View::Ours).unwrap_or_else(|why| {
-            let message = store.message(uid);
+            let message = store.message(uid).unwrap();
             let file = fs::read(self.site.inbox("hunt")).unwrap_or_default();
             let there = message.map_or(&[][..], |message| {
                 let place = |at: u64| usize::try_from(at).unwrap().min(file.len());
@@ -230,7 +231,7 @@ impl Shared {
     fn all_of(&self, store: &mut MboxStore) -> BTreeMap<u32, Letter> {
         let mut found = BTreeMap::new();
         let validity = store.status().uid_validity;
-        for message in store.messages().to_vec() {
+        for message in store.messages().unwrap() {
             let text = read(store, message.uid).unwrap().unwrap();
             let letter = self.proven(store, message.uid, &text);
             found.insert(message.uid, letter);
@@ -242,7 +243,7 @@ impl Shared {
     fn look_at_keywords(&self, store: &MboxStore, found: &BTreeMap<u32, Letter>) {
         let at = store.keywords().iter().position(|name| name == OURS).unwrap();
         let ours = self.ours.lock().unwrap();
-        for message in store.messages() {
+        for message in store.messages().unwrap() {
             let letter = found[&message.uid];
             let has = message.marks.keywords & (1 << at) != 0;
             assert!(has || !ours.contains(&letter), "{letter} has lost {OURS}");
