@@ -318,7 +318,8 @@ impl Index {
                     if matches!(found, Some(found) if self.leads_here(found)?) {
                         return Ok(true);
                     }
-                    // It was replaced, or removed.
+                    // It was replaced, or removed; pages that are known may still be read there.
+                    self.unlock();
                     self.file = None;
                     continue;
                 }

@@ -247,3 +247,19 @@ fn what_a_journal_changes_in_many_pages_is_made_a_snapshot_of_when_nobody_waits(
     assert_eq!((other.state().messages.pages_here(), other.state()), (0, &state));
     assert_eq!(fs::metadata(home.path()).unwrap().len(), size);
 }
+
+#[test]
+fn who_still_has_the_pages_of_a_file_that_was_replaced_keeps_nobody_from_the_new_one() {
+    let home = Home::of(1000);
+    let [mut one, mut two, mut three] = [home.open(), home.open(), home.open()];
+    let state = one.state().clone();
+    one.lock().unwrap().replace(state).unwrap();
+    let mut bytes = fs::read(home.path()).unwrap();
+    bytes[20] ^= 1;
+    fs::write(home.path(), bytes).unwrap();
+    assert!(matches!(two.lock().unwrap().opened(), Opened::Damaged(_)));
+    assert_eq!(two.state().messages.len(), 1000, "what is known stays");
+    let began = std::time::Instant::now();
+    assert!(matches!(three.lock().unwrap().opened(), Opened::Damaged(_)));
+    assert!(began.elapsed().as_secs() < 10);
+}
