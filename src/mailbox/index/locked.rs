@@ -113,8 +113,8 @@ impl<'a> Locked<'a> {
             // Somebody else has done so.
             return Ok(());
         }
-        let new = self.write_new(&index.state)?;
-        self.adopt(new)
+        // Where it can't be written, as on a disk that is full, nothing is lost.
+        self.write_new(&index.state).map_or(Ok(()), |new| self.adopt(new))
     }
 
     /// Writes what was applied: behind the journal, or, where that has become long, anew.
