@@ -67,6 +67,12 @@ impl UidSet {
         self.0.get(at).is_some_and(|range| range.start() <= uids.end())
     }
 
+    /// Those that are larger than `uid`.
+    #[must_use]
+    pub fn above(&self, uid: Uid) -> Self {
+        uid.checked_add(1).map_or_else(Self::new, |first| self.and(&Self::from(first..=Uid::MAX)))
+    }
+
     /// Those that are in both.
     #[must_use]
     pub fn and(&self, other: &Self) -> Self {
@@ -222,6 +228,9 @@ mod tests {
         set.insert(u32::MAX - 2);
         assert_eq!(set.len(), 4);
         assert!(set.contains(u32::MAX) && !set.contains(2));
+        assert_eq!(set.above(1), (u32::MAX - 2..=u32::MAX).into());
+        assert_eq!(set.above(u32::MAX - 1), (u32::MAX..=u32::MAX).into());
+        assert!(set.above(u32::MAX).is_empty());
         let all = UidSet::from(1..=u32::MAX);
         assert_eq!(all.minus(&set), (2..=u32::MAX - 3).into());
         assert_eq!(all.and(&set), set);

@@ -380,8 +380,7 @@ impl State {
     /// The mailbox as a whole.
     pub fn status(&self) -> Status {
         let all = self.messages.summary();
-        let recent = UidSet::from(self.recent.saturating_add(1)..=Uid::MAX);
-        let recent = self.messages.uids().and(&recent).len();
+        let recent = self.messages.uids().above(self.recent).len();
         Status {
             uid_validity: self.uid_validity,
             uid_next: self.uid_next,

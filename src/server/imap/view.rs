@@ -73,7 +73,7 @@ impl View {
         let version = store.version();
         let told = Numbers::new(store.uids().clone());
         let recent = if let Some(before) = before {
-            told.uids().and(&UidSet::from(before.saturating_add(1)..=Uid::MAX))
+            told.uids().above(before)
         } else {
             let recent = u32::try_from(store.status().recent).unwrap_or(u32::MAX);
             let from = told.count().saturating_sub(recent).saturating_add(1);
@@ -233,8 +233,7 @@ impl View {
         }
     }
 
-    /// What the client knows of the marks of these messages; nothing where they are not what it
-    /// knows.
+    /// Those of these messages whose marks the client knows as they are, with them.
     pub fn known(&self, uids: &UidSet) -> Result<Vec<(Uid, Marks)>, Error> {
         let mut known = Vec::new();
         for uid in self.told.uids().and(uids).iter() {
@@ -262,7 +261,7 @@ impl View {
         let there = self.store.uids();
         let gone = self.told.uids().minus(there);
         let before = self.told.uids().last().unwrap_or(0);
-        let new = there.and(&UidSet::from(before.saturating_add(1)..=Uid::MAX));
+        let new = there.above(before);
         self.behind = !(gone.is_empty() || telling.expunges);
         let fewer_recent = !self.behind && !gone.and(&self.recent).is_empty();
         let mut told = self.told.uids().clone();
@@ -313,8 +312,7 @@ impl View {
         let Some(before) = claim(self.store.as_mut(), &mut self.warnings) else {
             return;
         };
-        let ours = new.and(&UidSet::from(before.saturating_add(1)..=Uid::MAX));
-        ours.ranges().iter().for_each(|range| self.recent.insert_range(range.clone()));
+        new.above(before).ranges().iter().for_each(|range| self.recent.insert_range(range.clone()));
     }
 
     fn tell_marks(&self, message: &Message, telling: Telling, out: &mut Vec<u8>) {
