@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -114,22 +115,45 @@ impl Folder {
     }
 
     fn read(&self) -> Result<HashMap<Digest, Entry>, Error> {
-        let fail = |error| self.fail("be listed", error);
         let mut files = HashMap::new();
         // In this order: who moves a file moves it to where it is still seen.
         for (part, is_new) in [(&self.parts.new, true), (&self.parts.cur, false)] {
-            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-            let mut entries = Dir::openat(part, ".", flags, Mode::empty()).map_err(fail)?;
-            for entry in entries.iter() {
-                let entry = entry.map_err(fail)?;
-                let file = entry.file_name().to_bytes();
-                let is_other = entry.file_type().is_some_and(|kind| !matches!(kind, Type::File));
-                if !file.starts_with(b".") && !is_other {
-                    files.insert(name::digest(file), Entry { name: file.into(), is_new });
-                }
-            }
+            self.each_in(part, |name| {
+                files.insert(name::digest(name), Entry { name: name.into(), is_new });
+                ControlFlow::Continue(())
+            })?;
         }
         Ok(files)
+    }
+
+    /// Whether there is a file that no session has seen.
+    pub fn any_new(&self) -> Result<bool, Error> {
+        let mut any = false;
+        self.each_in(&self.parts.new, |_| {
+            any = true;
+            ControlFlow::Break(())
+        })?;
+        Ok(any)
+    }
+
+    /// Gives the names of the files of a part to `each`, as long as it goes on.
+    fn each_in(
+        &self,
+        part: &OwnedFd,
+        mut each: impl FnMut(&[u8]) -> ControlFlow<()>,
+    ) -> Result<(), Error> {
+        let fail = |error| self.fail("be listed", error);
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut entries = Dir::openat(part, ".", flags, Mode::empty()).map_err(fail)?;
+        for entry in entries.iter() {
+            let entry = entry.map_err(fail)?;
+            let file = entry.file_name().to_bytes();
+            let is_other = entry.file_type().is_some_and(|kind| !matches!(kind, Type::File));
+            if !file.starts_with(b".") && !is_other && each(file).is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The files, as they were listed last.

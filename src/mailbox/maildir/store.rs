@@ -227,6 +227,9 @@ impl Session<'_> {
 
     /// Moves what is in `new/` to `cur/`.
     fn take_new(&mut self) -> Result<(), Error> {
+        if !self.folder.any_new()? {
+            return Ok(());
+        }
         let messages = self.locked.state().messages.all()?;
         if !self.folder.is_listed() {
             self.folder.list(messages.iter().map(|message| &message.digest))?;

@@ -498,3 +498,20 @@ fn many_at_once_lose_nothing() {
     }
     assert!(answered > 0);
 }
+
+#[test]
+fn where_nothing_has_changed_the_files_are_not_listed() {
+    let host = Host::new();
+    host.deliver("one");
+    host.open().claim_recent().unwrap();
+    sleep(Duration::from_millis(30));
+    // That is seen once the directories have been at rest for a while.
+    host.open();
+    let mut store = host.open();
+    assert_eq!(store.claim_recent().unwrap(), 1);
+    assert!(!store.folder.is_listed());
+    assert_eq!(store.messages().unwrap().len(), 1);
+    host.deliver("two");
+    assert_eq!(store.claim_recent().unwrap(), 1);
+    assert!(host.names("new").is_empty() && host.names("cur").len() == 2);
+}
