@@ -232,6 +232,36 @@ fn every_mechanism_logs_in_under_tls_and_over_loopback() {
     }
 }
 
+#[test]
+fn the_log_says_by_which_version_of_tls_a_client_has_come() {
+    let host = Host::new();
+    for protocol in Protocol::BOTH {
+        for (versions, said) in
+            [(None, ""), (Some(&TLS12), ", tls=TLSv1.2"), (Some(&TLS13), ", tls=TLSv1.3")]
+        {
+            let (server, address) = host.serve(protocol);
+            let mut peer = protocol.greeted(Peer::connect(address));
+            if let Some(version) = versions {
+                assert!(protocol.start_tls(&mut peer).contains("begin TLS"));
+                peer.start_tls(host.pair.client(&[version])).unwrap();
+            }
+            let plain = |password: &str| base64(&format!("\0hunt\0{password}"));
+            assert_eq!(protocol.auth(&mut peer, "PLAIN", Some(&plain("wrong"))), Err(false));
+            assert_eq!(protocol.auth(&mut peer, "PLAIN", Some(&plain("Watts?Watt?"))), Err(true));
+            protocol.is_served(peer);
+            let rip = format!("rip=127.0.0.1{said},");
+            let log = server.wait_for_log("Disconnected: ");
+            for line in [
+                format!("attempts): user=<hunt>, method=PLAIN, {rip} status=refused\n"),
+                format!("Login: user=<hunt>, method=PLAIN, {rip} status=accepted\n"),
+                format!("Disconnected: user=<hunt>, {rip} "),
+            ] {
+                assert!(log.contains(&line), "{line}\n{log}");
+            }
+        }
+    }
+}
+
 /// The last answer of an exchange by SCRAM, of the user `new`.
 fn by_scram(
     protocol: Protocol,
@@ -270,7 +300,7 @@ fn passwords_of_other_hosts_are_taken_under_tls_only() {
         peer.start_tls(host.pair.client(VERSIONS)).unwrap();
         assert!(protocol.log_in(&mut peer, "hunt", "Watts?Watt?"));
         protocol.is_served(peer);
-        server.wait_for_log("rip=192.0.2.77, status=accepted");
+        server.wait_for_log("rip=192.0.2.77, tls=TLSv1.3, status=accepted");
     }
     let host = Host::of(Site::plan().set("auth", "plaintext_without_tls", "true"));
     for protocol in Protocol::BOTH {

@@ -21,6 +21,7 @@ use support::need;
 use support::peer::Peer;
 use support::run::run;
 use support::site::Site;
+use support::tls::{Pair, VERSIONS};
 
 /// Names that would like to ban somebody else, or to hide who has typed them.
 const NAMES: [&str; 7] = [
@@ -166,7 +167,9 @@ fn the_filter_for_dovecot_finds_who_fails_at_imapd_and_nobody_else() {
     if !need("fail2ban-regex") {
         return;
     }
-    let site = Site::plan().set("imap", "proxies", "[\"127.0.0.9\"]").build();
+    let pair = Pair::new();
+    let plan = pair.plan_for("imap.tls", Site::plan());
+    let site = plan.set("imap", "proxies", "[\"127.0.0.9\"]").build();
     let (server, address) = site.serve("imapd");
     std::thread::scope(|scope| {
         for name in NAMES {
@@ -191,11 +194,18 @@ fn the_filter_for_dovecot_finds_who_fails_at_imapd_and_nobody_else() {
             assert!(peer.imap("b LOGIN hunt Watts?Watt?").starts_with("b OK "));
             peer.imap("c LOGOUT");
         });
+        scope.spawn(|| {
+            let mut peer = Peer::connect_from(Ipv4Addr::new(127, 0, 0, 5), address);
+            peer.line();
+            assert!(peer.imap("a STARTTLS").starts_with("a OK"));
+            peer.start_tls(pair.client(VERSIONS)).unwrap();
+            assert!(peer.imap("b LOGIN hunt wrong").starts_with("b NO "));
+        });
     });
     let log = server.wait_for_log("status=accepted");
     let mut found = banned("hikyaku-imapd", &log);
     found.sort();
     let mut wanted = vec!["127.0.0.2"; NAMES.len()];
-    wanted.push("127.0.0.77");
+    wanted.extend(["127.0.0.5", "127.0.0.77"]);
     assert_eq!(found, wanted, "{log}");
 }

@@ -24,6 +24,8 @@ pub(super) enum Ask {
     End = 6,
     /// The session goes on as its user.
     HandOver = 7,
+    /// The session is encrypted, by this version of TLS.
+    Tls = 8,
 }
 
 /// Longest text.
@@ -33,7 +35,7 @@ const MAX_TEXT: usize = 2048;
 pub(super) const MAX: usize = record::HandOver::LENGTH;
 
 impl Ask {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::User,
         Self::Info,
         Self::Warning,
@@ -42,6 +44,7 @@ impl Ask {
         Self::Client,
         Self::End,
         Self::HandOver,
+        Self::Tls,
     ];
 
     /// What a record asks, and with which text.

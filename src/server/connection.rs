@@ -25,9 +25,16 @@ use crate::sys::fd;
 pub struct Peer {
     /// Its address; `None` for a pipe or a terminal, which somebody on this host holds.
     pub address: Option<IpAddr>,
+    /// The version of TLS, where another process has it between the client and this one.
+    pub tls: Option<&'static str>,
 }
 
 impl Peer {
+    /// A client at an address.
+    pub fn at(address: Option<IpAddr>) -> Self {
+        Self { address, tls: None }
+    }
+
     /// Its address, or this host's where there is none.
     pub fn address_or_local(&self) -> IpAddr {
         self.address.unwrap_or(IpAddr::from([127, 0, 0, 1]))
@@ -49,9 +56,10 @@ impl Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.address {
-            Some(address) => address.fmt(f),
-            None => f.write_str("local"),
+            Some(address) => address.fmt(f)?,
+            None => f.write_str("local")?,
         }
+        self.tls.map_or(Ok(()), |version| write!(f, ", tls={version}"))
     }
 }
 
@@ -119,7 +127,7 @@ impl Connection {
             (1..=activation::READ_TIMEOUT.into()).contains(&time.num_milliseconds())
         });
         let wire = Wire { input: client, output: None, is_socket: true, gives_up };
-        Self { wire, tls: None, peer: Peer { address } }
+        Self { wire, tls: None, peer: Peer::at(address) }
     }
 
     /// A client that speaks by `input` and listens to `output`: the session that this process was
@@ -135,7 +143,7 @@ impl Connection {
             let v4 = name.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
             v4.or_else(|| name.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
         });
-        let peer = Peer { address: address.map(|address| address.to_canonical()) };
+        let peer = Peer::at(address.map(|address| address.to_canonical()));
         let wire = Wire { input, output: Some(output), is_socket, gives_up: false };
         Self { wire, tls: None, peer }
     }

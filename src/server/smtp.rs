@@ -118,7 +118,7 @@ impl Server<'_> {
                 return refuse(&mut connection, &format!("can't make a channel: {error}"));
             }
         };
-        let line = policy.and_then(|keeper| keeper.open(Peer { address: peer }.address_or_local()));
+        let line = policy.and_then(|keeper| keeper.open(Peer::at(peer).address_or_local()));
         let mut line = line.unwrap_or_default();
         let forked = process::fork(|| {
             let Some(mut connection) = connection.take() else {

@@ -11,12 +11,16 @@ pub mod validity;
 
 use rustls::{ProtocolVersion, SupportedCipherSuite};
 
-/// The version that was agreed on, as OpenSSL calls it.
+/// The versions, as OpenSSL calls them; the last word is for any other.
+pub const VERSIONS: [&str; 3] = ["TLSv1.3", "TLSv1.2", "TLS"];
+
+/// The version that was agreed on, by one of these words.
 pub fn version(agreed: Option<ProtocolVersion>) -> &'static str {
+    let [three, two, other] = VERSIONS;
     match agreed {
-        Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
-        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
-        _ => "TLS",
+        Some(ProtocolVersion::TLSv1_3) => three,
+        Some(ProtocolVersion::TLSv1_2) => two,
+        _ => other,
     }
 }
 

@@ -9,6 +9,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::Pid;
 
 use super::Server;
+use crate::net::tls::VERSIONS;
 use crate::server::ask::{Ask, MAX};
 use crate::server::login::{Logins, misfit, shown};
 use crate::server::parent::Heard;
@@ -38,7 +39,7 @@ impl<'a> Monitor<'a> {
     /// Of a session that is about to begin.
     pub(super) fn new(server: &'a Server<'a>, came: Option<IpAddr>) -> Self {
         let logins = Logins::new(server.config, server.log, server.protocol.scope);
-        Self { server, came, peer: Peer { address: came }, logins, is_over: false }
+        Self { server, came, peer: Peer::at(came), logins, is_over: false }
     }
 
     /// Takes note of what the child says.
@@ -58,6 +59,8 @@ impl<'a> Monitor<'a> {
                 self.came.filter(|came| self.server.section().is_proxy(*came))?;
                 self.peer.address = Some(std::str::from_utf8(text).ok()?.parse().ok()?);
             }
+            // It is believed, as nothing but lines in the log come of it.
+            Ask::Tls => self.peer.tls = Some(VERSIONS.into_iter().find(|v| v.as_bytes() == text)?),
             Ask::End => self.is_over = true,
             Ask::User => return None,
             Ask::Info | Ask::Warning | Ask::Error => {

@@ -112,6 +112,9 @@ impl<'a> Talk<'a> {
             Ask::Warning.say(&self.monitor, line)?;
             return Err(error);
         }
+        if let Some((version, _)) = self.client.tls_agreed() {
+            Ask::Tls.say(&self.monitor, version)?;
+        }
         Ok(settings.bindings(self.client.tls_exported()))
     }
 

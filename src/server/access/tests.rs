@@ -81,6 +81,8 @@ fn a_child_that_says_otherwise_is_not_listened_to() {
             ],
             // Only a load balancer speaks for others.
             vec![record(Ask::Client, b"127.0.0.1")],
+            // There is no such version.
+            vec![record(Ask::Tls, b"TLSv1.3, status=accepted")],
         ] {
             let all = [&records[..], &[record(Ask::End, b"")]].concat();
             assert_eq!(told(protocol, &all), Exit::Protocol, "{records:?}");
@@ -88,6 +90,7 @@ fn a_child_that_says_otherwise_is_not_listened_to() {
         assert_eq!(told(protocol, &[]), Exit::Protocol, "it was killed");
         let end = record(Ask::End, b"");
         assert_eq!(told(protocol, std::slice::from_ref(&end)), Exit::Ok);
-        assert_eq!(told(protocol, &[password(b"wrong"), end]), Exit::Ok);
+        let tls = record(Ask::Tls, b"TLSv1.3");
+        assert_eq!(told(protocol, &[tls, password(b"wrong"), end]), Exit::Ok);
     }
 }

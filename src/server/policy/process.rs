@@ -120,7 +120,7 @@ enum Answer {
 
 impl Client {
     fn new(knowledge: Rc<Knowledge>, address: IpAddr) -> Self {
-        let peer = Peer { address: Some(address) };
+        let peer = Peer::at(Some(address));
         let known = |name: &str| Answer::Known(Status::Found, name.to_owned());
         let mut name = peer.local_name().map(known);
         if name.is_none() {

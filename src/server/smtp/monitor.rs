@@ -38,7 +38,7 @@ pub(super) enum Heard<'r> {
 impl<'a> Monitor<'a> {
     /// Of a session that is about to begin.
     pub(super) fn new(server: &'a Server<'a>, came: Option<IpAddr>) -> Self {
-        let peer = Peer { address: came };
+        let peer = Peer::at(came);
         let logins = Logins::new(server.config, server.log, Scope::Smtp);
         Self { server, came, peer, logins, is_over: false }
     }
@@ -57,7 +57,7 @@ impl<'a> Monitor<'a> {
                 self.peer.address = Some(lossy.parse().ok()?);
             }
             Ask::End => self.is_over = true,
-            Ask::HandOver => return None,
+            Ask::HandOver | Ask::Tls => return None,
             Ask::Info | Ask::Warning | Ask::Error => kind.log(self.server.log, &lossy),
         }
         Some(Heard::Nothing)
