@@ -428,6 +428,67 @@ fn a_session_that_is_asked_to_end_amid_a_command_has_obeyed_it() {
     }
 }
 
+/// Nothing is wrong: the client is told, and the end of its session has its line.
+#[test]
+fn a_folder_that_is_renamed_or_deleted_under_a_session_is_no_warning() {
+    for form in FORMS {
+        let (_site, server, address) = host(form);
+        let mut other = log_in(address);
+        for (number, command) in
+            ["RENAME Box Moved1", "DELETE Box", "RENAME Box Moved2", "DELETE Box"]
+                .iter()
+                .enumerate()
+        {
+            other.must("CREATE Box");
+            fill(&mut other, "Box", 1..=3);
+            let mut imap = log_in(address);
+            imap.must("SELECT Box");
+            imap.must("STORE 1 +FLAGS (\\Seen \\Deleted)");
+            let is_idle = number < 2;
+            if is_idle {
+                imap.begin("IDLE").unwrap();
+                assert_eq!(imap.hear().unwrap(), Said::Go);
+            }
+            other.must(command);
+            if !is_idle {
+                imap.begin("CHECK").unwrap();
+            }
+            let mut ends = Vec::new();
+            while let Ok(said) = imap.hear() {
+                ends.push(said);
+            }
+            let is_bye = |said: &Said| matches!(said, Said::Status(how, _) if how == "BYE");
+            assert!(ends.last().is_some_and(is_bye), "{form:?}, {command}: {ends:?}");
+            let ended = || server.log().matches("end=replaced").count() == number + 1;
+            wait_until("its end in the log", || ended().then_some(()));
+        }
+        other.must("LOGOUT");
+        assert!(!server.log().contains("Mailbox: "), "{form:?}: {}", server.log());
+    }
+}
+
+#[test]
+fn an_index_that_is_gone_under_a_mailbox_that_is_there_is_told_of() {
+    for form in FORMS {
+        let (site, server, address) = host(form);
+        let mut imap = log_in(address);
+        fill(&mut imap, "INBOX", 1..=3);
+        imap.must("SELECT INBOX");
+        let names = std::fs::read_dir(site.home(USER).join("mail/.index")).unwrap();
+        for path in names.map(|entry| entry.unwrap().path()) {
+            if path.extension().is_some_and(|ending| ending == "index") {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+        let _ = imap.ask("CHECK");
+        let told = match form {
+            Form::Mbox => "index is damaged: it is gone",
+            Form::Maildir => "because its index was lost",
+        };
+        server.wait_for_log(told);
+    }
+}
+
 #[test]
 fn an_index_that_is_damaged_amid_a_session_is_told_of_and_made_anew() {
     if !is_root() {

@@ -72,6 +72,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the mailbox is not there: it was never made, or was renamed or removed.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     pub(in crate::mailbox) fn io(path: &Path, doing: &'static str, source: io::Error) -> Self {
         Self::Io { path: path.to_owned(), doing, source }
     }

@@ -86,6 +86,10 @@ impl MboxStore {
     /// Looks at what others of ours wrote into the index.
     pub(super) fn refresh(&mut self) -> Result<(), Error> {
         match self.index.refresh() {
+            // With the file it has got another name, or was removed.
+            Err(Error::Damaged { .. })
+                if self.index.opened() == index::Opened::Missing
+                    && matches!(self.mbox.look(), Ok(None)) => {}
             // It is made anew, since it describes nothing now.
             Err(error @ Error::Damaged { .. }) => self.warnings.push(error.to_string()),
             refreshed => drop(refreshed?),

@@ -115,11 +115,7 @@ pub(super) fn folder_failed(error: &folders::Error) -> Answer {
 
 /// Whether the mailbox is gone, or has become what can't be used.
 fn is_lost(error: &Error) -> bool {
-    match error {
-        Error::Refused { .. } => true,
-        Error::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
-        _ => false,
-    }
+    matches!(error, Error::Refused { .. }) || error.is_missing()
 }
 
 /// A user's session.
@@ -312,7 +308,8 @@ impl<'a> User<'a> {
         if let Some(view) = &mut self.selected
             && let Err(error) = view.store.checkpoint()
         {
-            self.warnings.push(error.to_string());
+            view.warn(&error);
+            self.warnings.append(&mut view.take_warnings());
         }
     }
 
@@ -379,12 +376,12 @@ impl<'a> User<'a> {
                 Err(error) => Err(error),
             };
             if let Err(error) = expunged {
-                self.warnings.push(error.to_string());
+                view.warn(&error);
             }
         }
         view.structures.drop_gone(view.store.as_ref());
         if let Err(error) = view.store.checkpoint() {
-            self.warnings.push(error.to_string());
+            view.warn(&error);
         }
         self.warnings.append(&mut view.take_warnings());
     }

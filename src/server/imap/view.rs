@@ -107,9 +107,12 @@ impl View {
         self.store.version().uid_validity != self.version.uid_validity
     }
 
-    /// Something that the operator should know.
+    /// Something that the operator should know; that somebody has renamed or deleted the mailbox is
+    /// not.
     pub fn warn(&mut self, error: &Error) {
-        self.warnings.push(error.to_string());
+        if !error.is_missing() {
+            self.warnings.push(error.to_string());
+        }
     }
 
     /// What the operator should know, since the last call.
