@@ -288,30 +288,31 @@ impl User<'_> {
             let code = Code::BadCharset(CHARSETS.to_vec());
             return (Condition::No, Some(code), "that charset is unknown".to_owned());
         };
-        let mut found: Vec<(u32, Uid)> = Vec::new();
-        for (number, uid) in told {
+        let mut matching = |(number, uid)| {
             let recent = view.is_recent(uid);
             let store = view.store.as_mut();
-            match program.matches(store, &mut view.structures, number, uid, recent) {
-                Ok(true) => found.push((number, uid)),
-                Ok(false) => {}
-                Err(error) => return failed(&error),
-            }
-        }
+            let matches = program.matches(store, &mut view.structures, number, uid, recent);
+            matches.map(|matches| matches.then_some((number, uid))).transpose()
+        };
+        // Of MIN and MAX alone those between need not be looked at.
+        let ends_only =
+            (has(Return::Min) || has(Return::Max)) && !has(Return::All) && !has(Return::Count);
+        let mut told = told.into_iter();
+        let found: Result<Vec<(u32, Uid)>, Error> = if ends_only {
+            let min = if has(Return::Min) { told.find_map(&mut matching) } else { None };
+            let max = if has(Return::Max) { told.rev().find_map(&mut matching) } else { None };
+            min.into_iter().chain(max).collect()
+        } else {
+            told.filter_map(matching).collect()
+        };
+        let found = match found {
+            Ok(found) => found,
+            Err(error) => return failed(&error),
+        };
         let (min, max) = (found.first().copied(), found.last().copied());
         if has(Return::Save) {
             // Of MIN and MAX alone only those are saved (RFC 9051 section 6.4.4.4).
-            let all = has(Return::All) || has(Return::Count);
-            let ends = has(Return::Min) || has(Return::Max);
-            view.saved = if ends && !all {
-                let min = min.filter(|_| has(Return::Min));
-                let max = max.filter(|_| has(Return::Max));
-                let mut ends: Vec<Uid> = min.into_iter().chain(max).map(|(_, uid)| uid).collect();
-                ends.sort_unstable();
-                ends.into_iter().collect()
-            } else {
-                found.iter().map(|(_, uid)| *uid).collect()
-            };
+            view.saved = found.iter().map(|(_, uid)| *uid).collect();
         }
         let shown = |(number, uid_of): (u32, Uid)| if uid { uid_of } else { number };
         let out = &mut self.out.buffer;

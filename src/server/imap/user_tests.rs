@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::super::doubles::{arrival, place};
 use super::super::out::Out;
 use super::super::view::View;
-use super::{End, LoggedIn, User};
+use super::{End, LoggedIn, User, reply};
 use crate::mailbox::folders::{Folders, Name};
 use crate::mailbox::store::{Arrival, Changes, Flags, Marking, Message, Status, Store, Version};
 use crate::mailbox::uids::{Uid, UidSet};
@@ -33,6 +33,8 @@ struct Trouble {
     hasty: Rc<Cell<Option<Uid>>>,
     /// No message can be read.
     unreadable: Rc<Cell<bool>>,
+    /// The messages that were read.
+    read: Rc<RefCell<UidSet>>,
 }
 
 struct Wayward {
@@ -98,6 +100,7 @@ impl Store for Wayward {
         if self.trouble.unreadable.get() {
             return Err(io_error(io::ErrorKind::Other));
         }
+        self.trouble.read.borrow_mut().insert(uid);
         self.store.read(uid, range, sink)?;
         self.trouble.other.set(self.trouble.other.get() || self.trouble.other_when_read.get());
         self.look();
@@ -414,6 +417,42 @@ fn a_search_saves_what_it_finds_and_nothing_where_it_fails() {
         let all = saved.map_or_else(String::new, |saved| format!(" ALL {saved}"));
         let wanted = format!("* ESEARCH (TAG \"b\"){all}\r\nb OK ");
         assert!(said.contains(&wanted), "{searches:?}:\n{said}");
+    }
+}
+
+/// Which messages each has to read, of which those with UIDs 3, 5 and 6 match.
+#[test]
+fn a_search_for_the_first_or_the_last_reads_no_message_beyond_it() {
+    let mut memory = Memory::new(7);
+    let texts = ["no", "no", "yes", "no", "yes", "yes", "no", "no", "no"];
+    memory.append(&texts.map(|text| arrival(format!("A: b\r\n\r\n{text}\r\n"), 0))).unwrap();
+    memory.expunge(&UidSet::from(1..=1)).unwrap();
+    for (returns, key, answer, reads) in [
+        ("MIN", "yes", " MIN 2", "2:3"),
+        ("MAX", "yes", " MAX 5", "6:9"),
+        ("MIN MAX", "yes", " MIN 2 MAX 5", "2:3,6:9"),
+        ("MAX MIN SAVE", "yes", " MIN 2 MAX 5", "2:3,6:9"),
+        ("MIN SAVE", "yes", " MIN 2", "2:3"),
+        // It is the first and the last, or there is none.
+        ("MIN MAX", "yes 2", " MIN 2 MAX 2", "3"),
+        ("MIN MAX", "yes 1:3", " MIN 2 MAX 2", "2:4"),
+        ("MIN MAX", "none", "", "2:9"),
+        ("MAX", "none", "", "2:9"),
+        // These are of all.
+        ("MIN COUNT", "yes", " MIN 2 COUNT 3", "2:9"),
+        ("MAX ALL", "yes", " MAX 5 ALL 2,4:5", "2:9"),
+        ("SAVE", "yes", "", "2:9"),
+        ("", "yes", " ALL 2,4:5", "2:9"),
+    ] {
+        let trouble = Trouble::default();
+        let (key, numbers) = key.split_once(' ').unwrap_or((key, "ALL"));
+        let ((), said) = serve(&memory, &trouble, |user| {
+            say(user, &format!("a SEARCH RETURN ({returns}) {numbers} BODY {key}")).unwrap();
+        });
+        let wanted = format!("* ESEARCH (TAG \"a\"){answer}\r\na OK ");
+        assert!(said.contains(&wanted) || returns == "SAVE", "{returns}, {key}: {said}");
+        let read = reply::set_text(trouble.read.take().ranges().iter().cloned());
+        assert_eq!(read, reads, "{returns}, {key}");
     }
 }
 
