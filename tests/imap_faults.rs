@@ -489,6 +489,56 @@ fn an_index_that_is_gone_under_a_mailbox_that_is_there_is_told_of() {
     }
 }
 
+/// So soon a session ends that is asked to.
+const SOON: Duration = Duration::from_secs(6);
+
+#[test]
+fn a_session_that_is_asked_to_end_while_its_client_takes_nothing_ends_soon() {
+    for form in FORMS {
+        for takes_some in [false, true] {
+            let (site, server, address) = host(form);
+            fill(&mut log_in(address), "INBOX", 1..=2);
+            let large = [b"Subject: large\r\n\r\n", &b"A line.\r\n".repeat(600_000)[..]].concat();
+            let said = log_in(address).ask_with("APPEND INBOX", &large).unwrap();
+            assert!(is_ok(&said), "{said:?}");
+            server.wait_until_quiet();
+            let mut imap = log_in(address);
+            imap.must("SELECT INBOX");
+            imap.must("STORE 1 +FLAGS (\\Flagged work)");
+            let [session] = server.monitors()[..] else { panic!("one session") };
+            imap.begin(&format!("FETCH 3 ({})", ["BODY.PEEK[]"; 40].join(" "))).unwrap();
+            let mut end = imap.another_end();
+            end.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+            // The window is full by then.
+            std::thread::sleep(Duration::from_millis(500));
+            kill(Pid::from_raw(session), Signal::SIGTERM).unwrap();
+            let begun = Instant::now();
+            let is_over = std::cell::Cell::new(false);
+            while begun.elapsed() < SOON && !is_over.get() {
+                is_over.set(server.monitors().is_empty());
+                if takes_some {
+                    let mut some = vec![0; 1000];
+                    let _ = std::io::Read::read(&mut end, &mut some);
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            assert!(is_over.get(), "{form:?}, {takes_some}: {}", server.log());
+            server.wait_for_log("end=asked to end");
+            if form == Form::Mbox {
+                // What only the index had is in the mailbox, too.
+                let text = std::fs::read(form.inbox(&site)).unwrap();
+                let text = String::from_utf8_lossy(text.get(..2000).unwrap()).into_owned();
+                assert!(text.contains("X-Status: F") && text.contains("work"), "{text}");
+            }
+            let mut imap = log_in(address);
+            imap.must("SELECT INBOX");
+            let marks = format!("{:?}", imap.must("FETCH 1 FLAGS"));
+            assert!(marks.contains("Flagged") && marks.contains("work"), "{marks}");
+            assert!(!server.log().contains("Mailbox: "), "{}", server.log());
+        }
+    }
+}
+
 #[test]
 fn an_index_that_is_damaged_amid_a_session_is_told_of_and_made_anew() {
     if !is_root() {

@@ -12,7 +12,11 @@
 mod support;
 
 use std::fs;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use support::dovecot::{Imap, configuration};
 use support::peer::Peer;
 use support::run::Server;
@@ -98,6 +102,32 @@ fn a_session_that_breaks_off_removes_nothing() {
         drop(peer);
         server.join();
         assert_eq!(site.fetched(USER).len(), 2, "{form:?}");
+    }
+}
+
+#[test]
+fn a_session_that_is_asked_to_end_while_its_client_takes_nothing_ends_soon() {
+    for form in FORMS {
+        let site = form.plan().build();
+        deliver(&site, 0..2);
+        site.local_deliver(USER, "a@example.org", &message(2, 5_000_000)).expect(0);
+        let (server, address) = site.serve("popd");
+        let mut peer = Peer::connect(address);
+        peer.line();
+        peer.pop(&format!("USER {USER}"));
+        assert!(peer.pop("PASS Watts?Watt?").starts_with("+OK"));
+        assert!(peer.pop("DELE 1").starts_with("+OK"));
+        let [session] = server.monitors()[..] else { panic!("one session") };
+        peer.send("RETR 3\r\n".repeat(40));
+        // The window is full by then.
+        sleep(Duration::from_millis(500));
+        kill(Pid::from_raw(session), Signal::SIGTERM).unwrap();
+        let begun = Instant::now();
+        server.wait_until_quiet();
+        assert!(begun.elapsed() < Duration::from_secs(6), "{form:?}: {:?}", begun.elapsed());
+        let (_server, mut peer, count) = pop(&site);
+        assert_eq!(count, 3, "{form:?}");
+        peer.pop("QUIT");
     }
 }
 

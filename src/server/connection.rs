@@ -126,7 +126,7 @@ impl Connection {
         let gives_up = timeout.is_ok_and(|time| {
             (1..=activation::READ_TIMEOUT.into()).contains(&time.num_milliseconds())
         });
-        let wire = Wire { input: client, output: None, is_socket: true, gives_up };
+        let wire = Wire { input: client, output: None, is_socket: true, gives_up, ending: None };
         Self { wire, tls: None, peer: Peer::at(address) }
     }
 
@@ -144,7 +144,7 @@ impl Connection {
             v4.or_else(|| name.as_sockaddr_in6().map(|v6| IpAddr::from(v6.ip())))
         });
         let peer = Peer::at(address.map(|address| address.to_canonical()));
-        let wire = Wire { input, output: Some(output), is_socket, gives_up: false };
+        let wire = Wire { input, output: Some(output), is_socket, gives_up: false, ending: None };
         Self { wire, tls: None, peer }
     }
 
@@ -282,6 +282,13 @@ impl Connection {
         }
     }
 
+    /// From now on what is being sent is cut off some seconds after `asked` can be read, which is
+    /// when the process is asked to end: `ConnectionAborted`.
+    pub fn heed(&mut self, asked: BorrowedFd<'_>) -> io::Result<()> {
+        self.wire.ending = Some(Ending { asked: asked.try_clone_to_owned()?, at: None });
+        Ok(())
+    }
+
     /// Sends all of it. `TimedOut` when the client does not take it in so long.
     pub fn send(&mut self, mut bytes: &[u8], milliseconds: u32) -> io::Result<()> {
         let Some(tls) = &mut self.tls else {
@@ -315,6 +322,9 @@ const PROXY_TIMEOUT: u32 = 10_000;
 /// How long a client that takes nothing is waited for at the end, in milliseconds.
 const FAREWELL: u32 = 1000;
 
+/// So long, in milliseconds, goes on what is being sent when the process is asked to end.
+const LAST: u32 = 3000;
+
 /// The moment at which a client has been waited for long enough, however it has trickled.
 #[derive(Clone, Copy)]
 struct Deadline(Instant);
@@ -339,6 +349,16 @@ struct Wire {
     is_socket: bool,
     /// Whether a read ends by itself, after [`activation::READ_TIMEOUT`].
     gives_up: bool,
+    /// Where the process may be asked to end meanwhile.
+    ending: Option<Ending>,
+}
+
+/// The end of a process that is sending.
+struct Ending {
+    /// Can be read when it is asked for.
+    asked: OwnedFd,
+    /// When what is being sent is cut off.
+    at: Option<Deadline>,
 }
 
 impl Wire {
@@ -371,10 +391,8 @@ impl Wire {
         let mut deadline = None;
         while !bytes.is_empty() {
             if wait {
-                let deadline = deadline.get_or_insert_with(|| Deadline::after(milliseconds));
-                if !fd::wait_writable(self.output(), deadline.left())? {
-                    return Err(io::ErrorKind::TimedOut.into());
-                }
+                let deadline = *deadline.get_or_insert_with(|| Deadline::after(milliseconds));
+                self.wait_for_room(deadline)?;
             }
             let sent = if self.is_socket {
                 let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
@@ -390,6 +408,27 @@ impl Wire {
             }
         }
         Ok(())
+    }
+
+    fn wait_for_room(&mut self, deadline: Deadline) -> io::Result<()> {
+        let output = self.output.as_ref().unwrap_or(&self.input);
+        let cut_off = match &mut self.ending {
+            Some(Ending { asked, at: at @ None }) => {
+                let [has_room, is_asked] = fd::wait_writable_or(output, asked, deadline.left())?;
+                if !is_asked {
+                    return if has_room { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) };
+                }
+                *at.insert(Deadline::after(LAST))
+            }
+            Some(Ending { at: Some(at), .. }) => *at,
+            None if fd::wait_writable(output, deadline.left())? => return Ok(()),
+            None => return Err(io::ErrorKind::TimedOut.into()),
+        };
+        // Also who takes a little now and then is not waited for any longer.
+        if cut_off.left() > 0 && fd::wait_writable(output, cut_off.left())? {
+            return Ok(());
+        }
+        Err(io::ErrorKind::ConnectionAborted.into())
     }
 }
 

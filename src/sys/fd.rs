@@ -65,13 +65,26 @@ pub fn wait_writable(fd: impl AsFd, milliseconds: u32) -> io::Result<bool> {
     wait(fd, PollFlags::POLLOUT, milliseconds)
 }
 
+/// Waits until `fd` can be written, or `other` read, at most `milliseconds`; which of them can.
+pub fn wait_writable_or(
+    fd: impl AsFd,
+    other: impl AsFd,
+    milliseconds: u32,
+) -> io::Result<[bool; 2]> {
+    let fd = PollFd::new(fd.as_fd(), PollFlags::POLLOUT);
+    poll_all([fd, PollFd::new(other.as_fd(), PollFlags::POLLIN)], milliseconds)
+}
+
 /// Waits until one of these can be read (or has ended), at most `milliseconds`; which of them can.
 pub fn wait_for_any<const N: usize>(
     fds: [BorrowedFd<'_>; N],
     milliseconds: u32,
 ) -> io::Result<[bool; N]> {
+    poll_all(fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)), milliseconds)
+}
+
+fn poll_all<const N: usize>(mut all: [PollFd<'_>; N], milliseconds: u32) -> io::Result<[bool; N]> {
     let timeout = PollTimeout::try_from(milliseconds).unwrap_or(PollTimeout::MAX);
-    let mut all = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN));
     loop {
         match poll(&mut all, timeout) {
             Ok(_) => return Ok(all.map(|fd| fd.any().unwrap_or(true))),

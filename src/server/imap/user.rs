@@ -49,6 +49,9 @@ const AGAIN: Duration = if cfg!(test) { Duration::from_millis(50) } else { Durat
 /// So much is read at once.
 const READ: usize = 16 * 1024;
 
+/// The log's word for a session that a signal has ended.
+const ASKED: &str = "asked to end";
+
 /// Why a session is over.
 #[derive(Debug)]
 pub enum End {
@@ -153,7 +156,8 @@ pub fn session(
             return Exit::TempFail;
         }
     };
-    let signals = match Signals::take(&signal::ENDING) {
+    let taken = Signals::take(&signal::ENDING);
+    let signals = match taken.and_then(|signals| client.heed(signals.as_fd()).map(|()| signals)) {
         Ok(signals) => signals,
         Err(error) => {
             log.error(&format!("{who}: signals can't be waited for: {error}"));
@@ -198,6 +202,7 @@ pub fn session(
         End::Gone(error) => match error.kind() {
             io::ErrorKind::TimedOut => ("timeout".to_owned(), Exit::Ok),
             io::ErrorKind::UnexpectedEof => ("gone".to_owned(), Exit::Ok),
+            io::ErrorKind::ConnectionAborted => (ASKED.to_owned(), Exit::Ok),
             _ => (error.to_string(), Exit::IoErr),
         },
     };
@@ -283,7 +288,7 @@ impl<'a> User<'a> {
             };
             let now = Instant::now();
             if is_asked {
-                return Err(End::Told("asked to end", "the server is going down, come again"));
+                return Err(End::Told(ASKED, "the server is going down, come again"));
             }
             if input {
                 return Ok(client.borrow_mut().receive(buffer, STUCK)?);
