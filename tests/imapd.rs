@@ -351,6 +351,30 @@ fn folders_are_made_listed_renamed_and_deleted() {
 }
 
 #[test]
+fn names_of_folders_are_told_as_the_client_writes_them() {
+    let (_site, _server, address) = host();
+    let mut peer = login(address);
+    says(&mut peer, "a CREATE B&APw-cher", &["a OK"]);
+    let command = "b CREATE B&APw-cher";
+    says(&mut peer, command, &["b NO [ALREADYEXISTS] there is a folder B&APw-cher already\n"]);
+    says(
+        &mut peer,
+        "c SELECT R&-D/&U,BTFw-",
+        &["c NO [NONEXISTENT] there is no folder R&-D/&U,BTFw-\n"],
+    );
+    says(
+        &mut peer,
+        "d CREATE &AOQ-.lock",
+        &["d NO [CANNOT] \"&AOQ-.lock\" is no name of a folder"],
+    );
+    says(&mut peer, "e ENABLE IMAP4rev2", &["e OK"]);
+    let command = "f CREATE \"B\u{fc}cher\"";
+    says(&mut peer, command, &["f NO [ALREADYEXISTS] there is a folder B\u{fc}cher already\n"]);
+    let command = "g SELECT \"R&D/\u{53f0}\u{5317}\"";
+    says(&mut peer, command, &["g NO [NONEXISTENT] there is no folder R&D/\u{53f0}\u{5317}\n"]);
+}
+
+#[test]
 fn an_idle_client_hears_of_mail_and_of_what_others_do() {
     let (site, _server, address) = host();
     let (mut idle, mut other) = (select(address), select(address));

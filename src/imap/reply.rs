@@ -16,7 +16,7 @@ use super::command::{
 };
 use crate::text::utf7;
 
-pub use condition::{Code, Condition, Word, failure, status};
+pub use condition::{Code, Condition, Word, failure, status, status_in};
 
 /// What NUL becomes, which no string may have: the replacement character.
 const NUL: &[u8] = "\u{fffd}".as_bytes();

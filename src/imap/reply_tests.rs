@@ -127,9 +127,15 @@ fn status_lines_say_how_it_went() {
     );
     assert_eq!(line(None, Condition::Ok, Some(Code::Unseen(8)), "x"), "* OK [UNSEEN 8] x\r\n");
     // What others said ends no line, and is no code.
-    assert_eq!(line(Some("a"), Condition::No, None, "a\r\nb \u{e4}"), "a NO a??b ?\r\n");
+    assert_eq!(line(Some("a"), Condition::No, None, "a\r\nb \u{e4}"), "a NO a??b &AOQ-\r\n");
     assert_eq!(line(Some("a"), Condition::No, None, "[ALERT] x"), "a NO ALERT] x\r\n");
     assert_eq!(line(Some("a"), Condition::No, None, "["), "a NO -\r\n");
+    // A name stands there as in LIST.
+    let told = |utf8| {
+        text(|out| status_in(utf8, Some("a"), Condition::No, None, "no R&D/\u{e4}\u{85}", out))
+    };
+    assert_eq!(told(false), "a NO no R&-D/&AOQ-?\r\n");
+    assert_eq!(told(true), "a NO no R&D/\u{e4}?\r\n");
 }
 
 #[test]

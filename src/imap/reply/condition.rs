@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Write as _};
 
 use crate::imap::command::{Error, Failure};
-use crate::text::line::printable;
+use crate::text::utf7;
 
 /// `resp-cond-state` and `resp-cond-bye`: how it went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,8 +168,21 @@ impl Display for Code {
 /// resp-text       = ["[" resp-text-code "]" SP] text
 /// ```
 ///
-/// Without a tag it is an untagged one. What is not printable ASCII in the text becomes `?`.
+/// Without a tag it is an untagged one. The text is in ASCII: what else may stand there is of names of
+/// mailboxes, and written as that.
 pub fn status(
+    tag: Option<&str>,
+    condition: Condition,
+    code: Option<&Code>,
+    text: &str,
+    out: &mut Vec<u8>,
+) {
+    status_in(false, tag, condition, code, text, out);
+}
+
+/// The same; `utf8`: for who has enabled it.
+pub fn status_in(
+    utf8: bool,
     tag: Option<&str>,
     condition: Condition,
     code: Option<&Code>,
@@ -182,7 +195,9 @@ pub fn status(
     }
     // A text has one character at least, and begins with no other code.
     let text = text.trim_start_matches('[');
-    line.extend(printable(if text.is_empty() { "-" } else { text }));
+    let text: String = text.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
+    let text = if utf8 { text } else { utf7::encode(&text) };
+    line.push_str(if text.is_empty() { "-" } else { &text });
     line.push_str("\r\n");
     out.extend_from_slice(line.as_bytes());
 }

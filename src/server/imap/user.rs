@@ -363,7 +363,8 @@ impl<'a> User<'a> {
 
     /// Only how it went.
     pub(super) fn say(&mut self, tag: &str, (condition, code, text): &Answer) {
-        reply::status(Some(tag), *condition, code.as_ref(), text, &mut self.out.buffer);
+        let (code, out) = (code.as_ref(), &mut self.out.buffer);
+        reply::status_in(self.rev2, Some(tag), *condition, code, text, out);
     }
 
     /// Leaves the selected mailbox; `expunge`: what is deleted goes.
