@@ -3,14 +3,17 @@
 use std::fmt;
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::{PATIENCE, wait_until};
 
@@ -102,18 +105,20 @@ fn reader(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
 
 /// Waits for a child, but not for ever.
 pub fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
+    if let Some(status) = child.try_wait().unwrap() {
+        return Some(status);
+    }
+    // Not waited for yet: the number is still its own.
+    let process = pidfd_open(rustix::process::Pid::from_child(child), PidfdFlags::empty()).unwrap();
     let deadline = Instant::now() + limit;
-    let mut pause = Duration::from_micros(200);
-    loop {
+    while let Some(left) = deadline.checked_duration_since(Instant::now()) {
+        let left = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap();
+        let _ = poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], left);
         if let Some(status) = child.try_wait().unwrap() {
             return Some(status);
         }
-        if Instant::now() > deadline {
-            return None;
-        }
-        std::thread::sleep(pause);
-        pause = (pause * 2).min(Duration::from_millis(10));
     }
+    None
 }
 
 pub fn spawn(command: &mut Command) -> Child {
