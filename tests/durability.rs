@@ -11,9 +11,10 @@
 
 mod support;
 
-use std::fs;
+use std::fs::{self, File, FileTimes};
 use std::path::Path;
 use std::process::Command;
+use std::time::SystemTime;
 
 use support::entry::{self, Entry};
 use support::kill::{Attempt, age_locks, kill_at_each};
@@ -413,6 +414,13 @@ fn procmail(site: &Site, user: &str, message: &[u8]) -> support::run::Ran {
     run(&mut command, message)
 }
 
+/// As if nobody had read a file since it was changed: procmail sleeps for a second where somebody
+/// has.
+fn not_read_lately(path: &Path) {
+    let file = File::options().write(true).open(path).unwrap();
+    file.set_times(FileTimes::new().set_accessed(SystemTime::UNIX_EPOCH)).unwrap();
+}
+
 #[test]
 fn local_deliver_killed_anywhere_harms_nothing_that_procmail_delivers_behind_it() {
     if !need("strace") || !need("procmail") {
@@ -428,6 +436,7 @@ fn local_deliver_killed_anywhere_harms_nothing_that_procmail_delivers_behind_it(
         site.become_user(&mut command, "toshi");
         let code = run(&mut command, &message()).code();
         let _ = fs::remove_file(site.path().join("mail/toshi.lock"));
+        not_read_lately(&site.inbox("toshi"));
         let between = procmail(&site, "toshi", SECOND);
         if between.code() != Some(0) {
             return Err(format!("procmail: {between}"));
@@ -545,9 +554,12 @@ fn mta_queue_killed_anywhere_forgets_no_member_of_an_alias() {
 
 #[test]
 fn a_power_cut_in_mta_queue_loses_no_message() {
-    for users in [&["toshi", "hunt"][..], &["team"]] {
-        power_cut_in_mta_queue(users);
-    }
+    power_cut_in_mta_queue(&["toshi", "hunt"]);
+}
+
+#[test]
+fn a_power_cut_in_mta_queue_loses_no_message_to_an_alias() {
+    power_cut_in_mta_queue(&["team"]);
 }
 
 fn power_cut_in_mta_queue(users: &[&str]) {
