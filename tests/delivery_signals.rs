@@ -166,9 +166,11 @@ fn an_agent_that_is_killed_is_answered_for_and_a_session_leaves_no_process() {
     assert_eq!(site.messages("toshi").len(), 2);
 }
 
-/// Two hundred deliveries into one mailbox, to each of which a signal comes at some moment.
+/// Two hundred deliveries, to each of which a signal comes at some moment, into a mailbox that is
+/// new when it has many: each time all of it is read.
 fn at_random_moments(form: Form, who: Who, signal: Signal, seed: u64) -> [usize; 2] {
     const RUNS: usize = 200;
+    const MANY: usize = 25;
     let site = form.site();
     let inbox = form.inbox(&site);
     let text = message(1, SIZE);
@@ -197,6 +199,10 @@ fn at_random_moments(form: Form, who: Who, signal: Signal, seed: u64) -> [usize;
         told_of[is_there] += 1;
         let has = form.has(&inbox, &text, delivered);
         has.unwrap_or_else(|what| panic!("{signal} in run {number}: {what}: {ran}"));
+        if delivered >= MANY {
+            form.fill(&inbox);
+            delivered = 0;
+        }
     }
     told_of
 }
