@@ -23,7 +23,7 @@ use support::{mutt, need, wait_until};
 /// How long they work at it.
 fn time() -> Duration {
     let seconds = std::env::var("HIKYAKU_SHARED_SECONDS").ok();
-    Duration::from_secs(seconds.map_or(15, |seconds| seconds.parse().unwrap()))
+    Duration::from_secs(seconds.map_or(8, |seconds| seconds.parse().unwrap()))
 }
 
 /// Who only delivers.

@@ -21,7 +21,7 @@ use support::{mutt, need};
 /// How long they work at it.
 fn time() -> Duration {
     let seconds = std::env::var("HIKYAKU_SHARED_SECONDS").ok();
-    Duration::from_secs(seconds.map_or(20, |seconds| seconds.parse().unwrap()))
+    Duration::from_secs(seconds.map_or(8, |seconds| seconds.parse().unwrap()))
 }
 
 /// Who delivers, and who works by our programs and handles.
