@@ -36,10 +36,11 @@ uninstall:
 	@PREFIX="$(PREFIX)" SYSCONFDIR="$(SYSCONFDIR)" DESTDIR="$(DESTDIR)" \
 		sh etc/install.sh remove
 
+# More tests at once than there are processors: many of them wait for other people's programs.
 check: tools
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) test --locked
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(nproc)))} $(CARGO) test --locked
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps
 	@if command -v mandoc >/dev/null 2>&1; then \
 		echo "mandoc -T lint -W warning man/*"; \
