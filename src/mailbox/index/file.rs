@@ -386,4 +386,4 @@ fn is_no_place(error: &io::Error) -> bool {
 
 #[cfg(test)]
 #[path = "file_tests.rs"]
-mod tests;
+pub(super) mod tests;

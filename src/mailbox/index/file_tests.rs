@@ -13,7 +13,7 @@ use crate::mailbox::store::{Extent, Flags, Marking, Marks, Message};
 use crate::mailbox::uids::UidSet;
 
 /// An index directory of its own.
-struct Home {
+pub(in crate::mailbox::index) struct Home {
     dir: tempfile::TempDir,
 }
 
@@ -25,7 +25,7 @@ impl Home {
     }
 
     /// With an index of this state.
-    fn with(state: &State) -> Self {
+    pub fn with(state: &State) -> Self {
         let home = Self::new();
         home.open().0.lock().unwrap().replace(state.clone()).unwrap();
         home
@@ -36,7 +36,7 @@ impl Home {
         Directory::new(&path, &self.dir.path().join("box"), nix::unistd::geteuid())
     }
 
-    fn open(&self) -> (Index, Opened) {
+    pub fn open(&self) -> (Index, Opened) {
         Index::open(self.directory()).unwrap()
     }
 
@@ -46,7 +46,7 @@ impl Home {
         index.state().clone()
     }
 
-    fn path(&self) -> PathBuf {
+    pub fn path(&self) -> PathBuf {
         self.directory().path_of(ENDING)
     }
 

@@ -1,12 +1,12 @@
 //! Pages beside a plain list of the same messages, and what becomes of one that is damaged.
 
 use std::fs;
-use std::path::PathBuf;
 
 use super::{Held, Messages, PAGE, Summary};
 use crate::mailbox::Error;
-use crate::mailbox::index::{Change, Directory, ENDING, Index, Opened, State};
-use crate::mailbox::store::{Extent, Flags, Message};
+use crate::mailbox::index::file::tests::Home;
+use crate::mailbox::index::{Change, Opened, State};
+use crate::mailbox::store::{Extent, Flags, Marking, Marks, Message};
 use crate::mailbox::uids::UidSet;
 
 fn message(uid: u32) -> Message {
@@ -14,7 +14,7 @@ fn message(uid: u32) -> Message {
     Message {
         uid,
         header: 10,
-        marks: crate::mailbox::store::Marks { flags: Flags::of_bits(bits), keywords: 0 },
+        marks: Marks { flags: Flags::of_bits(bits), keywords: 0 },
         modseq: u64::from(uid),
         size: u64::from(uid) * 3,
         date: 0,
@@ -50,36 +50,13 @@ impl Dice {
     }
 }
 
-struct Home {
-    dir: tempfile::TempDir,
-}
-
-impl Home {
-    fn new() -> Self {
-        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
-        Self { dir: dir.unwrap() }
+/// An index of so many messages, and nothing behind the snapshot.
+fn home_of(messages: u32) -> Home {
+    let mut state = State::new(5, 0);
+    for uid in 1..=messages {
+        state.apply(Change::New(message(uid))).unwrap();
     }
-
-    fn open(&self) -> Index {
-        let path = self.dir.path().join("index");
-        let place = self.dir.path().join("box");
-        Index::open(Directory::new(&path, &place, nix::unistd::geteuid())).unwrap().0
-    }
-
-    fn path(&self) -> PathBuf {
-        self.open().directory().path_of(ENDING)
-    }
-
-    /// An index of so many messages, and nothing behind the snapshot.
-    fn of(messages: u32) -> Self {
-        let home = Self::new();
-        let mut state = State::new(5, 0);
-        for uid in 1..=messages {
-            state.apply(Change::New(message(uid))).unwrap();
-        }
-        home.open().lock().unwrap().replace(state).unwrap();
-        home
-    }
+    Home::with(&state)
 }
 
 /// All that is asked of them has the answer of the list.
@@ -111,8 +88,8 @@ fn same(messages: &Messages, list: &[Message], dice: &mut Dice) {
 fn whatever_happens_pages_say_what_a_list_of_all_messages_says() {
     for seed in 0..40 {
         let mut dice = Dice(seed);
-        let home = Home::of(dice.below(4) * 300);
-        let mut index = home.open();
+        let home = home_of(dice.below(4) * 300);
+        let mut index = home.open().0;
         let mut list = index.state().messages.all().unwrap();
         for round in 0..30 {
             let mut messages = index.state().messages.clone();
@@ -155,7 +132,7 @@ fn whatever_happens_pages_say_what_a_list_of_all_messages_says() {
                 assert!(index.state().messages.pages().iter().all(|page| {
                     matches!(page.held, Held::Stored { .. }) && page.summary.count > 0
                 }));
-                let read = home.open();
+                let read = home.open().0;
                 assert_eq!(read.opened(), Opened::Loaded, "seed {seed}, round {round}");
                 same(&read.state().messages, &list, &mut dice);
             } else {
@@ -177,9 +154,9 @@ fn damage(home: &Home, uid: u32) {
 #[test]
 fn a_page_that_is_damaged_is_found_when_it_is_asked_for_and_the_others_go_on() {
     let page = u32::try_from(PAGE).unwrap();
-    let home = Home::of(page * 3);
+    let home = home_of(page * 3);
     damage(&home, page + 5);
-    let mut index = home.open();
+    let mut index = home.open().0;
     assert_eq!(index.opened(), Opened::Loaded);
     assert_eq!(index.state().status().messages, PAGE * 3);
     assert_eq!(index.state().messages.get(page).unwrap(), Some(message(page)));
@@ -200,45 +177,45 @@ fn a_page_that_is_damaged_is_found_when_it_is_asked_for_and_the_others_go_on() {
     locked.replace(state).unwrap();
     drop(locked);
     assert!(!index.refresh().unwrap());
-    assert_eq!(home.open().state(), index.state());
+    assert_eq!(home.open().0.state(), index.state());
 }
 
 #[test]
 fn a_journal_that_stumbles_over_a_damaged_page_is_damage_and_so_is_a_file_that_was_cut() {
-    let home = Home::of(1000);
-    let mut index = home.open();
+    let home = home_of(1000);
+    let mut index = home.open().0;
     let uids = UidSet::from(300..=300);
     let modseq = index.state().next_modseq();
-    let (marking, by) = (crate::mailbox::store::Marking::Replace, message(8).marks);
+    let (marking, by) = (Marking::Replace, message(8).marks);
     let mark = Change::Mark { uids, marking, by, modseq };
     index.lock().unwrap().commit(vec![mark], false).unwrap();
     damage(&home, 301);
-    let mut index = home.open();
+    let mut index = home.open().0;
     assert!(matches!(index.opened(), Opened::Damaged(_)));
     let state = index.lock().unwrap().state().clone();
     assert_eq!(*state.messages.uids(), (1..=256).chain(513..=1000).collect());
 
-    let home = Home::of(1000);
-    let mut index = home.open();
+    let home = home_of(1000);
+    let mut index = home.open().0;
     let file = fs::OpenOptions::new().write(true).open(home.path()).unwrap();
     file.set_len(file.metadata().unwrap().len() - 96).unwrap();
     assert!(index.state().messages.get(1).unwrap().is_some());
     assert!(matches!(index.state().messages.get(1000), Err(Error::Damaged { .. })));
     assert!(matches!(index.refresh(), Err(Error::Damaged { .. })));
-    assert!(matches!(home.open().opened(), Opened::Damaged(_)));
+    assert!(matches!(home.open().0.opened(), Opened::Damaged(_)));
 }
 
 #[test]
 fn what_a_journal_changes_in_many_pages_is_made_a_snapshot_of_when_nobody_waits() {
-    let home = Home::of(20_000);
-    let mut index = home.open();
+    let home = home_of(20_000);
+    let mut index = home.open().0;
     let uids = UidSet::from(1..=u32::MAX);
     let modseq = index.state().next_modseq();
-    let (marking, by) = (crate::mailbox::store::Marking::Replace, message(8).marks);
+    let (marking, by) = (Marking::Replace, message(8).marks);
     let mark = Change::Mark { uids, marking, by, modseq };
     index.lock().unwrap().commit(vec![mark], false).unwrap();
     let state = index.state().clone();
-    let mut other = home.open();
+    let mut other = home.open().0;
     assert!(other.state().messages.pages_here() > 70);
     index.tidy().unwrap();
     assert_eq!((index.state().messages.pages_here(), index.state()), (0, &state));
@@ -250,8 +227,8 @@ fn what_a_journal_changes_in_many_pages_is_made_a_snapshot_of_when_nobody_waits(
 
 #[test]
 fn who_still_has_the_pages_of_a_file_that_was_replaced_keeps_nobody_from_the_new_one() {
-    let home = Home::of(1000);
-    let [mut one, mut two, mut three] = [home.open(), home.open(), home.open()];
+    let home = home_of(1000);
+    let [mut one, mut two, mut three] = [home.open().0, home.open().0, home.open().0];
     let state = one.state().clone();
     one.lock().unwrap().replace(state).unwrap();
     let mut bytes = fs::read(home.path()).unwrap();

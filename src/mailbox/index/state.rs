@@ -313,14 +313,14 @@ impl State {
     /// Takes over marks that nothing but another index of the same mailbox had: its messages are
     /// known again by their digests, and equal ones by their order.
     pub fn take_marks_of(&mut self, other: &Self) -> Result<(), Trouble> {
-        // Of what can be read.
-        let mut unwritten: Vec<Message> = other.messages.iter().filter_map(Result::ok).collect();
-        if !unwritten.iter().any(|message| message.extent.unwritten) {
+        let readable = || other.messages.iter().filter_map(Result::ok);
+        if !readable().any(|message| message.extent.unwritten) {
             return Ok(());
         }
-        unwritten.sort_by_key(|message| message.extent.start);
+        let mut in_order: Vec<Message> = readable().collect();
+        in_order.sort_by_key(|message| message.extent.start);
         let mut theirs: HashMap<[u8; 16], VecDeque<Message>> = HashMap::new();
-        for message in unwritten {
+        for message in in_order {
             theirs.entry(message.digest).or_default().push_back(message);
         }
         let modseq = self.next_modseq();

@@ -33,7 +33,10 @@ pub fn session(
 ) -> Exit {
     let peer = client.peer;
     let who = format!("user=<{}>, rip={peer}", shown(account.name.as_bytes()));
-    let mut mailbox = match local::open_inbox(config, account) {
+    // What POP3 shows is what there was at the beginning, whatever others do.
+    let opened =
+        local::open_inbox(config, account).and_then(|mailbox| Ok((mailbox.messages()?, mailbox)));
+    let (messages, mut mailbox) = match opened {
         Ok(opened) => opened,
         Err(what) => {
             log.error(&format!("Mailbox: {who}, status=unavailable: {what}"));
@@ -43,15 +46,6 @@ pub fn session(
     };
     let mut wire = Wire::new(client);
     let mut tally = Tally::default();
-    // What POP3 shows is what there was at the beginning, whatever others do.
-    let messages = match mailbox.messages() {
-        Ok(messages) => messages,
-        Err(error) => {
-            log.error(&format!("Mailbox: {who}, status=unavailable: {error}"));
-            let _ = client.send(&Session::refusal(), STUCK);
-            return Exit::TempFail;
-        }
-    };
     let served = Maildrop { mailbox: mailbox.as_mut(), messages: &messages, log, who: &who }
         .serve(&mut wire, leftover, &mut tally);
     for warning in mailbox.take_warnings() {
