@@ -192,3 +192,33 @@ fn unique_ids_stay_when_mutt_rewrites_the_mailbox() {
     fs::remove_dir_all(site.home(USER).join("mail/.index")).unwrap();
     assert_eq!(unique_ids(&site), ids[1..]);
 }
+
+/// Its client's numbers mean the messages that it was told of, and none that has the UID of one of them
+/// now: another program may have numbered the mailbox anew meanwhile.
+#[test]
+fn nothing_is_deleted_in_a_mailbox_that_was_numbered_anew_amid_a_session() {
+    let numbered = |validity: u32, order: [usize; 3]| -> Vec<u8> {
+        let each = (1_u32..).zip(order).map(|(uid, number)| {
+            let base = format!("X-IMAPbase: {validity} 3\n");
+            let own = format!("{}X-UID: {uid}\n", if uid == 1 { &base } else { "" });
+            let from = "From a@example.org Mon Jun 21 03:15:20 2004\n";
+            [from.as_bytes(), own.as_bytes(), &message(number, 2000), b"\n"].concat()
+        });
+        each.collect::<Vec<_>>().concat()
+    };
+    let site = Site::plan().in_memory().build();
+    site.fill(USER, &numbered(7, [0, 1, 2]));
+    let (_server, mut peer, count) = pop(&site);
+    assert_eq!(count, 3);
+    assert!(peer.pop("DELE 1").starts_with("+OK"));
+    site.fill(USER, &numbered(8, [2, 0, 1]));
+    let answer = peer.pop("RETR 2");
+    assert!(answer.starts_with("-ERR [SYS/TEMP]"), "{answer}");
+    let answer = peer.pop("QUIT");
+    assert!(answer.starts_with("-ERR [SYS/TEMP]"), "{answer}");
+    let (_server, mut peer, count) = pop(&site);
+    assert_eq!(count, 3);
+    for (at, number) in [2, 0, 1].into_iter().enumerate() {
+        assert_eq!(text(&mut peer, &format!("RETR {}", at + 1)), message(number, 2000));
+    }
+}

@@ -48,7 +48,6 @@ fn our_imapd_dovecot_and_mutt_work_on_one_mailbox_while_mail_comes() {
     }
     let shared = Shared::lasting(time());
     let (server, address) = shared.site.serve("imapd");
-    shared.begin_by_imapd(address);
     let mut actors = deliver(&shared);
     actors.extend((0..3).map(|number| shared.imapd(address, number)));
     actors.extend([shared.popd(), shared.imap(), shared.mutt()]);
@@ -65,7 +64,6 @@ fn our_imapd_and_dovecot_work_on_one_mailbox_while_clients_wait() {
     let shared = Shared::lasting(time());
     shared.part();
     let (server, address) = shared.site.serve("imapd");
-    shared.begin_by_imapd(address);
     let mut actors = deliver(&shared);
     actors.extend((0..3).map(|number| shared.imapd(address, number)));
     actors.extend((0..2).map(|_| shared.idler(address)));
@@ -83,7 +81,6 @@ fn our_imapd_loses_no_keyword_while_mail_comes_and_goes() {
     }
     let shared = Shared::lasting(time());
     let (server, address) = shared.site.serve("imapd");
-    shared.begin_by_imapd(address);
     let mut actors = deliver(&shared);
     actors.extend((0..4).map(|number| shared.imapd(address, number)));
     actors.extend([shared.popd(), shared.idler(address), shared.lmtp(9)]);

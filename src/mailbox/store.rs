@@ -269,6 +269,9 @@ pub struct Changes {
 /// What it shows stays as it is until [`Store::sync`] or an operation that changes the mailbox
 /// (`append`, `mark`, `expunge`, `claim_recent`): these look first, so they may show what others did
 /// besides. Who numbers messages for a client keeps a list of their UIDs.
+///
+/// UIDs are meant as they were when the handle was opened. Where the mailbox has another UIDVALIDITY
+/// since then, [`Store::version`] says so, and `read`, `mark` and `expunge` fail and do nothing.
 pub trait Store {
     /// Looks at what others did since the last look.
     fn sync(&mut self) -> Result<(), Error>;

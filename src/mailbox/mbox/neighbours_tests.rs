@@ -8,7 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 
-use super::MboxStore;
+use super::{Error, MboxStore};
 use crate::mailbox::store::{Flags, Marking, Store};
 use crate::mailbox::store_tests::{place, read};
 use crate::mailbox::uids::UidSet;
@@ -260,4 +260,40 @@ fn keywords_of_both_count_where_ours_are_not_written_yet() {
     let store = MboxStore::open(place(directory.path(), "box")).unwrap();
     assert_eq!(names(&store), "ours theirs");
     assert_eq!(store.messages().unwrap()[0].marks.flags, Flags::SEEN);
+}
+
+/// What a handle's UIDs mean is what they meant when it was opened, and not what they mean to whoever
+/// has numbered the mailbox anew since.
+#[test]
+fn old_uids_of_a_mailbox_with_a_new_uidvalidity_mean_no_message() {
+    let numbered = |validity: u32, names: [&str; 3]| -> String {
+        let base = format!("X-IMAPbase: {validity} 3\n");
+        let each = (1..).zip(names);
+        let fields = |uid| format!("{}X-UID: {uid}\n", if uid == 1 { &base } else { "" });
+        each.map(|(uid, name)| message(name, &fields(uid))).collect()
+    };
+    for looks_first in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let place = place(directory.path(), "box");
+        let path = place.path.clone();
+        fs::write(&path, numbered(7, ["a", "b", "c"])).unwrap();
+        let mut store = MboxStore::open(place).unwrap();
+        assert_eq!((store.status().uid_validity, store.uids().len()), (7, 3));
+        fs::write(&path, numbered(8, ["c", "a", "b"])).unwrap();
+        if looks_first {
+            store.sync().unwrap();
+            assert_eq!(store.status().uid_validity, 8);
+        }
+        let one = UidSet::from(1..=1);
+        let read = store.read(1, 0..u64::MAX, &mut |_| Ok(()));
+        assert!(matches!(read, Err(Error::Changed)), "{read:?}");
+        let removed = store.expunge(&one);
+        assert!(matches!(removed, Err(Error::Changed)), "{removed:?}");
+        let marked = store.mark(&one, Marking::Add, Flags::DELETED, &[], None);
+        assert!(matches!(marked, Err(Error::Changed)), "{marked:?}");
+        store.checkpoint().unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(bodies(&text), ["This is c.", "This is a.", "This is b."]);
+        assert!(!text.contains("X-Status: D"), "{text}");
+    }
 }

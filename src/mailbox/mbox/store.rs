@@ -41,6 +41,8 @@ pub struct MboxStore {
     pub(super) index: Index,
     /// What it shows instead of what the index has, while there is no file.
     pub(super) gone: Option<State>,
+    /// What its UIDs count with; 0 until the first look.
+    uid_validity: u32,
     cursor: Option<Cursor>,
     ahead: Ahead,
     watch: Option<Watch>,
@@ -63,6 +65,7 @@ impl MboxStore {
             mbox: Mbox::new(place),
             index,
             gone: None,
+            uid_validity: 0,
             cursor: None,
             ahead: Ahead::default(),
             watch: None,
@@ -72,7 +75,20 @@ impl MboxStore {
         // What a killed process left is finished first, also where it had only begun.
         drop(store.mbox.lock_for_reading()?);
         store.sync()?;
+        store.uid_validity = store.state().uid_validity;
         Ok(store)
+    }
+
+    /// Fails where the mailbox was numbered anew: the UIDs that the caller knows are those of other
+    /// messages now.
+    fn same(&self) -> Result<(), Error> {
+        if self.state().uid_validity == self.uid_validity { Ok(()) } else { Err(Error::Changed) }
+    }
+
+    /// The message that the caller knows by this UID.
+    fn known(&self, uid: Uid) -> Result<Message, Error> {
+        self.same()?;
+        self.message(uid)?.ok_or(Error::Changed)
     }
 
     pub(super) fn state(&self) -> &State {
@@ -254,7 +270,7 @@ impl Store for MboxStore {
         range: Range<u64>,
         sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<(), Error> {
-        let message = self.message(uid)?.ok_or(Error::Changed)?;
+        let message = self.known(uid)?;
         let end = range.end.min(message.size);
         let mut cursor = match self.cursor.take() {
             Some(cursor) if cursor.is_of(&message) && cursor.at() <= range.start => cursor,
@@ -333,6 +349,9 @@ impl Store for MboxStore {
     ) -> Result<UidSet, Error> {
         self.sync()?;
         let mut locked = self.index.lock()?;
+        if locked.state().uid_validity != self.uid_validity {
+            return Err(Error::Changed);
+        }
         let plan = locked.state().plan_mark(uids, marking, flags, keywords, unchanged_since)?;
         // In the kernel's hands: a killed process loses no mark. The disk has it with the next
         // checkpoint, as a sync costs more than all the rest.
@@ -358,6 +377,7 @@ impl Store for MboxStore {
         if !self.verify(&mut opened, meant)? {
             order = self.state().messages.in_file_order()?;
         }
+        self.same()?;
         let uids = self.uids().and(uids);
         if uids.is_empty() {
             return Ok(uids);
@@ -474,7 +494,7 @@ impl MboxStore {
 
     /// Reads on in a message, of which so much is wanted; false at its end.
     fn fill(&mut self, cursor: &mut Cursor, end: u64) -> Result<bool, Error> {
-        let message = self.message(cursor.uid())?.ok_or(Error::Changed)?;
+        let message = self.known(cursor.uid())?;
         let base = self.state().base;
         let is_known = Identity::is_verified(&base) || cursor.knows(&base);
         if cursor.follow(&message)
@@ -497,7 +517,7 @@ impl MboxStore {
                     }
                     cursor.know(self.state().base);
                 }
-                let message = self.message(uid)?.ok_or(Error::Changed)?;
+                let message = self.known(uid)?;
                 if !cursor.follow(&message) {
                     return Err(Error::Changed);
                 }

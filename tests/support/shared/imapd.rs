@@ -1,14 +1,13 @@
 //! Clients of our imapd among the others.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use super::super::Dice;
 use super::super::imap::view::{View as Mailbox, set};
 use super::super::imap::{Imap, Said};
-use super::super::letter::{Agent, Fate, Letter, View};
+use super::super::letter::{Fate, Letter, View};
 use super::super::site::Site;
 use super::{Actor, Shared};
 
@@ -49,18 +48,6 @@ impl Client {
 }
 
 impl Shared {
-    /// A first message, in whose header our imapd writes the UIDVALIDITY. Of a mailbox that has none
-    /// Dovecot may be choosing another one at the same moment: then that counts, and sessions end.
-    pub fn begin_by_imapd(&self, address: SocketAddr) {
-        let letter = Letter { agent: Agent::LocalDeliver, writer: 7, number: 0 };
-        let command = self.site.local_deliver_command("hunt", &letter.sender());
-        assert!(Self::is_delivered(&letter, command));
-        self.sent.lock().unwrap().insert(letter);
-        Self::select(address).imap.must("LOGOUT");
-        let file = fs::read(self.site.inbox("hunt")).unwrap();
-        assert!(file.windows(10).any(|word| word == b"X-IMAPbase"));
-    }
-
     /// A session that reads, marks and expunges, and is begun anew now and then.
     pub fn imapd(&self, address: SocketAddr, number: usize) -> Actor<'_> {
         self.has_remover.store(true, Ordering::Relaxed);
@@ -155,7 +142,7 @@ impl Shared {
         client.ask(&format!("UID STORE {uids} +FLAGS.SILENT (\\Deleted)"), false);
         if client.ask(&format!("UID EXPUNGE {uids}"), false).is_some() {
             let gone = doomed.iter().filter(|(uid, _)| client.mailbox.number(*uid).is_none());
-            self.gone.lock().unwrap().extend(gone.map(|(_, letter)| *letter));
+            self.are_gone(gone.map(|(_, letter)| *letter), "imapd");
         }
     }
 

@@ -153,7 +153,7 @@ impl Shared {
         let uids: UidSet = doomed.iter().map(|(uid, _)| *uid).collect();
         let gone = store.expunge(&uids)?;
         let gone = doomed.iter().filter(|(uid, _)| gone.contains(*uid));
-        self.gone.lock().unwrap().extend(gone.map(|(_, letter)| *letter));
+        self.are_gone(gone.map(|(_, letter)| *letter), "our store");
         Ok(())
     }
 
