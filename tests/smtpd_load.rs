@@ -473,6 +473,29 @@ fn a_handshake_that_stops_anywhere_holds_its_place_no_longer_than_a_session() {
     }
 }
 
+/// As `openssl s_time` does: there was a handshake, and nothing failed.
+#[test]
+fn a_client_that_goes_at_once_behind_a_handshake_has_had_one() {
+    let pair = Pair::new();
+    let site = pair.plan(plan(30)).build();
+    for service in ["smtp", "submissions"] {
+        let (server, address) = site.serve_word("smtpd", service);
+        for version in VERSIONS {
+            for _ in 0..10 {
+                let mut stream = before_tls(address, service);
+                let mut client = pair.client(&[*version]);
+                while client.is_handshaking() {
+                    client.complete_io(&mut stream).unwrap();
+                }
+                let reset = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+                setsockopt(&stream, sockopt::Linger, &reset).unwrap();
+            }
+        }
+        quiet(&server);
+        assert!(!server.log().contains("handshake"), "{}", server.log());
+    }
+}
+
 #[test]
 fn what_is_no_handshake_ends_at_once() {
     let pair = Pair::new();

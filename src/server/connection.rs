@@ -235,8 +235,14 @@ impl Connection {
         while tls.is_handshaking() {
             let advanced = tls.advance();
             // Also after an error: the client is told of it.
-            self.wire.send(&tls.output()?, deadline.left())?;
-            if !advanced? && Layer::fill(&mut *tls, &mut self.wire, deadline)? == 0 {
+            let sent = self.wire.send(&tls.output()?, deadline.left());
+            let advanced = advanced?;
+            match sent {
+                // Who has agreed and is gone then has gone from a session.
+                Err(error) if tls.is_handshaking() || !is_gone(&error) => return Err(error),
+                _ => {}
+            }
+            if !advanced && Layer::fill(&mut *tls, &mut self.wire, deadline)? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
@@ -430,6 +436,11 @@ impl Wire {
         }
         Err(io::ErrorKind::ConnectionAborted.into())
     }
+}
+
+/// Whether an error says that the client has closed the connection.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 #[cfg(test)]

@@ -213,8 +213,9 @@ impl<'a> parent::Host for Host<'a> {
         identity: Option<&Identity>,
     ) -> io::Result<(Kit, Vec<String>)> {
         let scram = login::scram(self.server.config, self.server.log);
-        // What the processor can do for checksums is asked once, not by each session.
+        // What the processor can do for checksums and searches is asked once, not by each session.
         let _ = crc32fast::hash(&[]);
+        let _ = (memchr::memchr(0, &[]), memchr::memchr2(0, 0, &[]), memchr::memrchr(0, &[]));
         self.server.lock_up(&[orders.as_fd()])?;
         Ok(Kit::new(self.server, identity, scram))
     }

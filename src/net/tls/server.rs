@@ -5,6 +5,7 @@
 //! sent again by anybody.
 
 use std::io::{self, Read, Write};
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use rustls::client::verify_server_name;
@@ -149,19 +150,22 @@ impl ResolvesServerCert for ByName {
 /// So much of the network is read at once, in bytes: a little more than the largest record.
 const ROOM: usize = 18 * 1024;
 
+/// And this where not much has come at once yet: memory that nobody has touched costs nothing.
+const LITTLE: usize = 2 * 1024;
+
 /// One connection. Memory is bounded: a handshake of 64 KiB, or a few records.
 pub struct Stream {
     tls: ServerConnection,
-    /// Bytes of the network that are not looked at yet: those from `taken` on.
+    /// Bytes of the network; those in `left` are not looked at yet.
     network: Vec<u8>,
-    taken: usize,
+    left: Range<usize>,
 }
 
 impl Stream {
     /// A connection whose client is about to begin.
     pub fn new(settings: Arc<ServerConfig>) -> io::Result<Self> {
         let tls = ServerConnection::new(settings).map_err(io::Error::other)?;
-        Ok(Self { tls, network: Vec::new(), taken: 0 })
+        Ok(Self { tls, network: vec![0; LITTLE], left: 0..0 })
     }
 
     /// Whether the two sides have not agreed yet.
@@ -191,24 +195,26 @@ impl Stream {
     /// Fills the store of bytes of the network; 0 when `read` says so. To be called when
     /// [`Stream::advance`] has used them up.
     pub fn fill(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
-        self.network.resize(ROOM, 0);
-        self.taken = 0;
-        let filled = read(&mut self.network);
-        self.network.truncate(*filled.as_ref().unwrap_or(&0));
-        filled
+        if self.left.end == self.network.len() {
+            self.network.resize(ROOM, 0);
+        }
+        self.left = 0..0;
+        let filled = read(&mut self.network)?;
+        self.left = 0..filled;
+        Ok(filled)
     }
 
     /// Takes some of the bytes of the network; false where none are left. After an error, as after
     /// success, [`Stream::output`] may have something for the client.
     pub fn advance(&mut self) -> io::Result<bool> {
-        let mut left = self.network.get(self.taken..).unwrap_or_default();
+        let mut left = self.network.get(self.left.clone()).unwrap_or_default();
         if left.is_empty() {
             return Ok(false);
         }
         match self.tls.read_tls(&mut left)? {
             // The client has said that it sends no more.
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            taken => self.taken += taken,
+            taken => self.left.start += taken,
         }
         let broken = |error| io::Error::new(io::ErrorKind::InvalidData, error);
         self.tls.process_new_packets().map_err(broken)?;
