@@ -229,6 +229,11 @@ fn without_its_index_a_maildir_tells_the_same_under_other_uids() {
         assert!(other.status().highest_modseq > status.highest_modseq);
         assert_eq!(other.take_warnings().len(), usize::from(damage.is_some()));
         assert!(matches!(store.sync(), Err(Error::Refused { .. })));
+        // Its UIDs are those of other messages.
+        let taken = store.read(2, 0..u64::MAX, &mut |_| Ok(()));
+        assert!(matches!(taken, Err(Error::Changed)), "{taken:?}");
+        assert!(store.expunge(&one(2)).is_err());
+        assert!(store.mark(&one(2), Marking::Add, Flags::SEEN, &[], None).is_err());
         assert!(store.append(&[arrival("x", Flags::SEEN, &[])]).is_err());
         assert_eq!(host.names("cur").len() + host.names("new").len(), 3);
     }
