@@ -10,23 +10,17 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use super::ahead::Ahead;
-use super::compaction::Compaction;
 use super::cursor::Cursor;
 use super::form::{Batch, Stored};
 use super::identity::Identity;
 use super::scan::Scanner;
-use super::{Mbox, Opened, append, in_place, listing, redo};
+use super::{Mbox, Opened, append, in_place};
 use crate::mailbox::index::{self, Change, Directory, Index, State};
 use crate::mailbox::moment::moment;
-use crate::mailbox::store::{
-    Arrival, Changes, Extent, Flags, Marking, Message, Status, Store, Version,
-};
+use crate::mailbox::store::{Arrival, Changes, Flags, Marking, Message, Status, Store, Version};
 use crate::mailbox::uids::{Uid, UidSet};
 use crate::mailbox::watch::Watch;
 use crate::mailbox::{Error, Place};
-
-/// Bytes of a file, ascending and apart.
-type Ranges = Vec<(u64, u64)>;
 
 /// Others may change a mailbox so often between two looks before it is looked at under the lock.
 pub(super) const TRIES: u32 = 4;
@@ -43,8 +37,8 @@ pub struct MboxStore {
     pub(super) gone: Option<State>,
     /// What its UIDs count with; 0 until the first look.
     uid_validity: u32,
-    cursor: Option<Cursor>,
-    ahead: Ahead,
+    pub(super) cursor: Option<Cursor>,
+    pub(super) ahead: Ahead,
     watch: Option<Watch>,
     /// When all of the file was last looked at by this handle.
     pub(super) verified: Option<Instant>,
@@ -81,12 +75,12 @@ impl MboxStore {
 
     /// Fails where the mailbox was numbered anew: the UIDs that the caller knows are those of other
     /// messages now.
-    fn same(&self) -> Result<(), Error> {
+    pub(super) fn same(&self) -> Result<(), Error> {
         if self.state().uid_validity == self.uid_validity { Ok(()) } else { Err(Error::Changed) }
     }
 
     /// The message that the caller knows by this UID.
-    fn known(&self, uid: Uid) -> Result<Message, Error> {
+    pub(super) fn known(&self, uid: Uid) -> Result<Message, Error> {
         self.same()?;
         self.message(uid)?.ok_or(Error::Changed)
     }
@@ -153,7 +147,7 @@ impl MboxStore {
 
     /// Whether these messages stand where the index says. Of what has only grown that is not certain:
     /// mutt moves a field from one message to another, and the last one stands where it stood.
-    fn stand(&self, opened: &Opened, mut meant: Vec<Message>) -> Result<bool, Error> {
+    pub(super) fn stand(&self, opened: &Opened, mut meant: Vec<Message>) -> Result<bool, Error> {
         if Identity::is_verified(&self.state().base) {
             return Ok(true);
         }
@@ -172,54 +166,15 @@ impl MboxStore {
 
     /// Looks at all of the file where one of these messages does not stand where the index says, and
     /// says whether all did.
-    fn verify(&mut self, opened: &mut Opened, meant: Vec<Message>) -> Result<bool, Error> {
+    pub(super) fn verify(
+        &mut self,
+        opened: &mut Opened,
+        meant: Vec<Message>,
+    ) -> Result<bool, Error> {
         if self.stand(opened, meant)? {
             return Ok(true);
         }
         self.catch_up_under(opened, true).map(|()| false)
-    }
-
-    /// Says in the index which ones are being removed: whoever finds the file without them need not
-    /// guess which of two that are the same is gone.
-    fn doom(&mut self, uids: &UidSet) -> Result<(), Error> {
-        let doomed = |message: Message| {
-            let extent = Extent { doomed: true, ..message.extent };
-            Change::Placed { uid: message.uid, extent }
-        };
-        let mut locked = self.index.lock()?;
-        let doomed = locked.state().messages.within(uids).map(|message| message.map(doomed));
-        let changes = doomed.collect::<Result<_, _>>()?;
-        locked.commit(changes, false)
-    }
-
-    /// The ranges of these messages, and the messages whose blank line a byte of them becomes.
-    fn removal(
-        &self,
-        opened: &Opened,
-        order: &[Message],
-        uids: &UidSet,
-    ) -> Result<(Ranges, UidSet), Error> {
-        let ranges: Ranges = order
-            .iter()
-            .filter(|message| uids.contains(message.uid))
-            .map(|message| (message.extent.start, message.extent.end()))
-            .collect();
-        let wanted = listing::removable(&opened.file, opened.identity, ranges)
-            .map_err(|error| self.fail("be read", error))?;
-        let mut longer = Vec::new();
-        for (start, end) in &wanted {
-            let whole = end.saturating_add(1);
-            let left = order.partition_point(|message| message.extent.end() < whole);
-            let left = order
-                .get(left)
-                .is_some_and(|last| last.extent.end() == whole && uids.contains(last.uid));
-            let at = order.partition_point(|message| message.extent.start < *start);
-            if left && let Some(before) = at.checked_sub(1).and_then(|at| order.get(at)) {
-                longer.push(before.uid);
-            }
-        }
-        longer.sort_unstable();
-        Ok((wanted, longer.into_iter().collect()))
     }
 }
 
@@ -270,21 +225,7 @@ impl Store for MboxStore {
         range: Range<u64>,
         sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<(), Error> {
-        let message = self.known(uid)?;
-        let end = range.end.min(message.size);
-        let mut cursor = match self.cursor.take() {
-            Some(cursor) if cursor.is_of(&message) && cursor.at() <= range.start => cursor,
-            other => Cursor::new(&message, other),
-        };
-        while cursor.at() < end {
-            if cursor.skip_to(range.start) {
-                sink(cursor.take(end)).map_err(Error::Sink)?;
-            } else if !self.fill(&mut cursor, end)? {
-                break;
-            }
-        }
-        self.cursor = Some(cursor);
-        Ok(())
+        self.give(uid, range, sink)
     }
 
     fn append(&mut self, arrivals: &[Arrival]) -> Result<Vec<Uid>, Error> {
@@ -366,36 +307,7 @@ impl Store for MboxStore {
     }
 
     fn expunge(&mut self, uids: &UidSet) -> Result<UidSet, Error> {
-        let Some(mut opened) = self.lock_current(false)? else {
-            return Ok(UidSet::new());
-        };
-        // The one that comes to stand first is written to, also where not all was looked at.
-        let mut order = self.state().messages.in_file_order()?;
-        let first = order.iter().find(|message| !uids.contains(message.uid)).map(|m| m.uid);
-        let is_meant = |m: &&Message| uids.contains(m.uid) || Some(m.uid) == first;
-        let meant = order.iter().filter(is_meant).copied().collect();
-        if !self.verify(&mut opened, meant)? {
-            order = self.state().messages.in_file_order()?;
-        }
-        self.same()?;
-        let uids = self.uids().and(uids);
-        if uids.is_empty() {
-            return Ok(uids);
-        }
-        let (ranges, longer) = self.removal(&opened, &order, &uids)?;
-        let compaction = Compaction::new(&opened, self.state(), &order, &uids, &ranges)
-            .map_err(|error| self.fail("be read", error))?;
-        self.doom(&uids)?;
-        let directory = self.mbox.directory();
-        redo::edit(&mut opened, &directory, &compaction.edits)?;
-        let base = opened.stamp(Identity::is_verified(&self.state().base))?;
-        let mut locked = self.index.lock()?;
-        let modseq = locked.state().next_modseq();
-        let mut changes = vec![Change::Expunge { uids: uids.clone(), modseq }];
-        changes.append(&mut compaction.changes(locked.state(), &longer)?);
-        changes.push(Change::Base(base));
-        locked.commit(changes, true)?;
-        Ok(uids)
+        self.remove(uids)
     }
 
     fn changes_since(&self, modseq: u64) -> Result<Changes, Error> {
@@ -490,51 +402,5 @@ impl MboxStore {
             Some(mut opened) => self.catch_up_under(&mut opened, true),
             None => self.show_nothing(),
         }
-    }
-
-    /// Reads on in a message, of which so much is wanted; false at its end.
-    fn fill(&mut self, cursor: &mut Cursor, end: u64) -> Result<bool, Error> {
-        let message = self.known(cursor.uid())?;
-        let base = self.state().base;
-        let is_known = Identity::is_verified(&base) || cursor.knows(&base);
-        if cursor.follow(&message)
-            && is_known
-            && let Some(bytes) = self.ahead.get(&base, &message.extent, &cursor.next(end))
-        {
-            return Ok(cursor.push(bytes));
-        }
-        for _ in 0..TRIES {
-            let opened = self.mbox.lock_for_reading()?.ok_or(Error::Changed)?;
-            self.refresh()?;
-            if self.describes(Some(&opened.identity)) {
-                let uid = cursor.uid();
-                if !cursor.knows(&self.state().base) {
-                    let meant = self.message(uid)?.into_iter().collect();
-                    if !self.stand(&opened, meant)? {
-                        drop(opened);
-                        self.catch_up(true)?;
-                        continue;
-                    }
-                    cursor.know(self.state().base);
-                }
-                let message = self.known(uid)?;
-                if !cursor.follow(&message) {
-                    return Err(Error::Changed);
-                }
-                let (base, next) = (self.state().base, cursor.next(end));
-                // It may have been read ahead, when it was not known yet to be of this message.
-                if let Some(bytes) = self.ahead.get(&base, &message.extent, &next) {
-                    return Ok(cursor.push(bytes));
-                }
-                return match self.ahead.read(&opened.file, &base, &message.extent, &next) {
-                    Ok(bytes) => Ok(cursor.push(bytes)),
-                    Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(Error::Changed),
-                    Err(error) => Err(self.fail("be read", error)),
-                };
-            }
-            drop(opened);
-            self.sync()?;
-        }
-        Err(Error::Changed)
     }
 }
