@@ -9,7 +9,7 @@ use std::time::UNIX_EPOCH;
 use hikyaku::mailbox::mbox::{Found, ImapBase, Scanner, Wanted, fields, from_line, write_back};
 use hikyaku::mailbox::store::Message as Stored;
 use hikyaku::mailbox::store::{Arrival, Flags, MOST_KEYWORDS, Marking, unique_ids};
-use hikyaku::mailbox::{MboxStore, NewMessage, Stager, Store, UidSet};
+use hikyaku::mailbox::{Error, MboxStore, NewMessage, Stager, Store, UidSet};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::dice::Dice;
@@ -409,7 +409,7 @@ pub fn check_life(input: &[u8], steps: usize) {
             return;
         }
         let uids: Vec<u32> = in_order(&store).iter().map(|message| message.uid).collect();
-        let validity = store.status().uid_validity;
+        let mut validity = store.status().uid_validity;
         let mut gone = Vec::new();
         let (mut added, mut moved, mut lost) = (false, false, false);
         let some: UidSet = uids.iter().copied().filter(|_| dice.below(3) == 0).collect();
@@ -430,6 +430,8 @@ pub fn check_life(input: &[u8], steps: usize) {
                     lose_index(&home);
                 }
                 store = home.open();
+                lost |= store.status().uid_validity != validity;
+                validity = store.status().uid_validity;
             }
             3 => {
                 let mut stager = Stager::new(u64::MAX);
@@ -490,10 +492,19 @@ pub fn check_life(input: &[u8], steps: usize) {
             wanted.push(new.replace('\n', "\r\n").into_bytes());
         }
         store.sync().unwrap();
+        if store.status().uid_validity != validity {
+            // Another message is the first, and says another UIDVALIDITY: this handle's UIDs mean no
+            // message any more.
+            for uid in store.uids().clone().iter() {
+                let given = store.read(uid, 0..u64::MAX, &mut |_| Ok(()));
+                assert!(matches!(given, Err(Error::Changed)), "{given:?} in {}", text(&before));
+            }
+            assert!(store.take_warnings().is_empty());
+            store = home.open();
+            lost = true;
+        }
         all_same(&read_all(&mut store), &wanted, &before);
         check_uids(&store);
-        // Another message is the first, and says another UIDVALIDITY.
-        lost |= store.status().uid_validity != validity;
         // Of messages that are the same a neighbour may have meant any.
         let mut digests = HashSet::new();
         if !lost && found.iter().all(|message| digests.insert(message.digest)) {
