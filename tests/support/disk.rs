@@ -43,12 +43,21 @@ impl Disk {
 
     /// Fills the disk up to so many free pages of 4 KiB.
     pub fn leave(&self, pages: u64) {
-        let ballast = self.seen(&self.path.join("ballast"));
-        let _ = fs::remove_file(&ballast);
+        self.make_room();
         let free = self.free();
         assert!(free >= pages, "{free} pages are free, not {pages}");
-        fs::write(&ballast, vec![0; usize::try_from((free - pages) * 4096).unwrap()]).unwrap();
+        fs::write(self.ballast(), vec![0; usize::try_from((free - pages) * 4096).unwrap()])
+            .unwrap();
         assert_eq!(self.free(), pages);
+    }
+
+    /// Removes what fills it.
+    pub fn make_room(&self) {
+        let _ = fs::remove_file(self.ballast());
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.seen(&self.path.join("ballast"))
     }
 
     fn free(&self) -> u64 {
