@@ -143,7 +143,10 @@ impl fmt::Display for Error {
                     "mailbox {name} is full: with this message it would be larger than {quota} bytes"
                 )
             }
-            Self::Changed => write!(f, "the message has been changed or removed meanwhile"),
+            Self::Changed => write!(
+                f,
+                "the message has been changed or removed, or its mailbox numbered anew, meanwhile"
+            ),
             Self::TooMany(most) => write!(f, "the mailbox has more than {most} messages"),
             Self::Sink(error) => write!(f, "the message can't be passed on: {error}"),
         }
