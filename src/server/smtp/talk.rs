@@ -185,7 +185,7 @@ impl<'a> Talk<'a> {
     fn talk(&mut self, session: &mut Session) -> Result<(), Stop> {
         let server = self.server;
         // Memory is only touched as far as a client sends much at once.
-        let most = 64 * 1024;
+        let most = 128 * 1024;
         let mut buffer = vec![0; if self.connection.is_remote() { 8 * 1024 } else { most }];
         let mut length = 0;
         let mut taken = 0;
@@ -206,7 +206,7 @@ impl<'a> Talk<'a> {
                     self.flush(session)?;
                     taken = 0;
                     if length == buffer.len() && length < most {
-                        buffer.resize(most, 0);
+                        buffer = vec![0; most];
                     }
                     length = match self.receive(&mut buffer, silent) {
                         Ok(0) => return Err(Stop::Client),
