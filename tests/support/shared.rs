@@ -576,7 +576,14 @@ impl Shared {
                             continue;
                         }
                         let (has, set) = (has.iter().any(|has| has == flag), flags.contains(flag));
-                        assert_eq!(has, set, "{letter}: {flag}");
+                        assert_eq!(
+                            has,
+                            set,
+                            "{letter}, {} of {}: {flag}; it is {}",
+                            found.len() + 1,
+                            left.len(),
+                            message.escape_ascii()
+                        );
                     }
                 }
                 found.push(letter);
