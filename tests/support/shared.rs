@@ -563,7 +563,7 @@ impl Shared {
             let mut imap = Imap::open(&self.site, "hunt", &self.dovecot).unwrap();
             let messages = imap.fetch("1:*").unwrap();
             let flags = self.flags.lock().unwrap();
-            let mut found = Vec::new();
+            let (mut found, mut anew) = (Vec::new(), 0);
             for Fetched { flags: has, message, uid } in messages {
                 let letter = proven(&message, View::Stored);
                 // Of the first message, whose header Dovecot writes to all the time, it forgets a
@@ -571,7 +571,9 @@ impl Shared {
                 let counts = alone && !found.is_empty();
                 // Where others remove messages that have no UIDs in the file, Dovecot can't tell which
                 // are left, and numbers them anew: what it has not written yet is forgotten then.
-                let under_one = flags.range((letter, 0)..=(letter, u32::MAX)).count() == 1;
+                let names = flags.range((letter, 0)..=(letter, u32::MAX)).count();
+                let under_one = names == 1;
+                anew += usize::from(names > 0 && !flags.contains_key(&(letter, uid)));
                 if let (true, Some(flags)) = (counts, flags.get(&(letter, uid))) {
                     for flag in FLAGS {
                         if flag == "$Label1" && self.has_store.load(Ordering::Relaxed) {
@@ -592,6 +594,7 @@ impl Shared {
                 }
                 found.push(letter);
             }
+            super::note(&format!("{anew} messages with flags were numbered anew by Dovecot"));
             assert_eq!(found, left);
         }
     }

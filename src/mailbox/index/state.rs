@@ -372,6 +372,12 @@ impl State {
         Ok(Changes { changed, vanished, forgotten: modseq < self.forgotten })
     }
 
+    /// Fails where UIDs do not count with this UIDVALIDITY any more: those that somebody knows are
+    /// now those of other messages.
+    pub fn counts_with(&self, uid_validity: u32) -> Result<(), Error> {
+        if self.uid_validity == uid_validity { Ok(()) } else { Err(Error::Changed) }
+    }
+
     /// What changes with every change.
     pub fn version(&self) -> Version {
         Version { uid_validity: self.uid_validity, modseq: self.modseq }

@@ -296,9 +296,7 @@ impl Store for MaildirStore {
         range: Range<u64>,
         sink: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<(), Error> {
-        if self.version().uid_validity != self.uid_validity {
-            return Err(Error::Changed);
-        }
+        self.index.state().counts_with(self.uid_validity)?;
         let Message { size, digest, .. } = self.message(uid)?.ok_or(Error::Changed)?;
         let reading = match &mut self.reading {
             Some(reading) if reading.uid == uid => reading,

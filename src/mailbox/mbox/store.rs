@@ -73,10 +73,9 @@ impl MboxStore {
         Ok(store)
     }
 
-    /// Fails where the mailbox was numbered anew: the UIDs that the caller knows are those of other
-    /// messages now.
+    /// Fails where the mailbox was numbered anew since it was opened.
     pub(super) fn same(&self) -> Result<(), Error> {
-        if self.state().uid_validity == self.uid_validity { Ok(()) } else { Err(Error::Changed) }
+        self.state().counts_with(self.uid_validity)
     }
 
     /// The message that the caller knows by this UID.
@@ -290,9 +289,7 @@ impl Store for MboxStore {
     ) -> Result<UidSet, Error> {
         self.sync()?;
         let mut locked = self.index.lock()?;
-        if locked.state().uid_validity != self.uid_validity {
-            return Err(Error::Changed);
-        }
+        locked.state().counts_with(self.uid_validity)?;
         let plan = locked.state().plan_mark(uids, marking, flags, keywords, unchanged_since)?;
         // In the kernel's hands: a killed process loses no mark. The disk has it with the next
         // checkpoint, as a sync costs more than all the rest.
