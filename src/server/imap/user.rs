@@ -94,6 +94,8 @@ pub(super) fn failed(error: &Error) -> Answer {
         Error::Locked { .. } => Word::InUse,
         Error::Changed => Word::ExpungeIssued,
         Error::Damaged { .. } => Word::Corruption,
+        // Somebody has renamed or deleted it since it was found.
+        error if error.is_missing() => Word::NonExistent,
         _ => Word::Unavailable,
     };
     no(Some(word), error)

@@ -11,6 +11,7 @@ use super::super::doubles::{arrival, place};
 use super::super::out::Out;
 use super::super::view::View;
 use super::{End, LoggedIn, User, reply};
+use crate::imap::reply::{Code, Word};
 use crate::mailbox::folders::{Folders, Name};
 use crate::mailbox::store::{Arrival, Changes, Flags, Marking, Message, Status, Store, Version};
 use crate::mailbox::uids::{Uid, UidSet};
@@ -336,6 +337,15 @@ fn a_session_ends_whose_mailbox_is_gone() {
         say(user, "a NOOP")
     });
     assert!(matches!(done, Err(End::Told(..))), "{said}");
+}
+
+/// As where somebody deletes it between a look at the folders and its opening.
+#[test]
+fn a_mailbox_that_has_just_gone_does_not_exist_and_another_failure_is_for_later() {
+    let word = |kind| super::failed(&io_error(kind)).1;
+    let is = |kind, wanted| matches!(word(kind), Some(Code::Word(word)) if word == wanted);
+    assert!(is(io::ErrorKind::NotFound, Word::NonExistent));
+    assert!(is(io::ErrorKind::PermissionDenied, Word::Unavailable));
 }
 
 #[test]
